@@ -1,4 +1,7 @@
-"""What can go wrong on the wire: ProtocolError -> LocalProtocolError (our bug), RemoteProtocolError (the peer's)."""
+"""What can go wrong on the wire.
+
+ProtocolError -> LocalProtocolError (our bug), RemoteProtocolError (the peer's)
+"""
 
 from __future__ import annotations
 

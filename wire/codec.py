@@ -1,0 +1,229 @@
+"""Message <-> frames: one msgpack header, then one frame for every buffer it announces.
+
+No I/O: a driver hands frames over and gets frames to send. No buffer is copied on either
+way. Whatever a peer may send, `Decoder.feed` raises RemoteProtocolError or returns a message
+whose every field has been checked; see docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.fields import Unfit, as_bytes
+from wire.limits import DEFAULT_LIMITS, Limits
+from wire.messages import Buffer, Message
+from wire.schema import Plan, plans
+
+# Below this a header cannot declare enough nested lists to matter; see _prove_complete.
+_SMALL_HEADER_BYTES = 256
+
+
+class Encoder:
+    """Turns messages into frames. One per connection; not for two threads at a time."""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self._plans = {plan.type: plan for plan in plans(limits).values()}
+        self._pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+    def encode(self, message: Message) -> list[bytes | memoryview]:
+        """Frames to send, in order: the header, then the message's own buffers, uncopied.
+
+        Raises LocalProtocolError for what is not a message or breaks a limit.
+        """
+        plan = self._plans.get(type(message))
+        if plan is None:
+            raise LocalProtocolError(f"{type(message).__name__} is not a message")
+        buffers: list[memoryview] = []
+        plain: list[Any] = []
+        try:
+            for encode_field, value in zip(plan.encoders, plan.values(message), strict=True):
+                plain.append(encode_field(value, buffers))
+            if plan.check is not None:
+                plan.check(*plain)
+        except Unfit as unfit:
+            raise LocalProtocolError(_text(plan, len(plain), unfit)) from None
+        header = self._pack([plan.kind, *plain])
+        self._check_sizes(plan, len(header), buffers)
+        return [header, *buffers]
+
+    def _check_sizes(self, plan: Plan, header_bytes: int, buffers: list[memoryview]) -> None:
+        fault = _size_fault(self.limits, header_bytes, [view.nbytes for view in buffers])
+        if fault is not None:
+            raise LocalProtocolError(f"{plan.type.__name__}: {fault}")
+
+
+class Decoder:
+    """Turns a peer's frames into messages. One per connection; of no use after an error."""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self._plans = plans(limits)
+        self._plan: Plan | None = None
+        self._plain: list[Any] = []
+        self._sizes: list[int] = []
+        self._frames: list[memoryview] = []
+        self._failed = False
+
+    def __repr__(self) -> str:
+        if self._failed:
+            return "<Decoder: failed>"
+        if self._plan is None:
+            return "<Decoder: between messages>"
+        arrived = f"{len(self._frames)} of {len(self._sizes)} buffers"
+        return f"<Decoder: {self._plan.type.__name__}, {arrived}>"
+
+    def feed(self, frame: Buffer) -> Message | None:
+        """The message that this frame completes, or None while buffers are outstanding.
+
+        The message's buffers are views of the frames given here, which must not change.
+        Raises RemoteProtocolError("malformed"), after which the connection is of no use.
+        """
+        if self._failed:
+            raise LocalProtocolError("this decoder has failed; end the connection")
+        try:
+            view = as_bytes(frame)
+        except Unfit as unfit:
+            raise LocalProtocolError(f"frame: {unfit}") from None
+        try:
+            if self._plan is None:
+                return self._start(view)
+            return self._continue(self._plan, view)
+        except RemoteProtocolError:
+            self._failed = True
+            self._frames = []
+            raise
+
+    def finish(self) -> None:
+        """Tell that the connection has ended. Raises RemoteProtocolError within a message."""
+        if self._plan is None or self._failed:
+            return
+        self._failed = True
+        raise RemoteProtocolError(
+            f"the connection ended within {self._plan.type.__name__}: "
+            f"{len(self._frames)} of {len(self._sizes)} buffers came"
+        )
+
+    def _start(self, header: memoryview) -> Message | None:
+        limit = self.limits.max_header_bytes
+        if header.nbytes > limit:
+            raise RemoteProtocolError(f"header of {header.nbytes} bytes, {limit} are allowed")
+        kind, *fields = _unpack(header)
+        plan = self._plans.get(kind) if type(kind) is int else None
+        if plan is None:
+            raise RemoteProtocolError(f"unknown message kind {ascii(kind)[:40]}")
+        if len(fields) != len(plan.decoders):
+            raise RemoteProtocolError(
+                f"{plan.type.__name__} has {len(plan.decoders)} fields, got {len(fields)}"
+            )
+        plain, sizes = _decode_fields(plan, fields)
+        fault = _size_fault(self.limits, header.nbytes, sizes)
+        if fault is not None:
+            raise RemoteProtocolError(f"{plan.type.__name__}: {fault}")
+        if not sizes:
+            return _build(plan, plain, [])
+        self._plan, self._plain, self._sizes, self._frames = plan, plain, sizes, []
+        return None
+
+    def _continue(self, plan: Plan, frame: memoryview) -> Message | None:
+        expected = self._sizes[len(self._frames)]
+        if frame.nbytes != expected:
+            raise RemoteProtocolError(
+                f"{plan.type.__name__}: buffer {len(self._frames)} was announced with "
+                f"{expected} bytes and came with {frame.nbytes}"
+            )
+        self._frames.append(frame)
+        if len(self._frames) < len(self._sizes):
+            return None
+        plain, frames = self._plain, self._frames
+        self._plan, self._plain, self._sizes, self._frames = None, [], [], []
+        return _build(plan, plain, frames)
+
+
+def _decode_fields(plan: Plan, fields: list[Any]) -> tuple[list[Any], list[int]]:
+    plain: list[Any] = []
+    sizes: list[int] = []
+    try:
+        for decode_field, value in zip(plan.decoders, fields, strict=True):
+            plain.append(decode_field(value, sizes))
+        if plan.check is not None:
+            plan.check(*plain)
+    except Unfit as unfit:
+        raise RemoteProtocolError(_text(plan, len(plain), unfit)) from None
+    return plain, sizes
+
+
+def _build(plan: Plan, plain: list[Any], frames: list[memoryview]) -> Message:
+    arriving = iter(frames)
+    for number, attach in plan.attachers:
+        try:
+            plain[number] = attach(plain[number], arriving)
+        except Unfit as unfit:
+            raise RemoteProtocolError(_text(plan, number, unfit)) from None
+    return plan.type(*plain)
+
+
+def _unpack(header: memoryview) -> list[Any]:
+    try:
+        if header.nbytes > _SMALL_HEADER_BYTES:
+            _prove_complete(header)
+        plain = msgpack.unpackb(
+            header,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=_unique,
+            ext_hook=_no_extension,
+            # Every extension type, the built-in timestamp included.
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"header is not valid: {error or type(error).__name__}") from None
+    if type(plain) is not list or not plain:
+        raise RemoteProtocolError("header is not a list that starts with the message kind")
+    return plain
+
+
+def _prove_complete(header: memoryview) -> None:
+    """Raise ValueError unless everything that the header declares is in it.
+
+    Unpacking allocates a list for every declared length on the way down, before it finds that
+    the items are not there: a thousand nested lists of a million items, in a few kilobytes.
+    Skipping builds nothing.
+    """
+    unpacker = msgpack.Unpacker(read_size=1, max_buffer_size=header.nbytes)
+    unpacker.feed(header)
+    unpacker.skip()
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a map has a key twice")
+    return unique
+
+
+def _no_extension(code: int, _: bytes) -> Any:
+    raise ValueError(f"extension type {code}")
+
+
+def _text(plan: Plan, number: int, unfit: Unfit) -> str:
+    if number == len(plan.names):
+        return f"{plan.type.__name__}: {unfit}"
+    return f"{plan.type.__name__}.{plan.names[number]}: {unfit}"
+
+
+def _size_fault(limits: Limits, header_bytes: int, sizes: list[int]) -> str | None:
+    if header_bytes > limits.max_header_bytes:
+        return f"header of {header_bytes} bytes, {limits.max_header_bytes} are allowed"
+    total = header_bytes + sum(sizes)
+    if total > limits.max_message_bytes:
+        return f"message of {total} bytes, {limits.max_message_bytes} are allowed"
+    return None
+
+
+def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[bytes | memoryview]:
+    """Frames of one message; safe from any thread. A connection keeps an Encoder instead."""
+    return Encoder(limits).encode(message)

@@ -1,0 +1,189 @@
+"""Who may say what, when: the conversation as literal tables, and a machine that follows them.
+
+Each side keeps its own state, because the two differ while messages are under way. Only types
+matter here; whether a query number or a weight exists is the session's business.
+
+The tables hold three subtleties:
+
+- Evicted crosses chunks and queries under way to the edge. The edge therefore waits in EVICTED,
+  where it drops such chunks and answers such queries with an Error. It has answered every older
+  query before it sends Evicted, so the client needs no such state and is back in GREETED.
+- Bye, and an Error without a query, end the conversation for their sender at once. What the
+  other side sent before it learned of that is dropped: CLOSING. After the other side's own
+  goodbye nothing may come: CLOSED.
+- An Error with a query is an answer and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeAlias
+
+from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.messages import (
+    Bye,
+    Cancel,
+    Chunk,
+    ChunkAck,
+    Error,
+    Evicted,
+    Execute,
+    GetLoad,
+    Have,
+    Hello,
+    Load,
+    Message,
+    Offer,
+    Ping,
+    Pong,
+    Result,
+    Welcome,
+)
+
+
+class Role(Enum):
+    CLIENT = "client"
+    EDGE = "edge"
+
+
+class State(Enum):
+    HELLO = "hello"
+    GREETING = "greeting"
+    GREETED = "greeted"
+    OFFERED = "offered"
+    READY = "ready"
+    EVICTED = "evicted"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+HELLO = State.HELLO  # nothing said yet
+GREETING = State.GREETING  # Hello said, Welcome awaited
+GREETED = State.GREETED  # both know each other; no model
+OFFERED = State.OFFERED  # Offer said, Have awaited
+READY = State.READY  # chunks and queries
+EVICTED = State.EVICTED  # edge only: the model is dropped, the client may not know yet
+CLOSING = State.CLOSING  # own goodbye said, whatever arrives is dropped
+CLOSED = State.CLOSED  # the other side's goodbye came
+
+Table: TypeAlias = Mapping[State, Mapping[type[Message], State]]
+
+_FAREWELL: Mapping[type[Message], State] = {Error: CLOSING, Bye: CLOSING}
+_FAREWELL_HEARD: Mapping[type[Message], State] = {Error: CLOSED, Bye: CLOSED}
+
+
+def _staying(state: State, *types: type[Message]) -> dict[type[Message], State]:
+    return dict.fromkeys(types, state)
+
+
+# fmt: off
+SENDS: Mapping[Role, Table] = {
+    Role.CLIENT: {
+        HELLO:    {Hello: GREETING, **_FAREWELL},
+        GREETING: {**_FAREWELL},
+        GREETED:  {Offer: OFFERED, **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
+        OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
+        READY:    {**_staying(READY, Chunk, Execute, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
+        CLOSING:  {},
+        CLOSED:   {},
+    },
+    Role.EDGE: {
+        HELLO:    {**_FAREWELL},
+        GREETING: {Welcome: GREETED, **_FAREWELL},
+        GREETED:  {**_staying(GREETED, Load, Ping, Pong), **_FAREWELL},
+        OFFERED:  {Have: READY, **_staying(OFFERED, Load, Ping, Pong), **_FAREWELL},
+        READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Result, Load, Ping, Pong),
+                   **_FAREWELL},
+        EVICTED:  {**_staying(EVICTED, Load, Ping, Pong), **_FAREWELL},
+        CLOSING:  {},
+        CLOSED:   {},
+    },
+}
+
+RECEIVES: Mapping[Role, Table] = {
+    Role.CLIENT: {
+        HELLO:    {**_FAREWELL_HEARD},
+        GREETING: {Welcome: GREETED, **_FAREWELL_HEARD},
+        GREETED:  {**_staying(GREETED, Load, Ping, Pong), **_FAREWELL_HEARD},
+        OFFERED:  {Have: READY, **_staying(OFFERED, Load, Ping, Pong), **_FAREWELL_HEARD},
+        READY:    {Evicted: GREETED, **_staying(READY, ChunkAck, Result, Load, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        CLOSING:  {**_staying(CLOSING, Welcome, Have, ChunkAck, Result, Load, Evicted, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        CLOSED:   {},
+    },
+    Role.EDGE: {
+        HELLO:    {Hello: GREETING, **_FAREWELL_HEARD},
+        GREETING: {**_FAREWELL_HEARD},
+        GREETED:  {Offer: OFFERED, **_staying(GREETED, Cancel, GetLoad, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
+        READY:    {**_staying(READY, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        EVICTED:  {Offer: OFFERED,
+                   **_staying(EVICTED, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        CLOSING:  {**_staying(CLOSING, Hello, Offer, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+                   **_FAREWELL_HEARD},
+        CLOSED:   {},
+    },
+}
+# fmt: on
+
+# Where an Error with a query may be said (edge) and heard (client). Queries that crossed an
+# eviction may be answered even after the next Offer.
+ANSWERABLE: Mapping[Role, frozenset[State]] = {
+    Role.CLIENT: frozenset({GREETED, OFFERED, READY, CLOSING}),
+    Role.EDGE: frozenset({EVICTED, OFFERED, READY}),
+}
+
+
+class Conversation:
+    """One side's view of where a connection's conversation is.
+
+    A message is told here before it is sent and after it is received.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.state = State.HELLO
+
+    def __repr__(self) -> str:
+        return f"<Conversation: {self.role.value}, {self.state.value}>"
+
+    def sent(self, message: Message) -> None:
+        """This side says `message`. Raises LocalProtocolError where it may not, now."""
+        after = self._next(SENDS, message, self.role)
+        if after is None:
+            raise LocalProtocolError(
+                f"the {self.role.value} may not send {_called(message)} while {self.state.value}"
+            )
+        self.state = after
+
+    def received(self, message: Message) -> None:
+        """The other side said `message`. Raises RemoteProtocolError("unexpected") if it may not.
+
+        While CLOSING the message is to be dropped.
+        """
+        other = Role.EDGE if self.role is Role.CLIENT else Role.CLIENT
+        after = self._next(RECEIVES, message, other)
+        if after is None:
+            raise RemoteProtocolError(
+                f"the {other.value} may not send {_called(message)} "
+                f"while the {self.role.value} is {self.state.value}",
+                code="unexpected",
+            )
+        self.state = after
+
+    def _next(self, tables: Mapping[Role, Table], message: Message, sender: Role) -> State | None:
+        if isinstance(message, Error) and message.query is not None:
+            answers = sender is Role.EDGE and self.state in ANSWERABLE[self.role]
+            return self.state if answers else None
+        return tables[self.role][self.state].get(type(message))
+
+
+def _called(message: Message) -> str:
+    if isinstance(message, Error) and message.query is not None:
+        return "Error with a query"
+    return type(message).__name__
