@@ -20,6 +20,9 @@ from wire.schema import Plan, plans
 # Below this a header cannot declare enough nested lists to matter; see _prove_complete.
 _SMALL_HEADER_BYTES = 256
 
+# msgpack's list of up to 15 items: what every header starts with.
+FIXARRAY = 0x90
+
 
 class Encoder:
     """Turns messages into frames. One per connection; not for two threads at a time."""
@@ -47,13 +50,12 @@ class Encoder:
         except Unfit as unfit:
             raise LocalProtocolError(_text(plan, len(plain), unfit)) from None
         header = self._pack([plan.kind, *plain])
-        self._check_sizes(plan, len(header), buffers)
+        if len(header) > plan.max_header_bytes:
+            raise LocalProtocolError(_too_long(plan, "header", len(header), self.limits))
+        total = len(header) + sum(view.nbytes for view in buffers)
+        if total > self.limits.max_message_bytes:
+            raise LocalProtocolError(_too_long(plan, "message", total, self.limits))
         return [header, *buffers]
-
-    def _check_sizes(self, plan: Plan, header_bytes: int, buffers: list[memoryview]) -> None:
-        fault = _size_fault(self.limits, header_bytes, [view.nbytes for view in buffers])
-        if fault is not None:
-            raise LocalProtocolError(f"{plan.type.__name__}: {fault}")
 
 
 class Decoder:
@@ -108,25 +110,33 @@ class Decoder:
         )
 
     def _start(self, header: memoryview) -> Message | None:
-        limit = self.limits.max_header_bytes
-        if header.nbytes > limit:
-            raise RemoteProtocolError(f"header of {header.nbytes} bytes, {limit} are allowed")
-        kind, *fields = _unpack(header)
-        plan = self._plans.get(kind) if type(kind) is int else None
-        if plan is None:
-            raise RemoteProtocolError(f"unknown message kind {ascii(kind)[:40]}")
-        if len(fields) != len(plan.decoders):
-            raise RemoteProtocolError(
-                f"{plan.type.__name__} has {len(plan.decoders)} fields, got {len(fields)}"
-            )
+        plan = self._plan_of(header)
+        fields = _unpack(header)[1:]
         plain, sizes = _decode_fields(plan, fields)
-        fault = _size_fault(self.limits, header.nbytes, sizes)
-        if fault is not None:
-            raise RemoteProtocolError(f"{plan.type.__name__}: {fault}")
+        total = header.nbytes + sum(sizes)
+        if total > self.limits.max_message_bytes:
+            raise RemoteProtocolError(_too_long(plan, "message", total, self.limits))
         if not sizes:
             return _build(plan, plain, [])
         self._plan, self._plain, self._sizes, self._frames = plan, plain, sizes, []
         return None
+
+    def _plan_of(self, header: memoryview) -> Plan:
+        # The first two bytes tell the kind and the number of fields, so that what is not of
+        # interest, or too long for its kind, is never unpacked.
+        if header.nbytes < 2 or header[0] & 0xF0 != FIXARRAY:
+            raise RemoteProtocolError("a header is a short list that starts with the kind")
+        plan = self._plans.get(header[1])
+        if plan is None:
+            raise RemoteProtocolError(f"unknown message kind {header[1]}")
+        count = (header[0] & 0x0F) - 1
+        if count != len(plan.decoders):
+            raise RemoteProtocolError(
+                f"{plan.type.__name__} has {len(plan.decoders)} fields, not {count}"
+            )
+        if header.nbytes > plan.max_header_bytes:
+            raise RemoteProtocolError(_too_long(plan, "header", header.nbytes, self.limits))
+        return plan
 
     def _continue(self, plan: Plan, frame: memoryview) -> Message | None:
         expected = self._sizes[len(self._frames)]
@@ -170,19 +180,18 @@ def _unpack(header: memoryview) -> list[Any]:
     try:
         if header.nbytes > _SMALL_HEADER_BYTES:
             _prove_complete(header)
-        plain = msgpack.unpackb(
+        plain: list[Any] = msgpack.unpackb(
             header,
             raw=False,
             strict_map_key=True,
             object_pairs_hook=_unique,
             ext_hook=_no_extension,
-            # Every extension type, the built-in timestamp included.
+            # Every extension type with content, the built-in timestamp included.
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException) as error:
-        raise RemoteProtocolError(f"header is not valid: {error or type(error).__name__}") from None
-    if type(plain) is not list or not plain:
-        raise RemoteProtocolError("header is not a list that starts with the message kind")
+        reason = str(error) or type(error).__name__
+        raise RemoteProtocolError(f"header is not valid msgpack: {reason}") from None
     return plain
 
 
@@ -215,13 +224,9 @@ def _text(plan: Plan, number: int, unfit: Unfit) -> str:
     return f"{plan.type.__name__}.{plan.names[number]}: {unfit}"
 
 
-def _size_fault(limits: Limits, header_bytes: int, sizes: list[int]) -> str | None:
-    if header_bytes > limits.max_header_bytes:
-        return f"header of {header_bytes} bytes, {limits.max_header_bytes} are allowed"
-    total = header_bytes + sum(sizes)
-    if total > limits.max_message_bytes:
-        return f"message of {total} bytes, {limits.max_message_bytes} are allowed"
-    return None
+def _too_long(plan: Plan, what: str, actual_bytes: int, limits: Limits) -> str:
+    allowed = plan.max_header_bytes if what == "header" else limits.max_message_bytes
+    return f"{plan.type.__name__}: a {what} of {actual_bytes} bytes, {allowed} are allowed"
 
 
 def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[bytes | memoryview]:

@@ -16,7 +16,7 @@ import numpy
 
 from wire.limits import MAX_COUNT, MAX_WEIGHT_BYTES, Limits
 from wire.messages import ERROR_CODES, Tensor
-from wire.tensors import tensor_fault
+from wire.tensors import DTYPE_BYTES, tensor_fault
 
 
 class Unfit(Exception):
@@ -32,19 +32,26 @@ class Field:
 
     `encode(value, buffers)` gives the plain value and appends the buffers it holds.
     `decode(plain, sizes)` checks it and appends the sizes of the buffers it announces;
-    `attach(checked, frames)` puts those buffers in, once they are here.
+    `attach(checked, frames)` puts those buffers in, once they are here. `max_bytes` is the
+    longest that the plain value can be in a header.
     """
 
+    max_bytes: int
     encode: Callable[[Any, Buffers], Any]
     decode: Callable[[Any, list[int]], Any]
     attach: Callable[[Any, Iterator[memoryview]], Any] | None = None
 
 
-def _checked(check: Callable[[Any], Any]) -> Field:
+# The longest msgpack form of a number, and of what precedes a string's or list's items.
+NUMBER_BYTES = 9
+PREFIX_BYTES = 5
+
+
+def _checked(max_bytes: int, check: Callable[[Any], Any]) -> Field:
     def both_ways(value: Any, _: Any) -> Any:
         return check(value)
 
-    return Field(both_ways, both_ways)
+    return Field(max_bytes, both_ways, both_ways)
 
 
 def whole(low: int, high: int) -> Field:
@@ -59,7 +66,7 @@ def whole(low: int, high: int) -> Field:
             raise Unfit(f"{shown(value)} is not in {low}..{high}")
         return value
 
-    return Field(both_ways, both_ways)
+    return Field(NUMBER_BYTES, both_ways, both_ways)
 
 
 def flag() -> Field:
@@ -70,7 +77,7 @@ def flag() -> Field:
             raise Unfit(f"expected a boolean, got {kind_name(value)}")
         return value
 
-    return _checked(check)
+    return _checked(1, check)
 
 
 def real(low: float) -> Field:
@@ -89,7 +96,7 @@ def real(low: float) -> Field:
         exact = type(value) is int and abs(value) <= MAX_COUNT
         return decode(float(value) if exact else value, _)
 
-    return Field(encode, decode)
+    return Field(NUMBER_BYTES, encode, decode)
 
 
 def optional(field: Field) -> Field:
@@ -101,7 +108,7 @@ def optional(field: Field) -> Field:
     def decode(value: Any, sizes: list[int]) -> Any:
         return None if value is None else field.decode(value, sizes)
 
-    return Field(encode, decode)
+    return Field(field.max_bytes, encode, decode)
 
 
 def text(max_bytes: int, min_chars: int = 1) -> Field:
@@ -122,7 +129,7 @@ def text(max_bytes: int, min_chars: int = 1) -> Field:
             raise Unfit(f"{len(value.encode())} bytes, at most {max_bytes} are allowed")
         return value
 
-    return _checked(check)
+    return _checked(PREFIX_BYTES + max_bytes, check)
 
 
 def error_code() -> Field:
@@ -133,7 +140,7 @@ def error_code() -> Field:
             raise Unfit(f"{shown(value)} is not an error code")
         return value
 
-    return _checked(check)
+    return _checked(PREFIX_BYTES + max(map(len, ERROR_CODES)), check)
 
 
 def items(value: Any, max_items: int, types: tuple[type, ...]) -> Any:
@@ -160,7 +167,7 @@ def wholes(max_items: int, high: int) -> Field:
         check(items(value, max_items, (list,)))
         return tuple(value)
 
-    return Field(encode, decode)
+    return Field(PREFIX_BYTES + max_items * NUMBER_BYTES, encode, decode)
 
 
 def buffer(min_bytes: int, max_bytes: int) -> Field:
@@ -180,7 +187,7 @@ def buffer(min_bytes: int, max_bytes: int) -> Field:
     def attach(_: Any, frames: Iterator[memoryview]) -> Any:
         return next(frames)
 
-    return Field(encode, decode, attach)
+    return Field(NUMBER_BYTES, encode, decode, attach)
 
 
 def as_bytes(value: Any) -> memoryview:
@@ -233,7 +240,9 @@ def tensors(limits: Limits) -> Field:
     def attach(value: Any, frames: Iterator[memoryview]) -> Any:
         return tuple(_tensor(dtype, shape, order, next(frames)) for dtype, shape, order in value)
 
-    return Field(encode, decode, attach)
+    row_bytes = PREFIX_BYTES + max(map(len, DTYPE_BYTES)) + PREFIX_BYTES
+    row_bytes += 2 * shape_of.max_bytes + data_of.max_bytes
+    return Field(PREFIX_BYTES + limits.max_tensors * row_bytes, encode, decode, attach)
 
 
 def _tensor(dtype: str, shape: tuple[int, ...], order: tuple[int, ...], data: memoryview) -> Tensor:
@@ -273,7 +282,7 @@ def plain_map(limits: Limits) -> Field:
     def decode(value: Any, _: Any) -> Any:
         return check(value, (list,))
 
-    return Field(encode, decode)
+    return Field(limits.max_header_bytes, encode, decode)
 
 
 def _children(value: Any, sequences: tuple[type, ...], limits: Limits) -> Any:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from wire.fields import (
+    PREFIX_BYTES,
     Buffers,
     Field,
     Unfit,
@@ -69,6 +70,7 @@ class Plan:
     values: Callable[[Any], tuple[Any, ...]]
     encoders: tuple[Callable[[Any, Buffers], Any], ...]
     decoders: tuple[Callable[[Any, list[int]], Any], ...]
+    max_header_bytes: int
     attachers: tuple[tuple[int, Callable[..., Any]], ...]
     check: Callable[..., None] | None
 
@@ -77,7 +79,7 @@ class Plan:
 def plans(limits: Limits) -> dict[int, Plan]:
     """Every kind's plan under these limits."""
     table = message_fields(limits)
-    return {kind: _plan(kind, of, table[of]) for kind, of in KINDS.items()}
+    return {kind: _plan(kind, of, table[of], limits) for kind, of in KINDS.items()}
 
 
 def message_fields(limits: Limits) -> dict[type[Message], Fields]:
@@ -192,7 +194,8 @@ def _models(limits: Limits) -> Field:
             models.append(ModelLoad(*checked))
         return tuple(models)
 
-    return Field(encode, decode)
+    row_bytes = PREFIX_BYTES + sum(field.max_bytes for field in fields.values())
+    return Field(PREFIX_BYTES + limits.max_models * row_bytes, encode, decode)
 
 
 # Checks of fields against each other. They get plain values: a buffer is its length.
@@ -226,9 +229,10 @@ _CHECKS: dict[type[Message], Callable[..., None]] = {
 }
 
 
-def _plan(kind: int, of: type[Message], fields: Fields) -> Plan:
+def _plan(kind: int, of: type[Message], fields: Fields, limits: Limits) -> Plan:
     names = tuple(fields)
     numbered = enumerate(fields.values())
+    longest = 2 + sum(field.max_bytes for field in fields.values())
     return Plan(
         kind=kind,
         type=of,
@@ -236,6 +240,7 @@ def _plan(kind: int, of: type[Message], fields: Fields) -> Plan:
         values=_getter(names),
         encoders=tuple(field.encode for field in fields.values()),
         decoders=tuple(field.decode for field in fields.values()),
+        max_header_bytes=min(longest, limits.max_header_bytes),
         attachers=tuple((at, f.attach) for at, f in numbered if f.attach is not None),
         check=_CHECKS.get(of),
     )
