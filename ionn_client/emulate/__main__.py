@@ -79,7 +79,7 @@ async def _serve(link: LinkEmulator, as_json: bool) -> None:
 
 
 def _print_ready(link: LinkEmulator, as_json: bool) -> None:
-    to = "{}:{}".format(*link.target[:2])
+    to = "{}:{}".format(*link.target.where[:2])
     if as_json:
         _print_json({"event": "ready", "host": link.host, "port": link.port, "to": to})
         return
