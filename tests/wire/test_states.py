@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+import wire
+from tests.wire.example import EXCHANGE
+from wire import Conversation, Role, State
+from wire.states import ANSWERABLE, RECEIVES, SENDS
+
+ROLES = list(Role)
+OTHER = {Role.CLIENT: Role.EDGE, Role.EDGE: Role.CLIENT}
+ANY = {type(message): message for _, message, _ in EXCHANGE}
+ANSWER = wire.Error("execution", "it failed", 1)
+FAREWELL = wire.Error("overloaded", "come back later")
+# One of each kind, and Error in both of its meanings.
+SAYABLE = [message for kind, message in ANY.items() if kind is not wire.Error] + [ANSWER, FAREWELL]
+
+
+def in_state(role, state):
+    conversation = Conversation(role)
+    conversation.state = state
+    return conversation
+
+
+def may(method, message):
+    try:
+        method(message)
+    except wire.ProtocolError:
+        return False
+    return True
+
+
+def test_the_example_is_a_conversation():
+    sides = {role: Conversation(role) for role in ROLES}
+    for sender, message, _ in EXCHANGE:
+        sides[sender].sent(message)
+        sides[OTHER[sender]].received(message)
+    assert {role: side.state for role, side in sides.items()} == {
+        Role.EDGE: State.CLOSING,
+        Role.CLIENT: State.CLOSED,
+    }
+
+
+def test_every_state_of_a_side_has_its_rows():
+    for tables in (SENDS, RECEIVES):
+        assert set(tables[Role.EDGE]) == set(State)
+        assert set(tables[Role.CLIENT]) == set(State) - {State.EVICTED}
+
+
+def test_no_message_but_four_goes_both_ways():
+    said = {role: {kind for row in SENDS[role].values() for kind in row} for role in ROLES}
+    heard = {role: {kind for row in RECEIVES[role].values() for kind in row} for role in ROLES}
+    assert said[Role.CLIENT] | said[Role.EDGE] == set(wire.KINDS.values())
+    both = said[Role.CLIENT] & said[Role.EDGE]
+    assert both == {wire.Ping, wire.Pong, wire.Error, wire.Bye}
+    for role in ROLES:
+        assert heard[OTHER[role]] == said[role]
+
+
+def explore(most_under_way):
+    """Every state that the two sides and the messages under way between them can be in."""
+    start = (State.HELLO, State.HELLO, (), ())
+    found, todo = {start}, deque([start])
+    while todo:
+        for after in _successors(*todo.popleft(), most_under_way):
+            if after not in found:
+                found.add(after)
+                todo.append(after)
+    return found
+
+
+def _successors(client, edge, upward, downward, most_under_way):
+    for number, message in enumerate(SAYABLE):
+        side = in_state(Role.CLIENT, client)
+        if len(upward) < most_under_way and may(side.sent, message):
+            yield side.state, edge, (*upward, number), downward
+        side = in_state(Role.EDGE, edge)
+        if len(downward) < most_under_way and may(side.sent, message):
+            yield client, side.state, upward, (*downward, number)
+    # received() raises here, and the test with it, if a permitted message is refused.
+    if upward:
+        side = in_state(Role.EDGE, edge)
+        side.received(SAYABLE[upward[0]])
+        yield client, side.state, upward[1:], downward
+    if downward:
+        side = in_state(Role.CLIENT, client)
+        side.received(SAYABLE[downward[0]])
+        yield side.state, edge, upward, downward[1:]
+
+
+def test_whatever_one_side_may_say_the_other_may_hear_however_they_cross():
+    found = explore(most_under_way=2)
+    assert {client for client, *_ in found} == set(State) - {State.EVICTED}
+    assert {edge for _, edge, *_ in found} == set(State)
+    settled = {(client, edge) for client, edge, up, down in found if not up and not down}
+    assert settled <= {
+        (State.HELLO, State.HELLO),
+        (State.GREETING, State.GREETING),
+        (State.GREETED, State.GREETED),
+        (State.OFFERED, State.OFFERED),
+        (State.READY, State.READY),
+        (State.GREETED, State.EVICTED),
+        (State.CLOSING, State.CLOSED),
+        (State.CLOSED, State.CLOSING),
+        (State.CLOSED, State.CLOSED),
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("state", State)
+def test_nothing_else_may_be_said_or_heard(role, state):
+    if state not in SENDS[role]:
+        return
+    for message in SAYABLE:
+        answer = message is ANSWER
+        side = in_state(role, state)
+        said = may(side.sent, message)
+        expected = type(message) in SENDS[role][state] and not answer
+        assert said == (expected or (answer and role is Role.EDGE and state in ANSWERABLE[role]))
+        assert said or side.state is state, "a refused message changes nothing"
+        side = in_state(role, state)
+        heard = may(side.received, message)
+        expected = type(message) in RECEIVES[role][state] and not answer
+        assert heard == (expected or (answer and role is Role.CLIENT and state in ANSWERABLE[role]))
+
+
+@pytest.mark.parametrize(("state", "message"), [
+    (State.HELLO, wire.Ping(1)),
+    (State.HELLO, ANY[wire.Offer]),
+    (State.GREETED, ANY[wire.Chunk]),
+    (State.GREETED, ANY[wire.Hello]),
+    (State.OFFERED, ANY[wire.Execute]),
+    (State.OFFERED, ANY[wire.Offer]),
+    (State.READY, ANY[wire.Offer]),
+    (State.READY, ANY[wire.Result]),
+    (State.CLOSED, wire.Ping(1)),
+])  # fmt: skip
+def test_the_edge_refuses_what_a_client_may_not_say_yet(state, message):
+    edge = in_state(Role.EDGE, state)
+    with pytest.raises(wire.RemoteProtocolError, match="the client may not send") as caught:
+        edge.received(message)
+    assert caught.value.code == "unexpected"
+
+
+def test_after_an_eviction_the_client_offers_again():
+    client, edge = in_state(Role.CLIENT, State.READY), in_state(Role.EDGE, State.READY)
+    chunk, evicted, offer, have = (
+        ANY[kind] for kind in (wire.Chunk, wire.Evicted, wire.Offer, wire.Have)
+    )
+    client.sent(chunk)
+    edge.sent(evicted)
+    edge.received(chunk)
+    client.received(evicted)
+    with pytest.raises(wire.LocalProtocolError, match="may not send Chunk while greeted"):
+        client.sent(chunk)
+    client.sent(offer)
+    edge.received(offer)
+    edge.sent(ANSWER)
+    client.received(ANSWER)
+    edge.sent(have)
+    client.received(have)
+    assert (client.state, edge.state) == (State.READY, State.READY)
+
+
+def test_an_error_with_a_query_is_an_answer():
+    client = in_state(Role.CLIENT, State.READY)
+    client.received(ANSWER)
+    assert client.state is State.READY
+    client.received(FAREWELL)
+    assert client.state is State.CLOSED
+
+
+def test_a_conversation_tells_where_it_is():
+    assert repr(Conversation(Role.CLIENT)) == "<Conversation: client, hello>"
