@@ -1,0 +1,51 @@
+# `make demo` and `make test` work on a fresh clone: both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check format bench bench-quick fuzz clean
+
+demo: $(STAMP)
+	$(BIN)/ionn demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Every figure that the README claims. About 25 minutes on two cores.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/execute.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/ionn bench latency --network alexnet --network resnet50
+	$(BIN)/python benchmarks/kill.py
+
+# The same scripts at toy size, so that they cannot rot.
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/execute.py --quick
+	$(BIN)/python benchmarks/plan.py --quick
+	$(BIN)/ionn bench latency --network lenet --rate 4mbit --rounds 1 --quick
+	$(BIN)/python benchmarks/kill.py --quick
+
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz_wire.py --inputs 1000000
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "IONN needs Python 3.11 or newer; this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing torch and the rest into $(VENV) (a few minutes the first time) ..."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

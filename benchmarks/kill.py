@@ -1,0 +1,118 @@
+"""Kills the edge box at random moments of an upload while queries run, and counts what is lost.
+
+Shows: every query is answered, every answer equals the local model's, the upload resumes, and
+how many bytes were sent twice. Run: python benchmarks/kill.py [--kills 10] [--seed 0] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from ionn_client import Offload, Options, connect
+from ionn_client.emulate import LinkProcess, LinkSpec
+from ionn_client.processes import EdgeProcess
+from ionn_client.scenario import Asked, run_scenario
+from ionn_client.trial import Subject, subject
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="alexnet")
+    parser.add_argument("--rate", default="80mbit")
+    parser.add_argument("--rtt", default="5ms")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="lenet, two kills")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.quick:
+        options.network, options.rate, options.kills = "lenet", "4mbit", 2
+    spec = LinkSpec.parse(options.rate, options.rtt)
+    what = subject(options.network, runs=1)
+    report = asyncio.run(_measure(what, spec, options.kills, random.Random(options.seed)))
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        for name, value in report.items():
+            print(f"{name:28} {value}")
+    sys.exit(report["unequal_answers"] > 0 or not report["uploaded"])
+
+
+async def _measure(
+    what: Subject, spec: LinkSpec, kills: int, chance: random.Random
+) -> dict[str, Any]:
+    port = _free_port()
+    # Kills spread over the time that the upload takes if nothing happens.
+    pauses = [chance.uniform(0.2, 1.8) * what.total_bytes / spec.up_Bps / (kills + 2)
+              for _ in range(kills)]  # fmt: skip
+    events: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="ionn-kill-") as store:
+        edge = EdgeProcess(store, port=port).__enter__()
+        try:
+            with LinkProcess(spec, f"127.0.0.1:{port}") as link:
+                address = f"{link.host}:{link.port}"
+                trace = Options(trace=events.append)
+                async with connect(
+                    what.profiled, what.inputs[0], edge=address, options=trace
+                ) as net:
+                    ended = asyncio.Event()
+                    querying = asyncio.create_task(
+                        run_scenario(net, what.inputs, what.references,
+                                     lambda *_: ended.is_set(), preparation_s=0.05)
+                    )  # fmt: skip
+                    for pause in pauses:
+                        await _upload_runs(net)
+                        await asyncio.sleep(pause)
+                        edge.kill()
+                        edge = await asyncio.to_thread(EdgeProcess(store, port=port).__enter__)
+                    await net.uploaded(timeout_s=20 + 4 * what.total_bytes / spec.up_Bps)
+                    ended.set()
+                    asked = await querying
+                    status = net.status
+        finally:
+            edge.__exit__(None, None, None)
+    return _report(asked, status, kills, events)
+
+
+async def _upload_runs(net: Offload) -> None:
+    """Until the client and the edge agree on what is held, and bytes flow or all are there."""
+    while net.status.phase not in ("uploading", "ready"):
+        await asyncio.sleep(0.005)
+
+
+def _report(
+    asked: list[Asked], status: Any, kills: int, events: list[dict[str, Any]]
+) -> dict[str, Any]:
+    resumed = [e for e in events if e["event"] == "phase" and e["phase"] == "uploading"][1:]
+    lost = [event["lost_bytes"] for event in resumed]
+    return {
+        "kills": kills,
+        "resumed": len(resumed),
+        "queries": len(asked),
+        "unequal_answers": sum(query.difference > 0 for query in asked),
+        "fallbacks": sum(query.fallback_reason is not None for query in asked),
+        "longest_query_s": round(max(query.latency_s for query in asked), 3),
+        "uploaded": status.phase == "ready",
+        "total_bytes": status.total_bytes,
+        "sent_bytes": status.sent_bytes,
+        "sent_though_held_bytes": status.sent_bytes - status.total_bytes - sum(lost),
+        "lost_in_flight_bytes": lost,
+        "lost_in_flight_most_bytes": max(lost, default=0),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

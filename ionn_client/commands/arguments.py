@@ -1,0 +1,42 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ionn_client.emulate import LinkSpec
+from planner import Link
+
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network",
+        "-n",
+        help="A benchmark network (alexnet, resnet50, ...), torchvision:NAME, timm:NAME,"
+        " transformers:CONFIG, or package.module:factory.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Rate = Annotated[str, typer.Option(help="Rate of the link each way, e.g. 80mbit or 10MB/s.")]
+RoundTrip = Annotated[str, typer.Option(help="Round trip of the link, e.g. 5ms.")]
+Queue = Annotated[str, typer.Option(help="Bytes that the link queues each way, e.g. 64k.")]
+Slowdown = Annotated[
+    float | None,
+    typer.Option(
+        "--device-slowdown",
+        min=1.0,
+        help="Emulate a slow device: each local layer takes this many times as long, by"
+        " sleeping. Default: so that AlexNet takes 1.3 s locally, as in IONN section 2.",
+    ),
+]
+
+
+def planner_link(spec: LinkSpec) -> Link:
+    return Link(spec.up_Bps, spec.down_Bps, spec.rtt_s)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=float))

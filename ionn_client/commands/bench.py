@@ -1,0 +1,189 @@
+"""`ionn bench latency`: query latency during upload, ours beside the baselines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ionn_client import figure
+from ionn_client.commands.arguments import Json, Queue, Rate, RoundTrip, Slowdown, print_json
+from ionn_client.device import device_slowdown
+from ionn_client.emulate import LinkSpec
+from ionn_client.scenario import TOLERANCE
+from ionn_client.trial import SCHEMES, Subject, Trial, run_trial, subject
+
+app = typer.Typer(no_args_is_help=True, help="Measure, with baselines in the same run.")
+LABELS = {
+    "local": "device alone",
+    "all-at-once": "all at once",
+    "ionn": "IONN K=0.5 (SoCC'18)",
+    "efficiency": "ours",
+}
+
+
+@app.callback()
+def _bench() -> None:
+    """Keeps `latency` a subcommand while it is the only one."""
+
+
+@app.command()
+def latency(
+    network: Annotated[
+        list[str], typer.Option("--network", "-n", help="Network; may be given several times.")
+    ] = ["alexnet"],  # noqa: B006  (typer copies it)
+    rate: Rate = "80mbit",
+    rtt: RoundTrip = "5ms",
+    queue: Queue = "256k",
+    slowdown: Slowdown = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, the schemes in turn in each.")] = 3,
+    out: Annotated[Path, typer.Option(help="Directory for pictures and JSONL.")] = Path("out"),
+    quick: Annotated[bool, typer.Option(help="Toy size: shows that it works.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Mean query latency while a network uploads: device alone, all at once, IONN, and ours.
+
+    Each scheme gets its own edge process, store, link and device, all emulated alike, and runs
+    IONN's scenario over the same horizon: the time that the link needs for all of the weights.
+    """
+    console = Console(stderr=as_json)
+    spec = LinkSpec.parse(rate, rtt, queue)
+    factor = device_slowdown(slowdown)
+    reports = []
+    for name in network:
+        what = subject(name, runs=1 if quick else 5)
+        horizon_s = what.total_bytes / spec.up_Bps
+        console.print(
+            f"{name}: {what.total_bytes / 1e6:.1f} MB, {horizon_s:.1f} s at {rate};"
+            f" device {factor:.0f}x slower; {rounds} rounds of {len(SCHEMES)} schemes",
+            highlight=False,
+        )
+        trials = _rounds(what, spec, factor, rounds, horizon_s, quick, console)
+        reports.append(_report(what, spec, factor, horizon_s, trials))
+        _draw(out, reports[-1], trials)
+        if not as_json:
+            _show(console, reports[-1])
+    if as_json:
+        print_json(reports)
+
+
+def _rounds(
+    what: Subject,
+    spec: LinkSpec,
+    factor: float,
+    rounds: int,
+    horizon_s: float,
+    quick: bool,
+    console: Console,
+) -> dict[str, list[Trial]]:
+    trials: dict[str, list[Trial]] = {name: [] for name in SCHEMES}
+    for number in range(rounds):
+        for name, scheme in SCHEMES.items():
+            trial = asyncio.run(
+                run_trial(
+                    scheme,
+                    what,
+                    spec,
+                    factor,
+                    horizon_s=horizon_s,
+                    preparation_s=0.02 if quick else 0.5,
+                )
+            )
+            trials[name].append(trial)
+            mean_s = trial.mean_latency_s(horizon_s)
+            console.print(f"  round {number + 1}, {LABELS[name]}: {mean_s:.3f} s", highlight=False)
+    return trials
+
+
+def _report(
+    what: Subject,
+    spec: LinkSpec,
+    factor: float,
+    horizon_s: float,
+    trials: dict[str, list[Trial]],
+) -> dict[str, Any]:
+    means = {name: [t.mean_latency_s(horizon_s) for t in runs] for name, runs in trials.items()}
+    ours = trials["efficiency"]
+    rows = [
+        {
+            "scheme": name,
+            "mean_latency_s": statistics.median(means[name]),
+            "spread_s": [min(means[name]), max(means[name])],
+            "ours_is_faster": statistics.median(
+                theirs / mine for theirs, mine in zip(means[name], means["efficiency"], strict=True)
+            ),
+            "queries": sum(len(trial.asked) for trial in runs),
+        }
+        for name, runs in trials.items()
+    ]
+    errors = [
+        abs(q.latency_s - q.predicted_s) / q.predicted_s
+        for trial in ours
+        for q in trial.asked
+        if q.phase in ("uploading", "ready") and q.predicted_s > 0
+    ]
+    differences = [q.difference for runs in trials.values() for t in runs for q in t.asked]
+    return {
+        "network": what.name,
+        "up_Bps": spec.up_Bps,
+        "rtt_s": spec.rtt_s,
+        "device_slowdown": factor,
+        "horizon_s": horizon_s,
+        "schemes": rows,
+        "goodput_share": statistics.median(t.goodput_share or 0.0 for t in ours),
+        "prediction_error_median": statistics.median(errors) if errors else None,
+        "answers": len(differences),
+        "bitwise_equal_answers": sum(difference == 0 for difference in differences),
+        "unequal_answers": sum(difference > TOLERANCE for difference in differences),
+    }
+
+
+def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"latency-{report['network'].replace(':', '-').replace('/', '-')}"
+    records: list[dict[str, Any]] = [{"event": "report", **report}]
+    for name, runs in trials.items():
+        for number, trial in enumerate(runs):
+            records.extend({**r, "scheme": name, "round": number} for r in trial.records)
+    log = stem.with_suffix(".jsonl")
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    report["jsonl"], report["picture"] = str(log), str(stem.with_suffix(".png"))
+    first: dict[str, Sequence[dict[str, Any]]] = {
+        name: [r for r in runs[0].records if r["event"] == "query"] for name, runs in trials.items()
+    }
+    title = (
+        f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
+    )
+    figure.draw_schemes(first, title, stem.with_suffix(".png"))
+
+
+def _show(console: Console, report: dict[str, Any]) -> None:
+    table = Table()
+    for heading in ("scheme", "mean latency while uploading", "least..most", "ours is"):
+        table.add_column(heading, justify="left" if heading == "scheme" else "right")
+    for row in report["schemes"]:
+        low, high = row["spread_s"]
+        faster = "" if row["scheme"] == "efficiency" else f"{row['ours_is_faster']:.2f}x faster"
+        table.add_row(
+            LABELS[row["scheme"]],
+            f"{row['mean_latency_s']:.3f} s",
+            f"{low:.3f}..{high:.3f}",
+            faster,
+        )
+    console.print(table)
+    error = report["prediction_error_median"]
+    console.print(
+        f"Goodput while uploading: {report['goodput_share']:.1%} of the link. "
+        + (f"Measured off predicted: {error:.1%} (median). " if error is not None else "")
+        + f"Answers: {report['answers']}, bitwise equal to the local model's:"
+        f" {report['bitwise_equal_answers']}, unequal: {report['unequal_answers']}.\n"
+        f"Picture: {report['picture']}\nDrawn from: {report['jsonl']}",
+        highlight=False,
+    )

@@ -1,0 +1,92 @@
+"""`ionn ps`: what an edge box is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Annotated, TypeVar
+
+import aiohttp
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ionn_client.commands.arguments import Json, print_json
+from ionn_client.config import EdgeAddress
+from ionn_client.errors import EdgeRejected, EdgeUnreachable, VersionMismatch
+from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
+
+TIMEOUT_S = 3.0
+_Answer = TypeVar("_Answer", bound=messages.Message)
+
+
+def ps(
+    edge: Annotated[str, typer.Option(help="The edge box, e.g. ionn://127.0.0.1:7431.")] = (
+        "ionn://127.0.0.1:7431"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Show an edge box: its device, memory, clients, and the models that it holds."""
+    address = EdgeAddress.parse(edge)
+    welcome, load = asyncio.run(ask_load(address))
+    if as_json:
+        report = {"edge": str(address), "agent": welcome.agent, "device": welcome.device,
+                  "threads": welcome.threads, **dataclasses.asdict(load)}  # fmt: skip
+        print_json(report)
+        return
+    console = Console()
+    console.print(
+        f"{address}: {welcome.agent} on {welcome.device} with {welcome.threads} threads, "
+        f"{load.clients} clients, {load.running} running, {load.queued} queued, "
+        f"{load.used_bytes / 1e6:.0f} of {load.memory_bytes / 1e6:.0f} MB used",
+        highlight=False,
+    )
+    if not load.models:
+        console.print("It holds no model.")
+        return
+    table = Table()
+    for heading in ("model", "uploaded", "clients", "queries"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for model in load.models:
+        table.add_row(
+            model.fingerprint[:16],
+            f"{model.held_bytes / 1e6:.1f} of {model.total_bytes / 1e6:.1f} MB",
+            str(model.clients),
+            str(model.queries),
+        )
+    console.print(table)
+
+
+async def ask_load(address: EdgeAddress) -> tuple[messages.Welcome, messages.Load]:
+    """The edge's greeting and load. Raises EdgeUnreachable or EdgeRejected."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as http:
+            async with http.ws_connect(
+                address.http_url, compress=0, max_msg_size=DEFAULT_LIMITS.max_frame_bytes
+            ) as socket:
+                hello = messages.Hello(messages.OLDEST_VERSION, messages.VERSION, "ionn-ps")
+                welcome = await _exchange(socket, hello, messages.Welcome)
+                load = await _exchange(socket, messages.GetLoad(), messages.Load)
+                return welcome, load
+    except TimeoutError:
+        raise EdgeUnreachable(f"no answer from {address} within {TIMEOUT_S:.0f} s") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise EdgeUnreachable(f"no edge at {address}: {error}") from None
+    except RemoteProtocolError as error:
+        raise EdgeRejected(f"{address} does not speak the protocol: {error}", "malformed") from None
+
+
+async def _exchange(
+    socket: aiohttp.ClientWebSocketResponse, question: messages.Message, kind: type[_Answer]
+) -> _Answer:
+    for frame in Encoder(DEFAULT_LIMITS).encode(question):
+        await socket.send_bytes(frame)
+    decoder = Decoder(DEFAULT_LIMITS)
+    while True:
+        message = decoder.feed(await socket.receive_bytes())
+        if isinstance(message, kind):
+            return message
+        if isinstance(message, messages.Error):
+            raise (VersionMismatch if message.code == "version" else EdgeRejected)(
+                message.text, message.code
+            )

@@ -1,0 +1,92 @@
+"""`ionn run`: query a network together with a real edge box."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ionn_client.commands.arguments import Json, Network
+from ionn_client.config import EdgeAddress, Options
+from ionn_client.offload import connect
+from ionn_client.scenario import TOLERANCE, Asked, run_scenario
+from ionn_client.trial import Subject, subject
+from ionn_client.view import View, milliseconds
+
+
+def run(
+    edge: Annotated[str, typer.Option(help="The edge box, e.g. ionn://192.0.2.7:7431.")],
+    network: Network = "alexnet",
+    queries: Annotated[int, typer.Option(min=1, help="How many queries to ask.")] = 20,
+    interval: Annotated[float, typer.Option(min=0, help="Seconds between them.")] = 0.5,
+    deadline: Annotated[
+        float | None, typer.Option(min=1e-3, help="Deadline of each query, in seconds.")
+    ] = None,
+    slowdown: Annotated[
+        float,
+        typer.Option("--device-slowdown", min=1.0, help="Emulate a device so many times slower."),
+    ] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Ask queries of a network while its weights upload to an edge box, and show how it goes.
+
+    Queries are answered from the first on, and also when the edge box is not there.
+    """
+    address = str(EdgeAddress.parse(edge))
+    console = Console(stderr=as_json)
+    console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
+    what = subject(network)
+    asked = asyncio.run(
+        _ask(what, address, queries, interval, deadline, slowdown, console, as_json)
+    )
+    if as_json:
+        return
+    mean_s = sum(query.latency_s for query in asked) / len(asked)
+    unequal = sum(query.difference > TOLERANCE for query in asked)
+    console.print(
+        f"{len(asked)} queries, mean {milliseconds(mean_s)}, last"
+        f" {milliseconds(asked[-1].latency_s)} on {asked[-1].served_by};"
+        f" {len(asked) - unequal} answers equal the local model's.",
+        highlight=False,
+    )
+
+
+async def _ask(
+    what: Subject,
+    address: str,
+    queries: int,
+    interval: float,
+    deadline: float | None,
+    slowdown: float,
+    console: Console,
+    as_json: bool,
+) -> list[Asked]:
+    options = Options(device_slowdown=slowdown)
+    done: list[Asked] = []
+    async with connect(what.profiled, what.inputs[0], edge=address, options=options) as net:
+        with View(f"{what.name} with {address}", console, quiet=as_json) as view:
+
+            def on_query(query: Asked) -> None:
+                done.append(query)
+                view.show(net.status, done)
+                if as_json:
+                    print(json.dumps(_record(query)), flush=True)
+
+            view.show(net.status, done)
+            return await run_scenario(
+                net,
+                what.inputs,
+                what.references,
+                lambda _, asked: len(asked) >= queries,
+                on_query,
+                interval,
+                deadline,
+            )
+
+
+def _record(query: Asked) -> dict[str, Any]:
+    return {"event": "query", **dataclasses.asdict(query)}

@@ -1,0 +1,84 @@
+"""All options of a client, with units and defaults, and the form of an edge's address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from planner import Link
+
+DEFAULT_PORT = 7431
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeAddress:
+    """Where an edge box listens."""
+
+    host: str
+    port: int = DEFAULT_PORT
+
+    @classmethod
+    def parse(cls, text: str) -> EdgeAddress:
+        """From "ionn://host:port", "host:port" or "host". Raises ValueError for anything else."""
+        parts = urlsplit(text if "://" in text else f"ionn://{text}")
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"the edge address {text!r} has a bad port: {error}") from None
+        if parts.scheme != "ionn" or not parts.hostname or parts.path.strip("/"):
+            raise ValueError(f"an edge address looks like ionn://192.0.2.7:7431, not {text!r}")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError(f"an edge address is a host and a port, not {text!r}")
+        return cls(parts.hostname, DEFAULT_PORT if port is None else port)
+
+    @property
+    def http_url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/ionn"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ionn://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a client uploads and queries.
+
+    algorithm: planner.upload_plan's; `k` is IONN's K.
+    acknowledge: "layer", or "partition" to use a layer only once its whole partition is there,
+        as SoCC'18 does.
+    assumed_link: taken for true until acknowledgements say better.
+    replan: whether plans follow the measurements.
+    device_slowdown: emulated slow device; each local layer takes this many times its profiled
+        time, by sleeping. 1 is this machine as it is.
+    threads: of local execution. One thread computes the same bits everywhere.
+    silence_s: an edge that owes an answer and says nothing for so long is given up.
+    patience: a range is waited for this many times its predicted time (and half a second)
+        before the client runs it itself.
+    trace: called with one plain dict per notable event, for JSONL logs.
+    """
+
+    algorithm: str = "efficiency"
+    k: float = 0.5
+    acknowledge: str = "layer"
+    assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
+    replan: bool = True
+    device_slowdown: float = 1.0
+    threads: int = 1
+    profile_runs: int = 5
+    silence_s: float = 2.0
+    patience: float = 3.0
+    backoff_s: float = 0.1
+    max_backoff_s: float = 2.0
+    trace: Callable[[dict[str, Any]], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.acknowledge not in ("layer", "partition"):
+            raise ValueError(f"acknowledge is 'layer' or 'partition', not {self.acknowledge!r}")
+        if not self.device_slowdown >= 1:
+            raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
+        if self.threads < 1 or self.profile_runs < 1:
+            raise ValueError("threads and profile_runs are 1 or more")

@@ -1,0 +1,247 @@
+"""Performs what the session machine asks for: sockets, clock, threads. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import aiohttp
+
+from ionn_client import events
+from ionn_client.config import EdgeAddress, Options
+from ionn_client.errors import OffloadError
+from ionn_client.local import LocalRunner
+from ionn_client.query import Answer
+from ionn_client.session import Session
+from layergraph import Live
+from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError
+
+CONNECT_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 0.5
+
+
+class Driver:
+    """One session's I/O. `run` ends only when cancelled; `close` says goodbye first."""
+
+    def __init__(
+        self, session: Session, address: EdgeAddress, runner: LocalRunner, options: Options
+    ) -> None:
+        self.session = session
+        self._address = address
+        self._runner = runner
+        self._trace = options.trace
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._next_query = 0
+        self._tasks: asyncio.TaskGroup
+        self._connection: _Connection | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._started = asyncio.Event()
+
+    async def run(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                asyncio.TaskGroup() as tasks,
+            ):
+                self._http, self._tasks = http, tasks
+                self._post(events.Started())
+                self._started.set()
+                await asyncio.Event().wait()
+        finally:
+            self._end()
+
+    async def started(self) -> None:
+        await self._started.wait()
+
+    async def ask(self, live: Live, deadline_s: float | None) -> Answer:
+        number, self._next_query = self._next_query, self._next_query + 1
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._answers[number] = future
+        self._post(events.QueryAsked(number, live, deadline_s))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._post(events.QueryAbandoned(number))
+            raise
+        finally:
+            self._answers.pop(number, None)
+
+    async def changed(self) -> None:
+        """Until the session's phase, upload or plan changes."""
+        await self._changed.wait()
+
+    async def close(self) -> None:
+        """Say goodbye, as far as the edge listens; the caller then cancels `run`."""
+        connection = self._connection
+        self._post(events.Stopped())
+        if connection is not None:
+            await connection.flushed(CLOSE_TIMEOUT_S)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(OffloadError("the session was closed"))
+
+    def _post(self, event: events.Event) -> None:
+        for command in self.session.handle(event, self._loop.time()):
+            self._perform(command)
+        if self._timer is not None:
+            self._timer.cancel()
+        wake_at = self.session.wake_at
+        self._timer = None if wake_at is None else self._loop.call_at(wake_at, self._wake)
+
+    def _wake(self) -> None:
+        self._post(events.TimePassed())
+
+    def _perform(self, command: events.Command) -> None:
+        match command:
+            case events.SendMessage(message):
+                if self._connection is not None:
+                    self._connection.send(message)
+            case events.RunRange():
+                self._tasks.create_task(self._run_range(command))
+            case events.FinishQuery(number, answer):
+                self._settle(number, answer)
+            case events.FailQuery(number, error):
+                self._settle(number, error)
+            case events.OpenConnection(delay_s):
+                self._dialling = self._tasks.create_task(self._connect(delay_s))
+            case events.CloseConnection():
+                self._close_connection()
+            case events.Record(kind, fields):
+                self._record(kind, fields)
+
+    def _settle(self, number: int, outcome: Answer | Exception) -> None:
+        future = self._answers.get(number)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _record(self, kind: str, fields: dict[str, Any]) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if self._trace is not None:
+            self._trace({"event": kind, "time_s": self._loop.time() - self._began, **fields})
+
+    async def _run_range(self, command: events.RunRange) -> None:
+        start, stop = command.start, command.stop
+        try:
+            live, seconds = await self._runner.run(start, stop, command.live)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # The model itself fails on this input: the caller's to see, as without an edge.
+            self._post(events.RangeFailed(command.query, error))
+        else:
+            self._post(events.RangeRan(command.query, start, stop, live, seconds))
+
+    def _close_connection(self) -> None:
+        # The task sees `_connection` gone and ends quietly; cancelling the current task from
+        # within itself (a message just received closes the connection) would be wrong.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def _connect(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        try:
+            socket = await self._http.ws_connect(
+                self._address.http_url,
+                compress=0,
+                autoping=True,
+                heartbeat=None,
+                max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._post(events.ConnectionLost(f"no edge at {self._address}: {_cause(error)}"))
+            return
+        connection = self._connection = _Connection(socket)
+        sender = asyncio.create_task(connection.send_all())
+        try:
+            self._post(events.Connected())
+            reason = await self._receive(connection)
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+            await socket.close()
+        if self._connection is connection:
+            self._connection = None
+            self._post(events.ConnectionLost(reason))
+
+    async def _receive(self, connection: _Connection) -> str:
+        """Feed messages to the session until the connection ends; return why it did."""
+        decoder = Decoder(DEFAULT_LIMITS)
+        async for frame in connection.socket:
+            if self._connection is not connection:
+                return "closed"
+            if frame.type is not aiohttp.WSMsgType.BINARY:
+                return f"the edge sent a {frame.type.name.lower()} frame"
+            try:
+                message = decoder.feed(frame.data)
+            except RemoteProtocolError as error:
+                return f"the edge broke the protocol: {error}"
+            if message is not None:
+                self._post(events.MessageReceived(message))
+        return connection.failure or "the connection ended"
+
+
+class _Connection:
+    """A WebSocket, and the frames waiting to go out over it in order."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.failure: str | None = None
+        self._encoder = Encoder(DEFAULT_LIMITS)
+        self._frames: deque[bytes | memoryview] = deque()
+        self._waiting = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._closing = False
+
+    def send(self, message: Any) -> None:
+        self._frames.extend(self._encoder.encode(message))
+        self._waiting.set()
+        self._flushed.clear()
+
+    def close(self) -> None:
+        self._closing = True
+        self._waiting.set()
+
+    async def flushed(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._flushed.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    async def send_all(self) -> None:
+        try:
+            while True:
+                while self._frames:
+                    await self.socket.send_bytes(self._frames.popleft())
+                self._flushed.set()
+                if self._closing:
+                    await self.socket.close()
+                    return
+                self._waiting.clear()
+                await self._waiting.wait()
+        except (aiohttp.ClientError, OSError) as error:
+            # The reading side sees the end too, and reports it.
+            self.failure = f"the connection broke: {_cause(error)}"
+            self._flushed.set()
+            await self.socket.close()
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or type(error).__name__

@@ -1,0 +1,136 @@
+"""What can happen to a client session, and what it can ask its driver to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ionn_client.query import Answer
+from layergraph import Live
+from wire import messages
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The driver is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection to the edge is open; nothing was said yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """The connection ended, or could not be opened."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAsked:
+    query: int
+    live: Live
+    deadline_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAbandoned:
+    """The caller no longer waits."""
+
+    query: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRan:
+    """The client ran layers [start, stop) of a query in `seconds`."""
+
+    query: int
+    start: int
+    stop: int
+    live: Live
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFailed:
+    """The client could not run a range: the model itself fails on this input."""
+
+    query: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The caller is done with the whole session."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The time asked for by `wake_at` has come."""
+
+
+Event: TypeAlias = (
+    Started | Connected | ConnectionLost | MessageReceived | QueryAsked | QueryAbandoned
+    | RangeRan | RangeFailed | Stopped | TimePassed
+)  # fmt: skip
+
+
+# Commands: what to do.
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConnection:
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class RunRange:
+    """Run layers [start, stop) here."""
+
+    query: int
+    start: int
+    stop: int
+    live: Live
+
+
+@dataclass(frozen=True, slots=True)
+class FinishQuery:
+    query: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class FailQuery:
+    query: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something notable, for logs and views."""
+
+    kind: str
+    fields: dict[str, Any]
+
+
+Command: TypeAlias = (
+    OpenConnection | CloseConnection | SendMessage | RunRange | FinishQuery | FailQuery | Record
+)

@@ -1,0 +1,111 @@
+"""What a query will take: profiles, predictions and their corrections, as the planner's numbers.
+
+The client's layer times come from profiling, the edge's from the edge's own regressions; both
+are corrected by the times that queries then really take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from layergraph import LayerGraph, work
+from planner import Correction, LayerCosts, Link, Route, UploadPlan, route, upload_plan
+from planner.predictor import Predictor
+
+
+class Forecast:
+    """Costs of one model on this client and one edge."""
+
+    def __init__(self, graph: LayerGraph, client_s: Sequence[float]) -> None:
+        self._graph = graph
+        self._client_s = np.asarray(client_s, dtype=float)
+        self._edge_s = self._client_s.copy()
+        layers = len(graph.layers)
+        self._client_correction = Correction(layers)
+        self._edge_correction = Correction(layers)
+        # Unlike graph.weight_bytes this counts shared weights in each layer: a layer that
+        # shares all of its weights is still not available before they are there.
+        self._weight_bytes = [
+            sum(graph.weights[index].spec.nbytes for index in layer.weights)
+            for layer in graph.layers
+        ]
+        self._local_total_s = float(self._client_s.sum())
+        self._costs: LayerCosts | None = None
+
+    def edge_predictor(self, predictor: Predictor) -> None:
+        """A new edge: its own predictions, and no observations of it yet."""
+        self._edge_s = np.array(
+            [
+                predictor.layer_s((node.kind, node.flops, node.bytes) for node in layer)
+                for layer in work(self._graph)
+            ]
+        )
+        self._edge_correction = Correction(len(self._graph.layers))
+        self._costs = None
+
+    def observe_client(self, start: int, stop: int, seconds: float) -> None:
+        self._client_correction.observe(start, stop, self.client_range_s(start, stop), seconds)
+        self._costs = None
+
+    def observe_edge(self, start: int, stop: int, seconds: float) -> None:
+        self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
+        self._costs = None
+
+    @property
+    def client_s(self) -> np.ndarray:
+        return self._client_correction.apply(self._client_s)
+
+    @property
+    def edge_s(self) -> np.ndarray:
+        return self._edge_correction.apply(self._edge_s)
+
+    def client_range_s(self, start: int, stop: int) -> float:
+        return float(self.client_s[start:stop].sum())
+
+    def edge_range_s(self, start: int, stop: int) -> float:
+        return float(self.edge_s[start:stop].sum())
+
+    def local_s(self, start: int = 0) -> float:
+        """Time to run everything from cut `start` on, on the client."""
+        return self.client_range_s(start, len(self._graph.layers))
+
+    def costs(self, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
+        cut_bytes = self._graph.cut_bytes
+        if weight_bytes is not None:
+            return LayerCosts(self.client_s, self.edge_s, weight_bytes, cut_bytes, cut_bytes)
+        if self._costs is None:
+            self._costs = LayerCosts(
+                self.client_s, self.edge_s, self._weight_bytes, cut_bytes, cut_bytes
+            )
+        return self._costs
+
+    def route(self, link: Link, uploaded: frozenset[int]) -> Route:
+        return route(self.costs(), link, uploaded)
+
+    def plan(
+        self, link: Link, missing_bytes: Sequence[int], algorithm: str, k: float
+    ) -> UploadPlan:
+        """The order in which to upload what is missing. What is there costs, and weighs, nothing."""
+        return upload_plan(self.costs(missing_bytes), link, algorithm=algorithm, k=k)
+
+    def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
+        """One line: which layers run where, and why."""
+        graph, local_s = self._graph, self.local_s()
+        edge = [part for part in chosen.ranges if part.where == "edge"]
+        if not edge:
+            if not uploaded:
+                return "all here: no layer is on the edge yet"
+            return "all here: sending would take longer than computing"
+        pieces = []
+        for part in edge:
+            first, last = graph.layers[part.start].name, graph.layers[part.stop - 1].name
+            name = first if part.stop - part.start == 1 else f"{first}..{last}"
+            up, down = graph.cut_bytes[part.start], graph.cut_bytes[part.stop]
+            pieces.append(f"{name} ({_size(up)} up, {_size(down)} down)")
+        return f"edge runs {', '.join(pieces)}; saves {local_s - chosen.latency_s:.2f} s"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e3:.0f} KB" if count < 1e6 else f"{count / 1e6:.1f} MB"

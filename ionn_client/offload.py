@@ -1,0 +1,315 @@
+"""The public API: connect a model to an edge box, and query it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import msgpack
+import torch
+
+from ionn_client.config import EdgeAddress, Options
+from ionn_client.driver import Driver
+from ionn_client.emulate import SlowDevice
+from ionn_client.errors import EdgeUnreachable, OffloadError
+from ionn_client.forecast import Forecast
+from ionn_client.local import LocalRunner, profile_layers
+from ionn_client.query import QueryResult
+from ionn_client.session import Session
+from layergraph import (
+    LayerGraph,
+    capture,
+    flatten_inputs,
+    unflatten_outputs,
+    weight_bytes_view,
+)
+from planner import Link, Range
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a session stands.
+
+    phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
+    uploaded_layers of weighted_layers, held_bytes of total_bytes are on the edge.
+    sent_bytes: weights sent in all; skipped_bytes were on the edge already; resent_bytes were
+        sent again after a connection broke.
+    rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
+    route: where the layers of a query would run now, and `reason` why; predicted_latency_s
+        what it would take. error: the last failure, in words.
+    """
+
+    phase: str
+    edge: str
+    uploaded_layers: int
+    weighted_layers: int
+    held_bytes: int
+    total_bytes: int
+    sent_bytes: int
+    skipped_bytes: int
+    resent_bytes: int
+    partitions_done: int
+    partitions: int
+    link: Link
+    rate_Bps: float | None
+    time_left_s: float | None
+    route: tuple[Range, ...]
+    reason: str
+    predicted_latency_s: float
+    local_latency_s: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A captured model with its layer times on this machine, ready to be offloaded.
+
+    client_s: seconds of each layer, before any emulated slowdown.
+    """
+
+    graph: LayerGraph
+    weights: Mapping[str, torch.Tensor]
+    client_s: tuple[float, ...]
+
+
+def prepare(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+) -> Profiled:
+    """Capture a model and profile its layers here. What `connect` does first.
+
+    Raises layergraph.GraphError if the model cannot be captured.
+    """
+    options = options or Options()
+    graph, weights = capture(model, tuple(args), dict(kwargs or {}))
+    live = flatten_inputs(graph, tuple(args), dict(kwargs or {}))
+    client_s = profile_layers(graph, weights, live, options.profile_runs, options.threads)
+    return Profiled(graph, weights, client_s)
+
+
+class Offload:
+    """A model that runs together with an edge box. Made by `connect`; an async context manager."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module | Profiled,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        address: EdgeAddress,
+        options: Options,
+    ) -> None:
+        self._model = model
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs or {})
+        self._address = address
+        self._options = options
+
+    async def __aenter__(self) -> Offload:
+        profiled = self._model
+        if not isinstance(profiled, Profiled):
+            profiled = await asyncio.to_thread(
+                prepare, profiled, self._args, self._kwargs, self._options
+            )
+        self._graph = profiled.graph
+        options = self._options
+        slow = options.device_slowdown
+        device = SlowDevice(slow, profiled.client_s) if slow > 1 else None
+        self._runner = LocalRunner(self._graph, profiled.weights, options.threads, device)
+        session = Session(
+            self._graph,
+            msgpack.packb(self._graph.to_plain()),
+            [weight_bytes_view(profiled.weights[w.name]) for w in self._graph.weights],
+            Forecast(self._graph, [slow * seconds for seconds in profiled.client_s]),
+            options,
+        )
+        self._driver = Driver(session, self._address, self._runner, options)
+        self._running = asyncio.create_task(self._driver.run())
+        await self._driver.started()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._runner:
+            await self._driver.close()
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's answer, in the structure that the model itself returns."""
+        return (await self._ask(args, kwargs, None)).value
+
+    async def query(
+        self, *args: Any, deadline_s: float | None = None, **kwargs: Any
+    ) -> QueryResult:
+        """The model's answer, with where and how fast it was computed.
+
+        Raises layergraph.InvalidInput if the arguments are not like those that the model was
+        connected with, DeadlineExceeded after `deadline_s`, and what the model itself raises;
+        never anything about the edge.
+        """
+        return await self._ask(args, kwargs, deadline_s)
+
+    async def _ask(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float | None
+    ) -> QueryResult:
+        if deadline_s is not None and not deadline_s > 0:
+            raise ValueError(f"deadline_s is a positive number of seconds, not {deadline_s}")
+        answer = await self._driver.ask(flatten_inputs(self._graph, args, kwargs), deadline_s)
+        return QueryResult(
+            unflatten_outputs(self._graph, answer.live),
+            answer.served_by,
+            answer.ranges,
+            answer.latency_s,
+            answer.predicted_s,
+            answer.fallback_reason,
+        )
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self._graph
+
+    @property
+    def status(self) -> Status:
+        """Where the session stands now."""
+        session = self._driver.session
+        upload, chosen = session.upload, session.route()
+        rate = session.pacer.mean_rate_Bps if session.pacer else None
+        uploading = session.phase == "uploading"
+        return Status(
+            phase=session.phase,
+            edge=str(self._address),
+            uploaded_layers=len(session.uploaded),
+            weighted_layers=sum(bool(layer.weights) for layer in self._graph.layers),
+            held_bytes=upload.held_bytes,
+            total_bytes=upload.total_bytes,
+            sent_bytes=upload.sent_bytes,
+            skipped_bytes=upload.skipped_bytes,
+            resent_bytes=upload.resent_bytes,
+            partitions_done=upload.partitions_done,
+            partitions=len(upload.partitions),
+            link=session.link,
+            rate_Bps=rate,
+            time_left_s=upload.pending_bytes / rate if rate and uploading else None,
+            route=chosen.ranges,
+            reason=session.explanation(),
+            predicted_latency_s=chosen.latency_s,
+            local_latency_s=session.forecast.local_s(),
+            error=str(session.error) if session.error else session.last_failure,
+        )
+
+    async def uploaded(self, timeout_s: float | None = None) -> None:
+        """Wait until the upload is complete.
+
+        Raises EdgeRejected (or VersionMismatch) if the edge will not run this model, and
+        EdgeUnreachable if it is not complete after `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._uploaded()
+        except TimeoutError:
+            reason = self._driver.session.last_failure or "the upload takes longer"
+            raise EdgeUnreachable(f"not uploaded within {timeout_s} s: {reason}") from None
+
+    async def _uploaded(self) -> None:
+        session = self._driver.session
+        while session.phase != "ready":
+            if session.error is not None:
+                raise session.error
+            if session.phase == "closed" or self._running.done():
+                raise OffloadError("the session was closed")
+            await self._driver.changed()
+
+
+def connect(
+    model: torch.nn.Module | Profiled,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    edge: str,
+    options: Options | None = None,
+) -> Offload:
+    """Run a model together with the edge box at `edge` ("ionn://host:port").
+
+    model: a module in eval mode, or what `prepare` made of one. args, kwargs: an example input;
+    queries take inputs of the same structure, shapes and element types. Queries are answered
+    from the start: by the client alone while no edge is there.
+
+    Raises ValueError for a malformed address at once, and layergraph.GraphError on entry if the
+    model cannot be captured.
+    """
+    return Offload(model, args, kwargs, EdgeAddress.parse(edge), options or Options())
+
+
+class SyncOffload:
+    """An Offload for programs without an event loop: the same calls, blocking."""
+
+    def __init__(self, offload: Offload) -> None:
+        self._offload = offload
+
+    def __enter__(self) -> SyncOffload:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ionn", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._offload.__aenter__())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._wait(self._offload.__aexit__(kind, error, trace))
+        finally:
+            self._stop()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wait(self._offload(*args, **kwargs))
+
+    def query(self, *args: Any, deadline_s: float | None = None, **kwargs: Any) -> QueryResult:
+        return self._wait(self._offload.query(*args, deadline_s=deadline_s, **kwargs))
+
+    def uploaded(self, timeout_s: float | None = None) -> None:
+        self._wait(self._offload.uploaded(timeout_s))
+
+    @property
+    def status(self) -> Status:
+        async def read() -> Status:
+            return self._offload.status
+
+        return self._wait(read())
+
+    def _wait(self, awaitable: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def connect_sync(
+    model: torch.nn.Module | Profiled,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    edge: str,
+    options: Options | None = None,
+) -> SyncOffload:
+    """`connect` for programs without an event loop."""
+    return SyncOffload(connect(model, args, kwargs, edge=edge, options=options))

@@ -1,0 +1,108 @@
+"""One query on its way through the layers, and the answer that its caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from layergraph import Live
+from planner import Range, Route
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """A query's answer.
+
+    value: what the model returns, in the model's own structure.
+    served_by: "client", "edge" or "both".
+    ranges: the layer ranges as they really ran, as (where, start, stop).
+    latency_s: from the call to the answer. predicted_s: what the planner expected.
+    fallback_reason: why layers meant for the edge ran on the client, or None.
+    """
+
+    value: Any
+    served_by: str
+    ranges: tuple[Range, ...]
+    latency_s: float
+    predicted_s: float
+    fallback_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A QueryResult before its value is put back into the model's own structure."""
+
+    live: Live
+    ranges: tuple[Range, ...]
+    latency_s: float
+    predicted_s: float
+    fallback_reason: str | None
+
+    @property
+    def served_by(self) -> str:
+        places = {part.where for part in self.ranges}
+        return "both" if len(places) > 1 else next(iter(places), "client")
+
+
+@dataclass(slots=True)
+class Query:
+    """Where a query is: the live tensors at `position`, and the ranges still to run."""
+
+    number: int
+    live: Live
+    asked_at: float
+    deadline_at: float | None
+    predicted_s: float
+    plan: list[Range]
+    position: int = 0
+    ran: list[Range] = field(default_factory=list)
+    fallback_reason: str | None = None
+    # Set while the edge works on it.
+    sent_at: float | None = None
+    give_up_at: float | None = None
+    up_bytes: int = 0
+
+    @property
+    def on_edge(self) -> bool:
+        return self.sent_at is not None
+
+    @classmethod
+    def start(
+        cls, number: int, live: Live, chosen: Route, now: float, deadline_s: float | None
+    ) -> Query:
+        deadline_at = None if deadline_s is None else now + deadline_s
+        return cls(number, live, now, deadline_at, chosen.latency_s, list(chosen.ranges))
+
+    def reached(self, where: str, stop: int, live: Live) -> None:
+        """Layers up to `stop` ran at `where`."""
+        if stop > self.position:
+            if self.ran and self.ran[-1].where == where:
+                self.ran[-1] = Range(where, self.ran[-1].start, stop)
+            else:
+                self.ran.append(Range(where, self.position, stop))
+        self.position, self.live = stop, live
+        self.plan = [part for part in self.plan if part.stop > stop]
+
+    def fall_back(self, reason: str, layers: int) -> None:
+        """Run what is left on the client, from the live tensors at hand."""
+        self.fallback_reason = self.fallback_reason or reason
+        self.plan = [Range("client", self.position, layers)]
+        self.left_edge()
+
+    def left_edge(self) -> None:
+        self.sent_at = self.give_up_at = None
+
+    def answer(self, now: float) -> Answer:
+        return Answer(
+            self.live,
+            tuple(self.ran),
+            now - self.asked_at,
+            self.predicted_s,
+            self.fallback_reason,
+        )
+
+
+def live_bytes(live: Sequence[Any]) -> int:
+    """Bytes of the live tensors' elements."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in live)

@@ -1,0 +1,160 @@
+"""One measured run: a fresh edge process, an emulated link and device, IONN's scenario."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ionn_client.config import Options
+from ionn_client.emulate import LinkProcess, LinkSpec
+from ionn_client.offload import Offload, Profiled, Status, connect, prepare
+from ionn_client.processes import EdgeProcess
+from ionn_client.scenario import PREPARATION_S, Asked, mean_over_time_s, run_scenario
+from layergraph.load import load
+from planner import Link
+
+# Queries at the end of the upload, so that the final latency shows.
+QUERIES_AFTER = 4
+# The discard port of this machine: nothing listens, so every query runs here.
+NOWHERE = "127.0.0.1:9"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A way to upload. `name` as planner.upload_plan has it, or "local" for no edge at all."""
+
+    name: str
+    acknowledge: str = "layer"
+    k: float = 0.5
+
+
+SCHEMES = {
+    "local": Scheme("local"),
+    "all-at-once": Scheme("all-at-once", "partition"),
+    "ionn": Scheme("ionn", "partition"),
+    "efficiency": Scheme("efficiency"),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with inputs and the eager module's own answers to them."""
+
+    name: str
+    profiled: Profiled
+    inputs: tuple[tuple[Any, ...], ...]
+    references: tuple[Any, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.profiled.graph.weight_bytes)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run gave. `records` are its JSONL; `upload_s` None if nothing was uploaded."""
+
+    scheme: str
+    asked: tuple[Asked, ...]
+    status: Status | None
+    upload_s: float | None
+    goodput_share: float | None
+    records: tuple[dict[str, Any], ...] = field(repr=False)
+
+    def mean_latency_s(self, horizon_s: float) -> float:
+        return mean_over_time_s(self.asked, horizon_s)
+
+
+def subject(name: str, runs: int = 5) -> Subject:
+    """Load a network, compute the module's own answers, capture and profile it."""
+    loaded = load(name)
+    inputs = loaded.inputs()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        references = tuple(loaded.model(*args, **loaded.kwargs) for args in inputs)
+    profiled = prepare(loaded.model, inputs[0], loaded.kwargs, Options(profile_runs=runs))
+    return Subject(name, profiled, inputs, references)
+
+
+async def run_trial(
+    scheme: Scheme,
+    what: Subject,
+    spec: LinkSpec,
+    slowdown: float,
+    *,
+    horizon_s: float,
+    on_change: Callable[[Status, Sequence[Asked]], None] = lambda *_: None,
+    preparation_s: float = PREPARATION_S,
+) -> Trial:
+    """Run the scenario for `horizon_s`, and on until the upload is done and used a few times."""
+    records: list[dict[str, Any]] = []
+    options = Options(
+        algorithm=scheme.name if scheme.name != "local" else "efficiency",
+        acknowledge=scheme.acknowledge,
+        k=scheme.k,
+        device_slowdown=slowdown,
+        # For all alike: the link as it is, which SoCC'18 measures beforehand.
+        assumed_link=Link(spec.up_Bps, spec.down_Bps, spec.rtt_s),
+        trace=records.append,
+    )
+    with contextlib.ExitStack() as processes:
+        address = NOWHERE
+        if scheme.name != "local":
+            edge = processes.enter_context(EdgeProcess())
+            link = processes.enter_context(LinkProcess(spec, edge.address))
+            address = f"{link.host}:{link.port}"
+        async with connect(what.profiled, what.inputs[0], edge=address, options=options) as net:
+
+            def enough(time_s: float, asked: Sequence[Asked]) -> bool:
+                done = sum(query.phase == "ready" for query in asked) >= QUERIES_AFTER
+                ended = scheme.name == "local" or net.status.phase == "rejected" or done
+                return ended and time_s >= horizon_s
+
+            asked = await _watched(net, what, enough, on_change, preparation_s)
+            status = net.status
+    records.extend({"event": "query", **dataclasses.asdict(query)} for query in asked)
+    upload_s, goodput_Bps = _upload(records)
+    share = None if goodput_Bps is None else goodput_Bps / spec.up_Bps
+    return Trial(scheme.name, tuple(asked), status, upload_s, share, tuple(records))
+
+
+async def _watched(
+    net: Offload,
+    what: Subject,
+    enough: Callable[[float, Sequence[Asked]], bool],
+    on_change: Callable[[Status, Sequence[Asked]], None],
+    preparation_s: float,
+) -> list[Asked]:
+    """The scenario, reporting every fifth of a second how it goes."""
+    shown: list[Asked] = []
+
+    async def watch() -> None:
+        while True:
+            on_change(net.status, shown)
+            await asyncio.sleep(0.2)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await run_scenario(
+            net, what.inputs, what.references, enough, shown.append, preparation_s
+        )
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        on_change(net.status, shown)
+
+
+def _upload(records: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """Seconds that the upload took, and the uplink's goodput meanwhile: weights and queries."""
+    phases = {r["phase"]: r for r in records if r["event"] == "phase"}
+    if "uploading" not in phases or "ready" not in phases:
+        return None, None
+    seconds = phases["ready"]["time_s"] - phases["uploading"]["time_s"]
+    carried = phases["ready"]["sent_bytes"] + phases["ready"]["query_bytes"]
+    return seconds, carried / seconds
