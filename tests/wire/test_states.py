@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 
 import pytest
 
@@ -59,6 +60,7 @@ def test_no_message_but_four_goes_both_ways():
         assert heard[OTHER[role]] == said[role]
 
 
+@cache
 def explore(most_under_way):
     """Every state that the two sides and the messages under way between them can be in."""
     start = (State.HELLO, State.HELLO, (), ())
@@ -105,6 +107,21 @@ def test_whatever_one_side_may_say_the_other_may_hear_however_they_cross():
         (State.CLOSING, State.CLOSED),
         (State.CLOSED, State.CLOSING),
         (State.CLOSED, State.CLOSED),
+    }
+
+
+def test_nothing_is_allowed_that_cannot_come():
+    heard = set()
+    for client, edge, upward, downward in explore(most_under_way=2):
+        if upward:
+            heard.add((Role.EDGE, edge, type(SAYABLE[upward[0]])))
+        if downward:
+            heard.add((Role.CLIENT, client, type(SAYABLE[downward[0]])))
+    assert heard == {
+        (role, state, kind)
+        for role in ROLES
+        for state, row in RECEIVES[role].items()
+        for kind in row
     }
 
 
