@@ -1,0 +1,65 @@
+"""What the predictor gets wrong on this edge, learnt from the times that ranges really took."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.costs import Floats
+
+WEIGHT = 0.25  # of one observation
+FIRST_WEIGHT = 0.5  # of the first: converges sooner, yet a cold first run does not decide alone
+LARGEST = 32.0  # a correction stays between 1 / LARGEST and LARGEST
+
+
+class Correction:
+    """A factor per layer on predicted edge times, following observed range times.
+
+    An exponentially weighted mean of log(observed / predicted): errors are ratios, and one
+    outlier must not flip a route. Layers never observed take the mean factor of those that were, because an edge
+    that is slow on some layers is usually slow on all; otherwise routes would flee to layers
+    that only look fast because nobody has tried them. `relax` lets factors fade while nothing is
+    observed, because a route that avoids the edge learns nothing more about it.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._log = np.zeros(layers)
+        self._seen = np.zeros(layers, dtype=np.int64)
+
+    def observe(self, start: int, stop: int, predicted_s: float, observed_s: float) -> None:
+        """Layers [start, stop) took `observed_s` where `predicted_s` was expected of the edge.
+
+        `predicted_s` is the sum over the range as corrected when it was predicted, that is of
+        `apply(edge_s)[start:stop]`. Times that are not positive and finite say nothing and are
+        ignored. Raises ValueError for a range outside the model.
+        """
+        if not 0 <= start <= stop <= len(self._log):
+            raise ValueError(f"no layers [{start}, {stop}) in a model of {len(self._log)}")
+        if not all(math.isfinite(t) and t > 0 for t in (predicted_s, observed_s)):
+            return
+        step = math.log(observed_s / predicted_s)
+        logs = self._logs()[start:stop]
+        seen = self._seen[start:stop]
+        weight = np.where(seen == 0, FIRST_WEIGHT, WEIGHT)
+        bound = math.log(LARGEST)
+        self._log[start:stop] = np.clip(logs + weight * step, -bound, bound)
+        seen += 1
+
+    def relax(self, weight: float = 0.02) -> None:
+        """Bring every factor a little nearer to 1; for queries that ran nothing on the edge."""
+        self._log *= 1.0 - weight
+
+    def apply(self, edge_s: ArrayLike) -> Floats:
+        """Predicted edge times (n seconds) times each layer's factor."""
+        times = np.asarray(edge_s, dtype=np.float64)
+        if times.shape != self._log.shape:
+            raise ValueError(f"edge_s has shape {times.shape}; {self._log.shape} is needed")
+        return times * np.exp(self._logs())
+
+    def _logs(self) -> Floats:
+        known = self._seen > 0
+        if not known.any():
+            return self._log
+        return np.where(known, self._log, self._log[known].mean())

@@ -1,0 +1,206 @@
+"""The default upload order: the block with the most latency saved per byte goes next.
+
+Repeat until nothing pays: of all contiguous runs of layers, upload the one whose presence on the
+edge shortens a query most per byte still to be sent; inside it, grow from the layer and in the
+direction that make the area under the latency curve smallest. EMDL'19 (K. Y. Shin et al.,
+"Enhanced Partitioning of DNN Layers for Uploading from Mobile Devices to Edge Servers") orders
+blocks by efficiency too; here each choice is priced on the whole route, and layers are
+acknowledged one by one.
+
+How a choice takes O(n) instead of a shortest path for each of n^2/2 blocks: let F(i) be the least
+time to have the data on the edge at cut i, B(j) the least time from the edge at cut j to the
+answer, with what is uploaded so far, and E the running sum of edge times. A query that runs block
+[i, j) on the edge takes F(i) + E(j) - E(i) + B(j), so with A = F - E and Z = B + E, latency now L
+and W the running sum of missing bytes, the block saves (L - A(i) - Z(j)) / (W(j) - W(i)) per byte.
+The largest such fraction is found by Dinkelbach's method: for a trial value v the best block for
+savings - v * bytes comes out of one running maximum, and its fraction is the next trial value;
+it takes two to five rounds. F and B change only near what was uploaded, up to a shift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.costs import Floats, LayerCosts, Link, transfer_s
+
+# Savings below this fraction of the latency are rounding, not savings.
+NOISE = 1e-11
+
+
+def efficiency_partitions(costs: LayerCosts, link: Link) -> tuple[tuple[int, ...], ...]:
+    """Blocks in upload order, each with its layers in upload order; every weighted layer once.
+
+    What pays nothing on this link follows at the end, one partition per layer, by the computing
+    time that it would save per byte on a better link.
+    """
+    paths = _Paths(costs, link)
+    sent: set[int] = set()
+    partitions = []
+    while (block := paths.best_block()) is not None:
+        partition: list[int] = []
+        for layer in paths.growth_order(*block):
+            needs = [need for need in costs.needs[layer] if need not in sent]
+            partition.extend(needs)
+            sent.update(needs)
+        partitions.append(tuple(partition))
+        paths.send(block, sent)
+    rest = [layer for layer in costs.weighted if layer not in sent]
+    saved_s = costs.client_s - costs.edge_s
+    rest.sort(key=lambda layer: -saved_s[layer] / costs.weight_bytes[layer])
+    return (*partitions, *((layer,) for layer in rest))
+
+
+class _Paths:
+    """Shortest times to and from every cut with the data on either side, kept up to date."""
+
+    def __init__(self, costs: LayerCosts, link: Link) -> None:
+        n = len(costs)
+        self.costs = costs
+        self.client_s, self.edge_s, _, _ = costs.lists
+        up, down = transfer_s(costs, link)
+        self.up, self.down = up.tolist(), down.tolist()
+        self.edge_sum = np.concatenate([[0.0], np.cumsum(costs.edge_s)])
+        self.available = costs.available(())
+        self.to_client, self.to_edge = np.zeros(n + 1), np.zeros(n + 1)
+        self.from_client, self.from_edge = np.zeros(n + 1), np.zeros(n + 1)
+        self.to_edge[0], self.from_edge[n] = self.up[0], self.down[n]
+        self._forward(1, n)
+        self._backward(n - 1, 0)
+        self.missing = np.flatnonzero(~np.array(self.available, dtype=bool))
+        self.bytes = self._bytes(self.missing, frozenset())
+        self.guess = 0.0
+
+    @property
+    def latency_s(self) -> float:
+        return float(self.from_client[0])
+
+    def best_block(self) -> tuple[int, int] | None:
+        """First and last (in `missing`) of the run that saves most per byte; None if none does."""
+        if not len(self.missing):
+            return None
+        self.starts, self.ends = self._ends()
+        after = np.cumsum(self.bytes)
+        before = after - self.bytes
+        least, trial, found = NOISE * self.latency_s, self.guess, None
+        while True:
+            reach = trial * before - self.starts
+            profit = np.maximum.accumulate(reach) - self.ends - trial * after
+            last = int(profit.argmax())
+            first = int(reach[: last + 1].argmax())
+            saved_s = float(self.latency_s - self.starts[first] - self.ends[last])
+            if saved_s > least:
+                fraction = saved_s / float(after[last] - before[first])
+                # From the second round on the fraction only grows, but for rounding.
+                if found is not None and fraction <= trial * (1 + NOISE):
+                    return found
+                found, trial, self.guess = (first, last), fraction, fraction
+            elif found is not None or trial == 0.0:
+                return found
+            else:
+                trial = 0.0  # the last block's fraction was too high a first guess
+
+    def _ends(self) -> tuple[Floats, Floats]:
+        """A at the best cut to enter before each missing layer, Z at the best to leave after."""
+        segments = np.concatenate([[0], self.missing + 1])
+        enter = np.minimum.reduceat(self.to_edge - self.edge_sum, segments)
+        leave = np.minimum.reduceat(self.from_edge + self.edge_sum, segments)
+        return enter[:-1], leave[1:]
+
+    def growth_order(self, first: int, last: int) -> list[int]:
+        """The block's layers, grown from one layer outwards with the least area under the curve.
+
+        A dynamic programme over the intervals inside the block, by length: the last layer sent is
+        the leftmost or the rightmost, and travels at the latency of the interval without it.
+        """
+        layers: list[int] = self.missing[first : last + 1].tolist()
+        count = len(layers)
+        if count == 1:
+            return layers
+        starts, ends = self.starts[first : last + 1], self.ends[first : last + 1]
+        sizes = self.bytes[first : last + 1]
+        latency = np.full(count + 1, self.latency_s)
+        area = np.zeros(count + 1)
+        leftmost_last = []
+        for length in range(1, count + 1):
+            intervals = count - length + 1
+            step = area + 0.0
+            left = area[1:] + latency[1:] * sizes[:intervals]
+            right = area[:-1] + latency[:-1] * sizes[length - 1 :]
+            leftmost_last.append(left < right)
+            area = np.minimum(left, right, out=step[:-1])
+            whole = starts[:intervals] + ends[length - 1 :]
+            latency = np.minimum(np.minimum(latency[1:], latency[:-1]), whole)
+        order, left_end, right_end = [], 0, count
+        for choice in reversed(leftmost_last):
+            if choice[left_end]:
+                order.append(layers[left_end])
+                left_end += 1
+            else:
+                right_end -= 1
+                order.append(layers[right_end])
+        return order[::-1]
+
+    def send(self, block: tuple[int, int], sent: set[int]) -> None:
+        """Make the block available, and with it what else the weights in `sent` allow."""
+        chosen = np.zeros(len(self.missing), dtype=bool)
+        chosen[block[0] : block[1] + 1] = True
+        if self.costs.shared:
+            needs = self.costs.needs
+            chosen[:] = [sent.issuperset(needs[layer]) for layer in self.missing.tolist()]
+        layers = self.missing[chosen].tolist()
+        for layer in layers:
+            self.available[layer] = True
+        self._forward(layers[0] + 1, layers[-1] + 1)
+        self._backward(layers[-1], layers[0])
+        self.missing = self.missing[~chosen]
+        self.bytes = self._bytes(self.missing, sent) if self.costs.shared else self.bytes[~chosen]
+
+    def _bytes(self, layers: NDArray[np.intp], sent: Iterable[int]) -> Floats:
+        sizes, sent = self.costs.weight_bytes, frozenset(sent)
+        needs = self.costs.needs
+        return np.array(
+            [sum(sizes[n] for n in needs[layer] if n not in sent) for layer in layers.tolist()]
+        )
+
+    def _forward(self, cut: int, until: int) -> None:
+        """Recompute times to the cuts from `cut` on, at least up to `until`."""
+        n, tolerance = len(self.client_s), NOISE
+        while cut <= n:
+            on_client = self.to_client[cut - 1] + self.client_s[cut - 1]
+            on_edge = math.inf
+            if self.available[cut - 1]:
+                on_edge = self.to_edge[cut - 1] + self.edge_s[cut - 1]
+            client = min(on_client, on_edge + self.down[cut])
+            edge = min(on_edge, on_client + self.up[cut])
+            shift = client - self.to_client[cut]
+            other = edge - self.to_edge[cut]
+            self.to_client[cut], self.to_edge[cut] = client, edge
+            cut += 1
+            if cut > until and abs(shift - other) <= tolerance * client:
+                # Both sides moved alike, so everything behind moves along.
+                self.to_client[cut:] += shift
+                self.to_edge[cut:] += shift
+                return
+
+    def _backward(self, cut: int, until: int) -> None:
+        """Recompute times from the cuts from `cut` down, at least down to `until`."""
+        tolerance = NOISE
+        while cut >= 0:
+            on_client = self.client_s[cut] + self.from_client[cut + 1]
+            on_edge = math.inf
+            if self.available[cut]:
+                on_edge = self.edge_s[cut] + self.from_edge[cut + 1]
+            client = min(on_client, on_edge + self.up[cut])
+            edge = min(on_edge, on_client + self.down[cut])
+            shift = client - self.from_client[cut]
+            other = edge - self.from_edge[cut]
+            self.from_client[cut], self.from_edge[cut] = client, edge
+            if cut <= until and abs(shift - other) <= tolerance * client:
+                self.from_client[:cut] += shift
+                self.from_edge[:cut] += shift
+                return
+            cut -= 1
