@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from layergraph.networks.preprocess import Photo
+from layergraph.networks.seeding import ScaledNorm
 
 
-def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def _unit(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float = 1.0
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
+        ScaledNorm(outputs, gain),
     )
 
 
@@ -23,13 +26,10 @@ class Bottleneck(nn.Module):
         outputs = 4 * width
         self.reduce = _unit(inputs, width, 1, stride)
         self.conv = _unit(width, width, 3)
-        self.expand = _unit(width, outputs, 1)
         # Sixteen branches add up: at full strength the sum would grow 256-fold.
-        self.expand[1].gain = 0.4
+        self.expand = _unit(width, outputs, 1, gain=0.4)
         changes = stride != 1 or inputs != outputs
-        self.shortcut = _unit(inputs, outputs, 1, stride) if changes else nn.Identity()
-        if changes:
-            self.shortcut[1].gain = 0.7
+        self.shortcut = _unit(inputs, outputs, 1, stride, 0.7) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.reduce(x))

@@ -14,6 +14,14 @@ import torch
 from torch import nn
 
 
+class ScaledNorm(nn.BatchNorm2d):
+    """A batch norm whose seeded scale is about `gain`, for branches that add up."""
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__(channels)
+        self.gain = gain
+
+
 def seeded(architecture: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """The network in eval mode, its weights a function of `seed` alone.
 
@@ -31,7 +39,7 @@ def seeded(architecture: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:
-    gain = getattr(module, "gain", 1.0)
+    gain = module.gain if isinstance(module, ScaledNorm) else 1.0
     for name, parameter in module.named_parameters(recurse=False):
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             middle, spread = (gain, 0.1 * gain) if name == "weight" else (0.0, 0.1)
@@ -39,8 +47,7 @@ def _fill(module: nn.Module, generator: torch.Generator) -> None:
         elif "bias" in name:
             parameter.normal_(0.0, 0.05, generator=generator)
         else:
-            std = gain * _weight_std(module, parameter)
-            parameter.normal_(0.0, std, generator=generator)
+            parameter.normal_(0.0, _weight_std(module, parameter), generator=generator)
     for name, buffer in module.named_buffers(recurse=False):
         if name == "running_mean":
             buffer.normal_(0.0, 0.1, generator=generator)
@@ -62,4 +69,4 @@ def _weight_std(module: nn.Module, weight: torch.Tensor) -> float:
             return math.sqrt(2.0 / (weight.shape[0] * taps))
         case _:
             # He et al., ICCV'15: keeps the second moment through a layer and a ReLU.
-            return math.sqrt(2.0 / weight[0].numel())
+            return math.sqrt(2.0 / getattr(module, "fan_in", weight[0].numel()))
