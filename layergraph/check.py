@@ -1,0 +1,257 @@
+"""Whether a graph may run here: known operators, fitting arguments, honest shapes.
+
+The graph may come from a peer. Nothing is allocated for it: every shape is recomputed with
+fake tensors, and compared with what the graph declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from layergraph.errors import InvalidGraph, UnsupportedOperator
+from layergraph.graph import (
+    Argument,
+    ConstantRef,
+    LayerGraph,
+    Node,
+    Ref,
+    Symbol,
+    TensorSpec,
+    WeightRef,
+)
+from layergraph.ops import (
+    DTYPE_NAMES,
+    DTYPES,
+    LAYOUTS,
+    MEMORY_FORMATS,
+    OPERATORS,
+    Operator,
+    Parameter,
+)
+
+DEFAULT_LIMIT_BYTES = 8 << 30
+
+
+def check_graph(graph: LayerGraph, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    """Accepts a graph that this side can run, and allocates nothing.
+
+    Every operator is in the table, its arguments fit its schema and its validator, and the
+    shapes that follow from the inputs are the declared ones. Raises UnsupportedOperator for an
+    operator that is missing, InvalidGraph for everything else, a value over `limit_bytes`
+    included.
+    """
+    for index, node in enumerate(graph.nodes):
+        _check_node(graph, index, node, limit_bytes)
+    _check_shapes(graph)
+
+
+def bind(operator: Operator, node: Node) -> dict[str, Argument]:
+    """The node's arguments by schema name, defaults filled in. Raises ValueError if they don't fit."""
+    positional = [p for p in operator.parameters if not p.keyword_only]
+    if len(node.args) > len(positional):
+        raise ValueError(f"{len(node.args)} arguments; it takes {len(positional)}")
+    given = {p.name: value for p, value in zip(positional, node.args, strict=False)}
+    known = {p.name for p in operator.parameters}
+    for name, value in node.kwargs:
+        if name not in known:
+            raise ValueError(f"no argument is called {name!r}")
+        if name in given:
+            raise ValueError(f"argument {name!r} is given twice")
+        given[name] = value
+    for parameter in operator.parameters:
+        if parameter.name in given:
+            value = given[parameter.name]
+            if not _fits(parameter.type, parameter, value):
+                raise ValueError(
+                    f"argument {parameter.name!r} is {_describe(value)}, not {parameter.type}"
+                )
+        elif parameter.required:
+            raise ValueError(f"argument {parameter.name!r} is missing")
+        else:
+            default = parameter.default
+            given[parameter.name] = tuple(default) if isinstance(default, list) else default
+    if given.get("pin_memory"):
+        raise ValueError("pinned memory is the executing side's own business")
+    return given
+
+
+def _check_node(graph: LayerGraph, index: int, node: Node, limit_bytes: int) -> None:
+    where = f"node {index}, {node.op} at {node.module or 'the model'}"
+    operator = OPERATORS.get(node.op)
+    if operator is None:
+        raise UnsupportedOperator(
+            f"{node.op} at {node.module or 'the model'} is not in the operator table"
+        )
+    if not operator.returns_many and len(node.outputs) != 1:
+        raise InvalidGraph(f"{where}: {len(node.outputs)} outputs declared, it makes one")
+    for spec in node.outputs:
+        if spec is not None and spec.nbytes > limit_bytes:
+            raise InvalidGraph(f"{where}: makes {spec}, more than {limit_bytes} bytes")
+    try:
+        arguments = bind(operator, node)
+        if operator.check is not None:
+            resolved = {name: _resolve(graph, value) for name, value in arguments.items()}
+            operator.check(resolved)
+    except ValueError as error:
+        raise InvalidGraph(f"{where}: {error}") from None
+
+
+def _resolve(graph: LayerGraph, value: Argument) -> Any:
+    match value:
+        case Ref(number):
+            return graph.values[number]
+        case WeightRef(index):
+            return graph.weights[index].spec
+        case ConstantRef(index):
+            return graph.constants[index].spec
+        case tuple():
+            return tuple(_resolve(graph, item) for item in value)
+        case _:
+            return value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float) or _is_int(value)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Ref | WeightRef | ConstantRef)
+
+
+def _is_symbol(kind: str, names: Mapping[str, Any]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, Symbol) and value.kind == kind and value.name in names
+
+
+_SCALARS: dict[str, Callable[[object], bool]] = {
+    "Tensor": _is_tensor,
+    "int": _is_int,
+    "float": _is_float,
+    "number": lambda value: isinstance(value, bool) or _is_float(value),
+    "bool": lambda value: isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+    "ScalarType": _is_symbol("dtype", DTYPES),
+    "MemoryFormat": _is_symbol("memory_format", MEMORY_FORMATS),
+    "Layout": _is_symbol("layout", LAYOUTS),
+    "Device": _is_symbol("device", {"": None}),
+}
+
+
+def _fits(kind: str, parameter: Parameter, value: object) -> bool:
+    if kind.startswith("Optional["):
+        return value is None or _fits(kind[9:-1], parameter, value)
+    if kind.startswith("List["):
+        # A single number stands for a list of equal ones in int[2] and the like.
+        if kind == "List[int]" and _is_int(value):
+            return True
+        return isinstance(value, tuple) and all(_fits(kind[5:-1], parameter, v) for v in value)
+    # In arithmetic a number may stand for the second tensor: x * 2 is mul.Tensor(x, 2).
+    if kind == "Tensor" and parameter.name == "other" and _SCALARS["number"](value):
+        return True
+    return kind in _SCALARS and _SCALARS[kind](value)
+
+
+def _describe(value: object) -> str:
+    return "a tensor" if _is_tensor(value) else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _check_shapes(graph: LayerGraph) -> None:
+    # A fallback kernel would run for real, with real memory.
+    mode = FakeTensorMode(allow_fallback_kernels=False)
+    with torch.no_grad(), mode:
+        weights = [_fake(weight.spec, f"weight {weight.name}") for weight in graph.weights]
+        constants = [_fake(constant.spec, "a constant") for constant in graph.constants]
+        values: list[Any] = [_fake(spec, "an input") for spec in graph.inputs]
+
+        def real(argument: Argument) -> Any:
+            match argument:
+                case Ref(number):
+                    return values[number]
+                case WeightRef(index):
+                    return weights[index]
+                case ConstantRef(index):
+                    return constants[index]
+                case Symbol():
+                    return symbol_value(argument, torch.device("cpu"))
+                case tuple():
+                    return [real(item) for item in argument]
+                case _:
+                    return argument
+
+        last_use = _last_uses(graph)
+        for index, node in enumerate(graph.nodes):
+            values.extend(_run_fake(index, node, real))
+            for number in last_use[index]:
+                values[number] = None
+
+
+def _last_uses(graph: LayerGraph) -> list[list[int]]:
+    last: dict[int, int] = {}
+    for index, node in enumerate(graph.nodes):
+        for argument in node.arguments():
+            if isinstance(argument, Ref):
+                last[argument.value] = index
+    uses: list[list[int]] = [[] for _ in graph.nodes]
+    for value, index in last.items():
+        uses[index].append(value)
+    return uses
+
+
+def _fake(spec: TensorSpec, what: str) -> torch.Tensor:
+    try:
+        return torch.empty(spec.shape, dtype=DTYPES[spec.dtype])
+    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+        raise InvalidGraph(f"{what} cannot be {spec}: {_first_line(error)}") from None
+
+
+def _run_fake(index: int, node: Node, real: Callable[[Argument], Any]) -> list[Any]:
+    where = f"node {index}, {node.op} at {node.module or 'the model'}"
+    operator = OPERATORS[node.op]
+    try:
+        made = operator.overload(
+            *(real(a) for a in node.args), **{name: real(a) for name, a in node.kwargs}
+        )
+    # Shape functions are Python of many hands: any exception of theirs means bad arguments.
+    except Exception as error:
+        raise InvalidGraph(f"{where}: {_first_line(error)}") from error
+    outputs = list(made) if operator.returns_many else [made]
+    got = tuple(None if t is None else spec_of(t) for t in outputs)
+    if got != node.outputs:
+        raise InvalidGraph(f"{where}: declares {_specs(node.outputs)}, makes {_specs(got)}")
+    return outputs
+
+
+def _specs(specs: tuple[TensorSpec | None, ...]) -> str:
+    return ", ".join(map(str, specs))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+def spec_of(tensor: torch.Tensor) -> TensorSpec:
+    """The tensor's element type and shape. Raises InvalidGraph for a type that has no name here."""
+    name = DTYPE_NAMES.get(tensor.dtype)
+    if name is None or tensor.layout is not torch.strided:
+        raise InvalidGraph(f"a {tensor.layout} tensor of {tensor.dtype} cannot be described")
+    return TensorSpec(name, tuple(int(n) for n in tensor.shape))
+
+
+def symbol_value(symbol: Symbol, device: torch.device) -> Any:
+    """The torch object that a symbol names; `device` for a device."""
+    match symbol.kind:
+        case "dtype":
+            return DTYPES[symbol.name]
+        case "memory_format":
+            return MEMORY_FORMATS[symbol.name]
+        case "layout":
+            return LAYOUTS[symbol.name]
+        case _:
+            return device

@@ -1,0 +1,262 @@
+"""Run a range of layers on the tensors that are live where it starts.
+
+Every range becomes one generated Python function. Its source holds only names made here;
+operators, numbers and strings from the graph are objects in its namespace, never text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from layergraph.buffers import tensor_from_buffer
+from layergraph.check import bind, symbol_value
+from layergraph.errors import InvalidGraph, InvalidInput, UnsupportedOperator
+from layergraph.graph import (
+    Argument,
+    ConstantRef,
+    LayerGraph,
+    Node,
+    Ref,
+    Symbol,
+    TensorSpec,
+    WeightRef,
+)
+from layergraph.ops import DTYPES, OPERATORS
+
+Live: TypeAlias = tuple[torch.Tensor, ...]
+Weights: TypeAlias = Mapping[str, torch.Tensor]
+
+
+def execute(
+    graph: LayerGraph, weights: Weights, start: int, stop: int, live: Sequence[torch.Tensor]
+) -> Live:
+    """Runs layers [start, stop) once: from the tensors live at cut `start` to those at `stop`.
+
+    `live` is in the order of `graph.cuts[start]`, the result in that of `graph.cuts[stop]`.
+    Raises InvalidInput for a range, tensors or weights that don't fit. Use an `Executor` to run
+    a graph more than once.
+    """
+    return Executor(graph, weights).run(start, stop, live)
+
+
+def check_live(graph: LayerGraph, cut: int, live: Sequence[torch.Tensor]) -> None:
+    """Raises InvalidInput unless `live` are the tensors that cut `cut` takes, in order."""
+    specs = graph.cut_specs(cut)
+    if len(live) != len(specs):
+        raise InvalidInput(f"cut {cut} takes {len(specs)} tensors; got {len(live)}")
+    for number, (spec, tensor) in enumerate(zip(specs, live, strict=True)):
+        if not isinstance(tensor, torch.Tensor):
+            raise InvalidInput(
+                f"tensor {number} of cut {cut} is {spec}; got {type(tensor).__name__}"
+            )
+        if tensor.dtype is not DTYPES[spec.dtype] or tensor.shape != spec.shape:
+            raise InvalidInput(
+                f"tensor {number} of cut {cut} is {spec};"
+                f" got {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+            )
+
+
+class Executor:
+    """One graph bound to its weights; the function of each range is built at its first run.
+
+    `weights` may fill up over time: a range needs only its own layers' weights, and takes
+    them at its first run. The graph must be one that `capture` made or `check_graph` accepted.
+    Runs in inference mode.
+    """
+
+    def __init__(
+        self, graph: LayerGraph, weights: Weights, device: str | torch.device = "cpu"
+    ) -> None:
+        self.graph = graph
+        self._weights = weights
+        self._device = torch.device(device)
+        self._constants = [
+            tensor_from_buffer(c.spec.dtype, c.spec.shape, range(len(c.spec.shape)), c.data).to(
+                self._device
+            )
+            for c in graph.constants
+        ]
+        self._ranges: dict[tuple[int, int], _Range] = {}
+
+    def run(self, start: int, stop: int, live: Sequence[torch.Tensor]) -> Live:
+        """Layers [start, stop) on the tensors of `graph.cuts[start]`; gives those of cut `stop`.
+
+        Raises InvalidInput for a bad range, live tensors that don't fit, or missing weights.
+        """
+        compiled = self._ranges.get((start, stop)) or self._compile(start, stop)
+        try:
+            fits = len(live) == len(compiled.takes)
+            for tensor, (dtype, shape) in zip(live, compiled.takes, strict=False):
+                if tensor.dtype is not dtype or tensor.shape != shape:
+                    fits = False
+        except AttributeError:
+            fits = False
+        if not fits:
+            check_live(self.graph, start, live)
+        if torch.is_inference_mode_enabled():
+            return compiled.function(live, compiled.weights)
+        with torch.inference_mode():
+            return compiled.function(live, compiled.weights)
+
+    def _compile(self, start: int, stop: int) -> _Range:
+        count = len(self.graph.layers)
+        if not 0 <= start <= stop <= count:
+            raise InvalidInput(f"layers [{start}, {stop}) of a model with {count}")
+        source = _Source(self.graph, self._constants, self._device)
+        function = source.build(start, stop)
+        compiled = _Range(
+            function,
+            tuple(self._weight(index) for index in source.weights),
+            tuple(
+                (DTYPES[spec.dtype], torch.Size(spec.shape)) for spec in self.graph.cut_specs(start)
+            ),
+        )
+        self._ranges[start, stop] = compiled
+        return compiled
+
+    def _weight(self, index: int) -> torch.Tensor:
+        weight = self.graph.weights[index]
+        try:
+            tensor = self._weights[weight.name]
+        except KeyError:
+            raise InvalidInput(f"weight {weight.name} is not here yet") from None
+        _check_weight(weight.name, weight.spec, tensor)
+        return tensor
+
+
+def _check_weight(name: str, spec: TensorSpec, tensor: torch.Tensor) -> None:
+    # A short weight is read past its end by some kernels, so this is not only politeness.
+    if tensor.dtype is not DTYPES[spec.dtype] or tensor.shape != spec.shape:
+        raise InvalidInput(
+            f"weight {name} is {spec};"
+            f" got {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    function: Callable[[Sequence[torch.Tensor], Live], Live]
+    weights: Live
+    takes: tuple[tuple[torch.dtype, torch.Size], ...]
+
+
+class _Source:
+    """The text of one range's function and the objects that its names stand for."""
+
+    def __init__(
+        self, graph: LayerGraph, constants: list[torch.Tensor], device: torch.device
+    ) -> None:
+        self._graph = graph
+        self._constants = constants
+        self._device = device
+        self._names: dict[str, Any] = {"__builtins__": {}}
+        self._functions: dict[str, str] = {}
+        self.weights: dict[int, None] = {}
+
+    def build(self, start: int, stop: int) -> Callable[[Sequence[torch.Tensor], Live], Live]:
+        graph = self._graph
+        taken, given = graph.cuts[start], graph.cuts[stop]
+        nodes = range(
+            graph.layers[start].start if start < len(graph.layers) else len(graph.nodes),
+            graph.layers[stop].start if stop < len(graph.layers) else len(graph.nodes),
+        )
+        dead_after = self._dead_after(nodes, taken, given)
+        body: list[str] = []
+        for index in nodes:
+            body.append(self._call(index, graph.nodes[index]))
+            if dead_after[index]:
+                body.append(f"del {', '.join(f'v{value}' for value in dead_after[index])}")
+        body.append(f"return ({_list([f'v{value}' for value in given])})")
+        head = ["def run(live, weights):"]
+        if taken:
+            head.append(f" ({_list([f'v{value}' for value in taken])}) = live")
+        head.append(" del live")
+        if self.weights:
+            head.append(f" ({_list([f'w{index}' for index in self.weights])}) = weights")
+        text = "\n".join([*head, *(f" {line}" for line in body)])
+        exec(compile(text, f"<layers {start} to {stop}>", "exec"), self._names)
+        function: Callable[[Sequence[torch.Tensor], Live], Live] = self._names["run"]
+        return function
+
+    def _dead_after(
+        self, nodes: range, taken: Sequence[int], given: Sequence[int]
+    ) -> dict[int, list[int]]:
+        """Values to drop after each node: last used there, or never used at all."""
+        last: dict[int, int] = {}
+        for index in nodes:
+            first = self._graph.first_output[index]
+            for value in range(first, first + len(self._graph.nodes[index].outputs)):
+                last[value] = index
+            for argument in self._graph.nodes[index].arguments():
+                if isinstance(argument, Ref):
+                    last[argument.value] = index
+        dead: dict[int, list[int]] = {index: [] for index in nodes}
+        kept = set(given)
+        for value, index in last.items():
+            if value not in kept:
+                dead[index].append(value)
+        assert all(value in last or value in kept for value in taken)
+        return dead
+
+    def _call(self, index: int, node: Node) -> str:
+        operator = OPERATORS.get(node.op)
+        if operator is None:
+            raise UnsupportedOperator(f"{node.op} at {node.module or 'the model'}")
+        try:
+            arguments = bind(operator, node)
+        except ValueError as error:
+            raise InvalidGraph(f"node {index}, {node.op}: {error}") from None
+        given = [p for p in operator.parameters if not p.keyword_only][: len(node.args)]
+        parts = [self._argument(arguments[p.name]) for p in given]
+        named = {name for name, _ in node.kwargs}
+        # The keyword's text comes from our table, not from the graph.
+        parts.extend(
+            f"{p.name}={self._argument(arguments[p.name])}"
+            for p in operator.parameters
+            if p.name in named
+        )
+        first = self._graph.first_output[index]
+        outputs = [f"v{first + number}" for number in range(len(node.outputs))]
+        target = f"({_list(outputs)})" if operator.returns_many else outputs[0]
+        if node.op not in self._functions:
+            self._functions[node.op] = f"f{len(self._functions)}"
+            self._names[self._functions[node.op]] = operator.call
+        return f"{target} = {self._functions[node.op]}({', '.join(parts)})"
+
+    def _argument(self, argument: Argument) -> str:
+        match argument:
+            case Ref(value):
+                return f"v{value}"
+            case WeightRef(index):
+                self.weights[index] = None
+                return f"w{index}"
+            case ConstantRef(index):
+                self._names[f"c{index}"] = self._constants[index]
+                return f"c{index}"
+            case tuple() if any(map(_holds_tensor, argument)):
+                return f"[{', '.join(self._argument(item) for item in argument)}]"
+            case _:
+                name = f"k{len(self._names)}"
+                self._names[name] = self._literal(argument)
+                return name
+
+    def _literal(self, argument: Argument) -> Any:
+        if isinstance(argument, Symbol):
+            return symbol_value(argument, self._device)
+        if isinstance(argument, tuple):
+            return [self._literal(item) for item in argument]
+        return argument
+
+
+def _holds_tensor(argument: Argument) -> bool:
+    if isinstance(argument, tuple):
+        return any(map(_holds_tensor, argument))
+    return isinstance(argument, Ref | WeightRef | ConstantRef)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) + ("," if names else "")
