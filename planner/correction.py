@@ -18,10 +18,10 @@ class Correction:
     """A factor per layer on predicted edge times, following observed range times.
 
     An exponentially weighted mean of log(observed / predicted): errors are ratios, and one
-    outlier must not flip a route. Layers never observed take the mean factor of those that were, because an edge
-    that is slow on some layers is usually slow on all; otherwise routes would flee to layers
-    that only look fast because nobody has tried them. `relax` lets factors fade while nothing is
-    observed, because a route that avoids the edge learns nothing more about it.
+    outlier must not flip a route. Layers never observed take the mean factor of those that were,
+    because an edge that is slow on some layers is usually slow on all; otherwise routes would
+    flee to layers that only look fast because nobody has tried them. `relax` lets factors fade
+    while nothing is observed, because a route that avoids the edge learns nothing more about it.
     """
 
     def __init__(self, layers: int) -> None:

@@ -49,7 +49,8 @@ def subset_latencies_s(costs: LayerCosts, link: Link) -> Floats:
 
     def available(layer: int) -> NDArray[np.bool_]:
         mask = sum(1 << bit_of[need] for need in costs.needs[layer])
-        return np.equal(subsets & mask, mask)
+        there: NDArray[np.bool_] = subsets & mask == mask
+        return there
 
     return latencies_s(costs, link, available, len(subsets))
 

@@ -1,0 +1,55 @@
+"""Cost tables for the planner's tests: random but shaped like networks, from a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from planner import LayerCosts, Link
+
+SHAPES = ("classifier", "autoencoder", "perceptron", "residual", "random")
+LINKS = tuple(Link(mbits * 125e3, mbits * 125e3, 0.005) for mbits in (5.85, 18.88, 80.0))
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_costs(seed: int, layers: int, shape: str | None = None) -> LayerCosts:
+    """A table of `layers` layers; about a fifth of them have no weights."""
+    r = np.random.default_rng(seed)
+    shape = shape or SHAPES[seed % len(SHAPES)]
+    depth, cut_depth = np.linspace(-1, 1, layers), np.linspace(-1, 1, layers + 1)
+    client_s = np.exp(r.normal(0, 0.7, layers))
+    noise, cut_noise = r.normal(0, 1, layers), r.normal(0, 0.6, layers + 1)
+    if shape == "classifier":  # activations shrink, weights grow
+        weights, cuts = 3 * depth + noise, -3 * cut_depth + cut_noise
+        weights[-max(1, layers // 8) :] += 2
+    elif shape == "autoencoder":  # narrow in the middle
+        weights, cuts = -4 * abs(depth) + noise, 4 * abs(cut_depth) + cut_noise
+    elif shape == "perceptron":  # time follows weights, activations are tiny
+        weights, cuts = 0.7 * noise, -3 + cut_noise
+        client_s = np.exp(weights) * client_s**0.3
+    elif shape == "residual":
+        weights, cuts = 2 * np.round(2 * depth) / 2 + 0.7 * noise, -2 * cut_depth + cut_noise
+        weights[r.random(layers) < 0.3] -= 4
+    else:
+        weights, cuts = 2 * noise, 2.5 * cut_noise
+    weight_bytes = np.exp(weights)
+    weight_bytes = np.round(weight_bytes / weight_bytes.sum() * 10 ** r.uniform(6.5, 8.3))
+    weight_bytes[r.random(layers) < 0.2] = 0
+    client_s *= 10 ** r.uniform(-1, 1) / client_s.sum()
+    edge_s = client_s / 10 ** r.uniform(0.3, 2) * np.exp(r.normal(0, 0.3, layers))
+    cut_bytes = np.round(np.exp(cuts - cuts[0]) * 150e3)
+    return LayerCosts(client_s, edge_s, weight_bytes, cut_bytes, cut_bytes[::-1])
+
+
+@st.composite
+def costs_and_links(draw: st.DrawFn, least: int = 0, most: int = 8) -> tuple[LayerCosts, Link]:
+    """Tables with small whole numbers, so that ties and zeros are common."""
+    n = draw(st.integers(least, most))
+
+    def numbers(count: int, largest: int) -> list[int]:
+        return draw(st.lists(st.integers(0, largest), min_size=count, max_size=count))
+
+    table = (numbers(n, 9), numbers(n, 4), numbers(n, 6), numbers(n + 1, 9), numbers(n + 1, 9))
+    link = Link(draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.sampled_from((0, 1, 2))))
+    return LayerCosts(*table), link

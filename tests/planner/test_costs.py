@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from planner import LayerCosts, Link
+from tests.planner.tables import random_costs
+
+FIELDS = ("client_s", "edge_s", "weight_bytes", "cut_up_bytes", "cut_down_bytes")
+
+
+def _table() -> dict[str, list[float]]:
+    return {name: [1.0] * (3 if name.startswith("cut") else 2) for name in FIELDS}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_refuses_numbers_that_are_negative_or_not_finite(field, wrong):
+    table = _table()
+    table[field][1] = wrong
+    with pytest.raises(ValueError, match=rf"{field}\[1\]"):
+        LayerCosts(**table)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("length", [0, 1, 4])
+def test_refuses_lengths_that_do_not_match(field, length):
+    table = _table()
+    table[field] = [1.0] * length
+    with pytest.raises(ValueError, match=r"has \d+ entries; \d+ are needed"):
+        LayerCosts(**table)
+
+
+@pytest.mark.parametrize("wrong", ["ab", [[1.0, 2.0]], [None, 1.0], ["x", "y"], 3.0])
+def test_refuses_what_is_not_a_flat_list_of_numbers(wrong):
+    with pytest.raises(ValueError, match="client_s"):
+        LayerCosts(**{**_table(), "client_s": wrong})
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"edges": [(1, 0)]}, "edges go from a layer to a later one"),
+        ({"edges": [(0, 3)]}, r"edges has \(0, 3\)"),
+        ({"shared": [(0, 2)]}, r"shared has \(0, 2\)"),
+        ({"names": ["a"]}, "names has 1 entries for 2 layers"),
+    ],
+)
+def test_refuses_optional_fields_that_do_not_fit(extra, message):
+    with pytest.raises(ValueError, match=message):
+        LayerCosts(**_table(), **extra)
+
+
+@pytest.mark.parametrize(
+    "link", [(0, 1, 0), (1, -1, 0), (float("inf"), 1, 0), (1, 1, -0.1), (1, 1, float("nan"))]
+)
+def test_refuses_impossible_links(link):
+    with pytest.raises(ValueError, match=r"up_Bps|down_Bps|rtt_s"):
+        Link(*link)
+
+
+def test_tables_are_values():
+    a, b = random_costs(1, 5), random_costs(1, 5)
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != random_costs(2, 5)
+    with pytest.raises(ValueError, match="read-only"):
+        a.client_s[0] = 1.0
+
+
+def test_does_not_alias_what_it_was_given():
+    client_s = np.ones(2)
+    costs = LayerCosts(client_s, [1, 1], [1, 1], [1, 1, 1], [1, 1, 1])
+    client_s[0] = 5.0
+    assert costs.client_s.tolist() == [1.0, 1.0]
+
+
+def test_shared_weights_are_needed_from_their_owner():
+    costs = LayerCosts([1] * 3, [1] * 3, [5, 0, 7], [1] * 4, [1] * 4, shared=[(2, 0), (1, 0)])
+    assert costs.needs == ((0,), (0,), (0, 2))
+    assert costs.available({2}) == [False, False, False]
+    assert costs.available({0}) == [True, True, False]
+    assert costs.available({0, 2}) == [True, True, True]
+
+
+def test_grouping_adds_layers_and_keeps_boundaries():
+    costs = LayerCosts(
+        [1, 2, 3, 4], [5, 6, 7, 8], [1, 0, 2, 3], [10, 11, 12, 13, 14], [20, 21, 22, 23, 24],
+        edges=[(0, 1), (0, 2), (1, 3), (2, 3)], shared=[(3, 0), (2, 3)], names="abcd",
+    )  # fmt: skip
+    assert costs.grouped([2, 1]) == LayerCosts(
+        [1, 2, 7], [5, 6, 15], [1, 0, 5], [10, 11, 12, 14], [20, 21, 22, 24],
+        edges=[(0, 1), (0, 2), (1, 2)], shared=[(2, 0)], names=["a", "b", "c"],
+    )  # fmt: skip
+    assert costs.grouped([]).client_s.tolist() == [10.0]
+    assert costs.grouped([1, 2, 3]) == LayerCosts(
+        costs.client_s, costs.edge_s, costs.weight_bytes, costs.cut_up_bytes, costs.cut_down_bytes,
+        edges=costs.edges, shared=sorted(costs.shared), names=costs.names,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("boundary", [0, 4, -1])
+def test_grouping_refuses_cuts_outside_the_model(boundary):
+    with pytest.raises(ValueError, match="cuts from 1 to 3"):
+        random_costs(0, 4).grouped([boundary])

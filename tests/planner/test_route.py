@@ -1,0 +1,114 @@
+from itertools import pairwise, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import LayerCosts, Link, Range, route
+from planner.exact import subset_latencies_s
+from tests.planner.tables import costs_and_links, random_costs, seeds
+
+
+def price(costs, link, placement):
+    """Seconds of one placement, written out: the sides visited, from client to client."""
+    sides = ["client", *placement, "client"]
+    total = 0.0
+    for cut, (before, after) in enumerate(pairwise(sides)):
+        if (before, after) == ("client", "edge"):
+            total += costs.cut_up_bytes[cut] / link.up_Bps + link.rtt_s / 2
+        if (before, after) == ("edge", "client"):
+            total += costs.cut_down_bytes[cut] / link.down_Bps + link.rtt_s / 2
+    for i, side in enumerate(placement):
+        total += costs.client_s[i] if side == "client" else costs.edge_s[i]
+    return total
+
+
+def placements(costs, uploaded):
+    choices = [
+        ("client", "edge") if i in uploaded or costs.weight_bytes[i] == 0 else ("client",)
+        for i in range(len(costs))
+    ]
+    return product(*choices)
+
+
+@given(costs_and_links(), st.data())
+def test_equals_the_best_of_all_placements(table, data):
+    costs, link = table
+    uploaded = data.draw(st.frozensets(st.integers(0, len(costs) - 1))) if len(costs) else set()
+    best = min(price(costs, link, p) for p in placements(costs, uploaded))
+    found = route(costs, link, uploaded)
+    assert found.latency_s == pytest.approx(best)
+    assert found.placement in set(placements(costs, uploaded))
+    assert price(costs, link, found.placement) == pytest.approx(best)
+
+
+@given(seeds, st.integers(1, 9))
+def test_equals_the_best_of_all_placements_on_realistic_tables(seed, layers):
+    costs, link = random_costs(seed, layers), Link(1e6, 3e6, 0.02)
+    uploaded = frozenset(range(0, layers, 2))
+    best = min(price(costs, link, p) for p in placements(costs, uploaded))
+    assert route(costs, link, uploaded).latency_s == pytest.approx(best)
+
+
+@given(seeds, st.integers(1, 7))
+def test_vectorised_latencies_are_the_routes(seed, layers):
+    costs, link = random_costs(seed, layers), Link(2e6, 1e6, 0.01)
+    latency_s = subset_latencies_s(costs, link)
+    assert len(latency_s) == 2 ** len(costs.weighted)
+    for index, latency in enumerate(latency_s):
+        uploaded = {layer for bit, layer in enumerate(costs.weighted) if index >> bit & 1}
+        assert latency == pytest.approx(route(costs, link, uploaded).latency_s, rel=1e-12)
+
+
+@given(costs_and_links(), st.data())
+def test_more_uploaded_never_slower(table, data):
+    costs, link = table
+    layers = st.frozensets(st.integers(0, max(0, len(costs) - 1)) if len(costs) else st.nothing())
+    some, more = data.draw(layers), data.draw(layers)
+    assert route(costs, link, some | more).latency_s <= route(costs, link, some).latency_s
+
+
+def test_a_model_without_layers_takes_no_time():
+    costs = LayerCosts([], [], [], [4], [4])
+    assert route(costs, Link(1, 1)).latency_s == 0.0
+    assert route(costs, Link(1, 1)).placement == ()
+    assert route(costs, Link(1, 1)).ranges == ()
+
+
+def test_one_layer_pays_input_and_answer():
+    costs = LayerCosts([10], [1], [5], [2, 99], [99, 4])
+    link = Link(up_Bps=1, down_Bps=2, rtt_s=1)
+    assert route(costs, link).ranges == (Range("client", 0, 1),)
+    there = route(costs, link, {0})
+    assert there.latency_s == 2 / 1 + 0.5 + 1 + 4 / 2 + 0.5
+    assert there.ranges == (Range("edge", 0, 1),)
+
+
+def test_layers_without_weights_run_on_the_edge_from_the_start():
+    costs = LayerCosts([9, 9, 9], [1, 1, 1], [5, 0, 5], [1] * 4, [1] * 4)
+    found = route(costs, Link(1, 1))
+    assert found.ranges == (Range("client", 0, 1), Range("edge", 1, 2), Range("client", 2, 3))
+    assert found.latency_s == 9 + 1 + 1 + 1 + 9
+
+
+def test_the_data_may_change_sides_as_often_as_it_pays():
+    costs = LayerCosts([9, 1, 9], [1, 9, 1], [1, 1, 1], [1] * 4, [1] * 4)
+    found = route(costs, Link(10, 10), {0, 1, 2})
+    assert found.placement == ("edge", "client", "edge")
+
+
+def test_the_client_wins_ties():
+    costs = LayerCosts([3, 3], [2, 3], [0, 0], [1, 0, 0], [0, 1, 0])
+    assert route(costs, Link(1, 1)).placement == ("client", "client")
+
+
+def test_layers_with_shared_weights_wait_for_the_owner():
+    costs = LayerCosts([1, 9], [1, 1], [5, 0], [0] * 3, [0] * 3, shared=[(1, 0)])
+    assert route(costs, Link(1, 1)).placement == ("client", "client")
+    assert route(costs, Link(1, 1), {0}).placement == ("client", "edge")
+
+
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_refuses_layers_that_do_not_exist(layer):
+    with pytest.raises(ValueError, match=f"layer {layer} of 2"):
+        route(random_costs(0, 2), Link(1, 1), {layer})

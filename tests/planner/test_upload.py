@@ -1,0 +1,180 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner import LayerCosts, Link, route, timeline, upload_plan
+from planner.upload import UploadPlan
+from tests.planner.tables import LINKS, SHAPES, costs_and_links, random_costs, seeds
+
+ALGORITHMS = ("efficiency", "ionn", "all-at-once", "front-to-back", "exact")
+COMPLETE = tuple(name for name in ALGORITHMS if name != "ionn")
+
+
+def mean_s(costs, link, plan):
+    return timeline(costs, link, plan).mean_latency_s
+
+
+def naive_efficiency(costs, link):
+    """The definition, block by block: every run of missing layers priced with a shortest path.
+
+    A block's price is the best route that runs all of it on the edge; making the client
+    forbiddingly slow inside the block forces that.
+    """
+    uploaded, missing, order = set(), list(costs.weighted), []
+
+    def forced_s(run):
+        # Only the layers themselves are forced; a block's weightless layers may run anywhere, but
+        # leaving the edge for them is never needed for the best block.
+        client_s = costs.client_s.copy()
+        client_s[run[0] : run[-1] + 1] = 1e9
+        slow = LayerCosts(
+            client_s, costs.edge_s, costs.weight_bytes, costs.cut_up_bytes, costs.cut_down_bytes
+        )
+        return route(slow, link, uploaded | set(run)).latency_s
+
+    while missing:
+        now = route(costs, link, uploaded).latency_s
+        best, block = 0.0, None
+        for first in range(len(missing)):
+            for last in range(first, len(missing)):
+                run = missing[first : last + 1]
+                saved = now - forced_s(run)
+                if saved > 1e-11 * now and saved / costs.weight_bytes[run].sum() > best:
+                    best, block = saved / costs.weight_bytes[run].sum(), (first, last + 1)
+        if block is None:
+            break
+        run = missing[slice(*block)]
+        order.append(set(run))
+        uploaded |= set(run)
+        missing = missing[: block[0]] + missing[block[1] :]
+    return [*order, *({layer} for layer in missing)], len(order)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.integers(1, 9), st.sampled_from(LINKS))
+def test_efficiency_takes_the_blocks_that_the_definition_names(seed, layers, link):
+    costs = random_costs(seed, layers)
+    plan = upload_plan(costs, link)
+    blocks, paying = naive_efficiency(costs, link)
+    assert [set(partition) for partition in plan.partitions][:paying] == blocks[:paying]
+    assert {frozenset(p) for p in plan.partitions[paying:]} == {*map(frozenset, blocks[paying:])}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_efficiency_takes_the_blocks_that_the_definition_names_in_deep_models(shape, seed):
+    costs, link = random_costs(seed, 36, shape), LINKS[seed]
+    plan = upload_plan(costs, link)
+    blocks, paying = naive_efficiency(costs, link)
+    assert [set(partition) for partition in plan.partitions][:paying] == blocks[:paying]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("link", LINKS, ids=lambda link: f"{link.up_Bps * 8e-6:g}Mbit")
+def test_efficiency_is_within_one_percent_of_exact_on_network_shapes(shape, link):
+    for seed in range(8):
+        costs = random_costs(seed, 12, shape)
+        exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
+        assert exact * (1 - 1e-9) <= mean_s(costs, link, upload_plan(costs, link)) <= 1.01 * exact
+
+
+@given(costs_and_links(most=7), st.sampled_from(COMPLETE))
+def test_plans_hold_every_weighted_layer_once(table, algorithm):
+    costs, link = table
+    plan = upload_plan(costs, link, algorithm)
+    assert sorted(plan.layers) == list(costs.weighted)
+    assert all(plan.partitions)
+    assert plan.algorithm == algorithm
+
+
+@given(costs_and_links(most=7), st.sampled_from(ALGORITHMS))
+def test_plans_are_deterministic(table, algorithm):
+    costs, link = table
+    assert upload_plan(costs, link, algorithm) == upload_plan(costs, link, algorithm)
+
+
+@given(costs_and_links(most=7))
+def test_no_plan_beats_exact(table):
+    costs, link = table
+    exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
+    for algorithm in COMPLETE:
+        assert mean_s(costs, link, upload_plan(costs, link, algorithm)) >= exact * (1 - 1e-12)
+
+
+def test_efficiency_is_the_default():
+    costs = random_costs(3, 20)
+    assert upload_plan(costs, LINKS[0]) == upload_plan(costs, LINKS[0], "efficiency")
+
+
+def test_what_never_pays_comes_last_by_what_it_would_save_per_byte():
+    # Layer 1 pays. Layers 0, 2 and 3 would, were the cuts around them free.
+    up, down = [999, 99, 99, 99, 99], [99, 99, 99, 999, 999]
+    costs = LayerCosts([2, 900, 8, 3], [1] * 4, [1, 10, 1, 1], up, down)
+    plan = upload_plan(costs, Link(1, 1))
+    assert plan.partitions == ((1,), (2,), (3,), (0,))
+
+
+def test_a_block_grows_where_it_pays_soonest():
+    # Running the middle on the edge needs all three; afterwards the ends pay on their own.
+    costs = LayerCosts([50, 80, 20], [1, 1, 1], [10, 10, 10], [5, 5, 5, 5], [5, 5, 5, 5])
+    assert upload_plan(costs, Link(1, 1)).layers == (1, 0, 2)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_models_of_no_and_one_layer(layers, algorithm):
+    costs = LayerCosts(
+        [9] * layers, [1] * layers, [1] * layers, [1] * (layers + 1), [1] * (layers + 1)
+    )
+    assert upload_plan(costs, Link(10, 10), algorithm).layers == tuple(range(layers))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_model_without_weights_has_nothing_to_upload(algorithm):
+    costs = LayerCosts([9, 9], [1, 1], [0, 0], [1] * 3, [1] * 3)
+    assert upload_plan(costs, Link(1, 1), algorithm).partitions == ()
+
+
+def test_equal_layers_without_transfer_costs():
+    # All fractions are equal up to rounding: the search must still end.
+    n = 400
+    costs = LayerCosts([1e-3] * n, [1e-4] * n, [1e5] * n, [0] * (n + 1), [0] * (n + 1))
+    assert sorted(upload_plan(costs, Link(1e7, 1e7)).layers) == list(range(n))
+
+
+def test_shared_weights_bring_their_owner():
+    # The embedding (0) is worth nothing on the edge by itself; the head (2) uses its weights.
+    costs = LayerCosts([0, 5, 100], [0, 5, 1], [10, 10, 0], [1] * 4, [1] * 4, shared=[(2, 0)])
+    plan = upload_plan(costs, Link(1, 1))
+    assert plan.partitions == ((0,), (1,))
+    assert route(costs, Link(1, 1), {0}).placement == ("client", "client", "edge")
+
+
+@given(seeds, st.integers(2, 9), st.data())
+def test_efficiency_never_ends_slower_than_it_began_with_shared_weights(seed, layers, data):
+    bare = random_costs(seed, layers)
+    pair = st.tuples(st.integers(0, layers - 1), st.integers(0, layers - 1))
+    costs = LayerCosts(
+        bare.client_s, bare.edge_s, bare.weight_bytes, bare.cut_up_bytes, bare.cut_down_bytes,
+        shared=data.draw(st.lists(pair, max_size=4)),
+    )  # fmt: skip
+    plan = upload_plan(costs, LINKS[1])
+    latencies = [point.latency_s for point in timeline(costs, LINKS[1], plan).points]
+    assert sorted(plan.layers) == list(costs.weighted)
+    assert latencies == sorted(latencies, reverse=True)
+    assert latencies[-1] == pytest.approx(route(costs, LINKS[1], costs.weighted).latency_s)
+
+
+def test_all_at_once_and_front_to_back():
+    costs = LayerCosts([1] * 4, [1] * 4, [1, 0, 1, 1], [1] * 5, [1] * 5)
+    assert upload_plan(costs, Link(1, 1), "all-at-once").partitions == ((0, 2, 3),)
+    assert upload_plan(costs, Link(1, 1), "front-to-back").partitions == ((0,), (2,), (3,))
+
+
+def test_refuses_unknown_algorithms():
+    with pytest.raises(ValueError, match="no upload algorithm 'best'; there are efficiency"):
+        upload_plan(random_costs(0, 3), LINKS[0], "best")
+
+
+def test_a_plan_lists_its_layers_in_upload_order():
+    assert UploadPlan("x", ((2, 1), (0,))).layers == (2, 1, 0)
