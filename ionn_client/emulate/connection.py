@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from ionn_client.emulate.air import Direction
 
 UNSENT_BYTES = 65_536
-# What the kernel holds per socket would be a second queue, invisible and unshaped. It doubles the
-# number it is given; less than this stalls local TCP, which has segments of up to 64 KB.
-SOCKET_BUFFER_BYTES = 16_384
+# What the kernel holds per socket is a second queue, invisible and unshaped: as little as one
+# read takes (the kernel doubles it). Less only costs more reads; 4 KB carries 5.85 Mbit/s whole.
+MIN_SOCKET_BUFFER_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Connection:
         self.on_close = on_close
         self.edge = socket.socket(target.family, socket.SOCK_STREAM)
         self.edge.setblocking(False)
-        shallow(self.edge)
+        shallow(self.edge, down.piece_bytes)
         self.up = _Flow(self, up, client, self.edge)
         self.down = _Flow(self, down, self.edge, client)
         self.closed = False
@@ -221,9 +221,11 @@ class Connection:
         self.on_close(self)
 
 
-def shallow(side: socket.socket) -> None:
-    side.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-    side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+def shallow(side: socket.socket, piece_bytes: int) -> None:
+    # Before it listens or connects, because that settles TCP's window.
+    buffer_bytes = max(MIN_SOCKET_BUFFER_BYTES, piece_bytes)
+    side.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

@@ -98,7 +98,7 @@ class LinkEmulator:
     def _open_listener(self, where: tuple[object, ...]) -> None:
         self._listener.setblocking(False)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        shallow(self._listener)
+        shallow(self._listener, self.up.piece_bytes)
         self._listener.bind(where)
         self._listener.listen(MAX_CONNECTIONS)
         self.host, self.port = self._listener.getsockname()[:2]
@@ -142,7 +142,6 @@ class LinkEmulator:
             reset_on_close(client)
             client.close()
             return
-        shallow(client)
         self._opened += 1
         connection = Connection(
             self.loop, client, self.target, self.up, self.down, self.connections.discard
