@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import itertools
 import json
 import os
@@ -11,6 +12,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -630,3 +633,63 @@ def test_a_process_that_cannot_start_says_why(arguments, message):
     assert ended.returncode != 0
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+# -- the same by the kernel ---------------------------------------------------------------------
+
+
+def netns_script() -> ModuleType:
+    where = Path(__file__).parents[2] / "benchmarks" / "netns.py"
+    specification = importlib.util.spec_from_file_location("netns", where)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["netns"] = module  # Where its dataclasses look for their module.
+    specification.loader.exec_module(module)
+    return module
+
+
+netns = netns_script()
+
+
+@pytest.fixture
+def namespaces():
+    link = netns.Namespaces(LinkSpec.parse("80mbit", rtt="0ms"))
+    try:
+        link.__enter__()
+    except netns.NamespacesUnavailable as reason:
+        pytest.skip(str(reason))
+    try:
+        yield link
+    finally:
+        link.__exit__(None, None, None)
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+        assert f"-{os.getpid()}" not in listed.stdout
+
+
+def test_namespaces_carry_everything_through_the_shaper(namespaces):
+    seen = netns.check(namespaces, f"{namespaces.edge_ip}:{netns.PORT}", seconds=0.2)
+    assert seen.goodput_Bps > 0
+    router = f"ionn-router-{os.getpid()}"
+    shown = subprocess.check_output(["tc", "-n", router, "-s", "-j", "qdisc", "show"])
+    upwards = next(row for row in json.loads(shown) if row["dev"] == "to-edge")
+    assert (upwards["kind"], upwards["options"]["rate"]) == ("tbf", 10_000_000)
+    assert upwards["bytes"] > 2_000_000
+    assert upwards["overlimits"] > 0
+
+
+def test_namespaces_are_cleaned_up_when_a_process_stays_behind(namespaces):
+    sleeper = subprocess.Popen([*namespaces.client_prefix, "sleep", "1000"])
+    namespaces.__exit__(None, None, None)
+    assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_namespaces_add_no_delay():
+    with pytest.raises(ValueError, match="rtt_s must be 0"):
+        netns.Namespaces(LinkSpec.parse(rtt="5ms"))
+
+
+def test_namespaces_say_what_is_missing(monkeypatch):
+    link = netns.Namespaces(LinkSpec.parse(rtt="0ms"))
+    monkeypatch.setenv("PATH", "")
+    missing = "apt-get install iproute2" if os.geteuid() == 0 else "need root"
+    with pytest.raises(netns.NamespacesUnavailable, match=missing):
+        link.__enter__()

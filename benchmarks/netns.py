@@ -1,0 +1,324 @@
+"""The link by the kernel: client, router and edge in network namespaces, shaped by `tc qdisc tbf`.
+
+    sudo python benchmarks/netns.py --rate 80mbit             # checks itself: goodput, round trip
+    sudo python benchmarks/netns.py --rate 80mbit --rtt 5ms \\
+        --edge-cmd "ionn edge serve --bind {edge_ip} --port {port}" \\
+        --client-cmd "ionn run --edge ionn://{edge} --network alexnet"
+
+The second opinion on `ionn_client.emulate`: here packets, headers, drops and TCP's congestion
+control are real. The rate counts Ethernet frames, so at most 1448 of 1514 bytes are payload. The
+kernel's delay (netem) is often not there, so `--rtt` puts the user-space relay, with a rate that
+never limits, between the client and the link; without it the round trip is the kernel's own.
+
+Needs root and iproute2 (`apt-get install iproute2`). Nothing outside the three namespaces changes,
+and they are removed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Self
+
+from ionn_client.emulate import LinkSpec, parse_rate, parse_size, parse_time
+
+CLIENT_IP, EDGE_IP = "10.231.1.2", "10.231.2.2"
+ROUTER_CLIENT_IP, ROUTER_EDGE_IP = "10.231.1.1", "10.231.2.1"
+FRAME_BYTES, PAYLOAD_BYTES = 1_514, 1_448
+# What tbf may send at once: a few frames, or a millisecond where timers would limit the rate.
+MIN_BURST_BYTES, BURST_S = 4 * FRAME_BYTES, 0.001
+PORT = 7_431
+START_S = 30.0
+RELAY_RATE = "10gbit"  # Far above any link: the relay only delays.
+
+
+class NamespacesUnavailable(RuntimeError):
+    """This machine or this user cannot make shaped namespaces; the text says what is missing."""
+
+
+class Namespaces:
+    """Three namespaces with the link between them, for as long as the context lasts.
+
+        with Namespaces(spec) as link:
+            subprocess.run([*link.edge_prefix, "my-server", "--bind", link.edge_ip])
+
+    Takes rates and queue of `spec`; ValueError for a round trip, which this link cannot add.
+    NamespacesUnavailable without root, iproute2, or the kernel's namespaces, veth and tbf.
+    """
+
+    client_ip = CLIENT_IP
+    edge_ip = EDGE_IP
+
+    def __init__(self, spec: LinkSpec) -> None:
+        if spec.rtt_s:
+            raise ValueError("namespaces add no delay: rtt_s must be 0 (see --rtt in the script)")
+        self.spec = spec
+        self._names = {role: f"ionn-{role}-{os.getpid()}" for role in ("client", "router", "edge")}
+        self._cleanup = ExitStack()
+
+    @property
+    def client_prefix(self) -> list[str]:
+        return ["ip", "netns", "exec", self._names["client"]]
+
+    @property
+    def edge_prefix(self) -> list[str]:
+        return ["ip", "netns", "exec", self._names["edge"]]
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise NamespacesUnavailable("network namespaces need root: run with sudo")
+        for tool in ("ip", "tc"):
+            if shutil.which(tool) is None:
+                raise NamespacesUnavailable(f"`{tool}` is missing: apt-get install iproute2")
+        try:
+            self._build()
+        except BaseException:
+            self._cleanup.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def _build(self) -> None:
+        for name in self._names.values():
+            _do("ip", "netns", "add", name)
+            self._cleanup.callback(_remove, name)
+            _do("ip", "-n", name, "link", "set", "lo", "up")
+        self._join("client", CLIENT_IP, "to-client", ROUTER_CLIENT_IP)
+        self._join("edge", EDGE_IP, "to-edge", ROUTER_EDGE_IP)
+        router = self._names["router"]
+        forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+        _do("ip", "netns", "exec", router, "sh", "-c", forward)
+        self._shape("to-edge", self.spec.up_Bps)
+        self._shape("to-client", self.spec.down_Bps)
+
+    def _join(self, role: str, ip: str, router_end: str, router_ip: str) -> None:
+        here, router = self._names[role], self._names["router"]
+        _do(
+            *("ip", "-n", here, "link", "add", "to-router", "type", "veth"),
+            *("peer", "name", router_end, "netns", router),
+        )
+        for name, end, address in ((here, "to-router", ip), (router, router_end, router_ip)):
+            _do("ip", "-n", name, "addr", "add", f"{address}/24", "dev", end)
+            _do("ip", "-n", name, "link", "set", end, "up")
+        _do("ip", "-n", here, "route", "add", "default", "via", router_ip)
+
+    def _shape(self, end: str, rate_Bps: float) -> None:
+        burst_bytes = max(MIN_BURST_BYTES, int(rate_Bps * BURST_S))
+        _do(
+            *("tc", "-n", self._names["router"], "qdisc", "add", "dev", end, "root", "tbf"),
+            *("rate", f"{rate_Bps * 8:.0f}bit", "burst", str(burst_bytes)),
+            *("limit", str(max(self.spec.queue_bytes, burst_bytes))),
+        )
+
+
+def _do(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip() or f"exit status {done.returncode}"
+        raise NamespacesUnavailable(f"`{shlex.join(command)}` failed: {reason}")
+
+
+def _remove(name: str) -> None:
+    pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    for pid in pids.stdout.split():  # What a command left behind would keep the namespace alive.
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+# -- the self check -----------------------------------------------------------------------------
+
+SINK = """
+import json, socket, sys, time
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listener:
+    print("ready", flush=True)
+    side, _ = listener.accept()
+    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for _ in range(int(sys.argv[3])):
+        side.sendall(side.recv(1))
+    first_bytes = len(side.recv(1 << 20))
+    start_s = end_s = time.monotonic()
+    later_bytes = 0
+    while piece := side.recv(1 << 20):
+        later_bytes += len(piece)
+        end_s = time.monotonic()
+    print(json.dumps({"bytes": first_bytes + later_bytes, "Bps": later_bytes / (end_s - start_s)}))
+"""
+
+PROBE = """
+import socket, sys, time
+while True:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2]))).close()
+        break
+    except OSError:
+        time.sleep(0.05)
+"""
+
+SOURCE = """
+import json, socket, sys, time
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as side:
+    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    rtts_s = []
+    for _ in range(int(sys.argv[3])):
+        start_s = time.monotonic()
+        side.sendall(b"?")
+        side.recv(1)
+        rtts_s.append(time.monotonic() - start_s)
+    side.sendall(bytes(int(sys.argv[4])))
+    side.shutdown(socket.SHUT_WR)
+    side.recv(1)
+    print(json.dumps({"rtt_s": sorted(rtts_s)[len(rtts_s) // 2]}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was seen through the link: upload payload per second, and the idle round trip."""
+
+    nominal_Bps: float
+    goodput_Bps: float
+    rtt_s: float
+
+    @property
+    def ratio(self) -> float:
+        return self.goodput_Bps / self.nominal_Bps
+
+
+def check(link: Namespaces, target: str, seconds: float) -> Check:
+    """Uploads for about `seconds` to `target`, "ip:port" as the client sees the edge."""
+    echoes, size = str(100), int(link.spec.up_Bps * seconds)
+    ip, _, port = target.rpartition(":")
+    sink = [*link.edge_prefix, sys.executable, "-c", SINK, link.edge_ip, str(PORT), echoes]
+    source = [*link.client_prefix, sys.executable, "-c", SOURCE, ip, port, echoes, str(size)]
+    with _running(sink) as edge:
+        _line(edge)
+        with _running(source) as client:
+            sent, received = json.loads(_line(client)), json.loads(_line(edge))
+    if received["bytes"] != size:
+        raise RuntimeError(f"{size} bytes were sent and {received['bytes']} arrived")
+    return Check(link.spec.up_Bps, received["Bps"], sent["rtt_s"])
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("a process of the check ended early; its error is above")
+    return line
+
+
+# -- the script ---------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if bool(arguments.edge_cmd) != bool(arguments.client_cmd):
+        parser.error("--edge-cmd and --client-cmd go together")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that contexts are left.
+    try:
+        rtt_s = parse_time(arguments.rtt)
+        spec = LinkSpec(
+            up_Bps=parse_rate(arguments.up or arguments.rate),
+            down_Bps=parse_rate(arguments.down or arguments.rate),
+            rtt_s=0.0,
+            queue_bytes=parse_size(arguments.queue),
+        )
+        with Namespaces(spec) as link, ExitStack() as stack:
+            target = f"{link.edge_ip}:{PORT}"
+            if rtt_s:
+                target = stack.enter_context(_delayed(link, target, rtt_s))
+            if arguments.edge_cmd:
+                raise SystemExit(_run(link, target, arguments.edge_cmd, arguments.client_cmd))
+            _report(check(link, target, arguments.seconds), rtt_s, arguments.json)
+    except (NamespacesUnavailable, ValueError) as error:
+        raise SystemExit(f"netns: {error}") from None
+
+
+@contextmanager
+def _delayed(link: Namespaces, target: str, rtt_s: float) -> Iterator[str]:
+    """The relay beside the client, only for its delay; yields the address to use instead."""
+    relay = [sys.executable, "-m", "ionn_client.emulate", "--json", "--listen", "127.0.0.1:0"]
+    numbers = ["--to", target, "--rate", RELAY_RATE, "--rtt", f"{rtt_s:.9f}s", "--queue", "1m"]
+    with _running([*link.client_prefix, *relay, *numbers]) as process:
+        yield f"127.0.0.1:{json.loads(_line(process))['port']}"
+
+
+def _run(link: Namespaces, target: str, edge_cmd: str, client_cmd: str) -> int:
+    """Runs the edge's command until the client's ends, and returns the client's exit status."""
+
+    def filled(command: str) -> list[str]:
+        names = {"{edge}": target, "{edge_ip}": link.edge_ip, "{port}": str(PORT)}
+        for name, value in names.items():
+            command = command.replace(name, value)
+        return shlex.split(command)
+
+    with subprocess.Popen([*link.edge_prefix, *filled(edge_cmd)]) as edge:
+        try:
+            probe = [*link.edge_prefix, sys.executable, "-c", PROBE, link.edge_ip, str(PORT)]
+            subprocess.run(probe, check=True, timeout=START_S)
+            return subprocess.run([*link.client_prefix, *filled(client_cmd)]).returncode
+        finally:
+            edge.terminate()
+
+
+def _report(seen: Check, rtt_s: float, as_json: bool) -> None:
+    payload_Bps = seen.nominal_Bps * PAYLOAD_BYTES / FRAME_BYTES
+    if as_json:
+        print(json.dumps({**asdict(seen), "ratio": seen.ratio, "added_rtt_s": rtt_s}))
+        return
+    print(f"emulated by the kernel: namespaces, veth, tbf; {rtt_s * 1e3:g} ms added by the relay")
+    print(f"  nominal      {seen.nominal_Bps * 8e-6:8.3f} Mbit/s of Ethernet frames")
+    print(f"  payload      {payload_Bps * 8e-6:8.3f} Mbit/s of it at the most")
+    print(f"  upload       {seen.goodput_Bps * 8e-6:8.3f} Mbit/s seen, {seen.ratio:.1%} of nominal")
+    print(f"  round trip   {seen.rtt_s * 1e3:8.3f} ms, idle, one byte")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/netns.py",
+        description="The emulated link by the kernel. Without commands it checks itself.",
+    )
+    parser.add_argument("--rate", default="80mbit", help="both ways, of frames (default 80mbit)")
+    parser.add_argument("--up", help="client to edge, instead of --rate")
+    parser.add_argument("--down", help="edge to client, instead of --rate")
+    parser.add_argument("--rtt", default="0ms", help="added by a user-space relay (default none)")
+    parser.add_argument("--queue", default="64k", help="bytes that wait, each way (default 64k)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of upload in the check")
+    parser.add_argument(
+        "--edge-cmd", help="runs beside the edge; {edge_ip} and {port} are filled in"
+    )
+    parser.add_argument("--client-cmd", help="runs beside the client; {edge} is filled in")
+    parser.add_argument("--json", action="store_true", help="print the check as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
