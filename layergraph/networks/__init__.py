@@ -85,7 +85,8 @@ def _chair() -> tuple[Tensor, Tensor, Tensor]:
     angles = torch.tensor([0.35, 5.25])
     view = torch.stack([angles.sin(), angles.cos()], dim=1).reshape(1, 4)
     style = torch.nn.functional.one_hot(torch.tensor([5]), 843).to(torch.float32)
-    return style, view, torch.zeros(1, 28)
+    transformation = torch.randn(1, 28, generator=torch.Generator().manual_seed(1))
+    return style, view, transformation
 
 
 _IONN = "IONN, SoCC'18, Table 1"

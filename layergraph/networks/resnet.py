@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +14,8 @@ from layergraph.networks.seeding import ScaledNorm
 def _unit(
     inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float = 1.0
 ) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        ScaledNorm(outputs, gain),
-    )
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=ScaledNorm(outputs, gain)))
 
 
 class Bottleneck(nn.Module):
