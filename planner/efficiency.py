@@ -20,7 +20,7 @@ it takes two to five rounds. F and B change only near what was uploaded, up to a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,12 @@ def efficiency_partitions(costs: LayerCosts, link: Link) -> tuple[tuple[int, ...
 class _Paths:
     """Shortest times to and from every cut with the data on either side, kept up to date."""
 
+    missing: NDArray[np.intp]  # layers that the edge cannot run yet
+    segments: NDArray[np.intp]  # where the runs of cuts between them begin
+    bytes: Floats  # to send for each of them; their sum before and after each
+    before: Floats
+    after: Floats
+
     def __init__(self, costs: LayerCosts, link: Link) -> None:
         n = len(costs)
         self.costs = costs
@@ -70,9 +76,8 @@ class _Paths:
         self.to_edge[0], self.from_edge[n] = self.up[0], self.down[n]
         self._forward(1, n)
         self._backward(n - 1, 0)
-        self.missing = np.flatnonzero(~np.array(self.available, dtype=bool))
-        self.bytes = self._bytes(self.missing, frozenset())
         self.guess = 0.0
+        self._keep(np.flatnonzero(~np.array(self.available, dtype=bool)), frozenset())
 
     @property
     def latency_s(self) -> float:
@@ -83,15 +88,17 @@ class _Paths:
         if not len(self.missing):
             return None
         self.starts, self.ends = self._ends()
-        after = np.cumsum(self.bytes)
-        before = after - self.bytes
-        least, trial, found = NOISE * self.latency_s, self.guess, None
+        after, before = self.after, self.before
+        now_s = self.latency_s
+        least, trial, found = NOISE * now_s, self.guess, None
         while True:
             reach = trial * before - self.starts
-            profit = np.maximum.accumulate(reach) - self.ends - trial * after
+            profit = np.maximum.accumulate(reach)
+            profit -= self.ends
+            profit -= trial * after
             last = int(profit.argmax())
             first = int(reach[: last + 1].argmax())
-            saved_s = float(self.latency_s - self.starts[first] - self.ends[last])
+            saved_s = now_s - float(self.starts[first]) - float(self.ends[last])
             if saved_s > least:
                 fraction = saved_s / float(after[last] - before[first])
                 # From the second round on the fraction only grows, but for rounding.
@@ -105,9 +112,8 @@ class _Paths:
 
     def _ends(self) -> tuple[Floats, Floats]:
         """A at the best cut to enter before each missing layer, Z at the best to leave after."""
-        segments = np.concatenate([[0], self.missing + 1])
-        enter = np.minimum.reduceat(self.to_edge - self.edge_sum, segments)
-        leave = np.minimum.reduceat(self.from_edge + self.edge_sum, segments)
+        enter = np.minimum.reduceat(self.to_edge - self.edge_sum, self.segments)
+        leave = np.minimum.reduceat(self.from_edge + self.edge_sum, self.segments)
         return enter[:-1], leave[1:]
 
     def growth_order(self, first: int, last: int) -> list[int]:
@@ -146,61 +152,71 @@ class _Paths:
 
     def send(self, block: tuple[int, int], sent: set[int]) -> None:
         """Make the block available, and with it what else the weights in `sent` allow."""
-        chosen = np.zeros(len(self.missing), dtype=bool)
-        chosen[block[0] : block[1] + 1] = True
+        first, stop = block[0], block[1] + 1
+        layers = self.missing[first:stop].tolist()
+        rest = np.concatenate([self.missing[:first], self.missing[stop:]])
         if self.costs.shared:
-            needs = self.costs.needs
-            chosen[:] = [sent.issuperset(needs[layer]) for layer in self.missing.tolist()]
-        layers = self.missing[chosen].tolist()
+            allowed = [sent.issuperset(self.costs.needs[layer]) for layer in rest.tolist()]
+            layers = sorted([*layers, *rest[allowed].tolist()])
+            rest = rest[np.logical_not(allowed)]
         for layer in layers:
             self.available[layer] = True
         self._forward(layers[0] + 1, layers[-1] + 1)
         self._backward(layers[-1], layers[0])
-        self.missing = self.missing[~chosen]
-        self.bytes = self._bytes(self.missing, sent) if self.costs.shared else self.bytes[~chosen]
+        if self.costs.shared:
+            self._keep(rest, sent)
+            return
+        size = self.after[stop - 1] - self.before[first]
+        self.missing = rest
+        self.segments = np.concatenate([self.segments[: first + 1], self.segments[stop + 1 :]])
+        self.bytes = np.concatenate([self.bytes[:first], self.bytes[stop:]])
+        self.after = np.concatenate([self.after[:first], self.after[stop:] - size])
+        self.before = np.concatenate([self.before[:first], self.before[stop:] - size])
 
-    def _bytes(self, layers: NDArray[np.intp], sent: Iterable[int]) -> Floats:
-        sizes, sent = self.costs.weight_bytes, frozenset(sent)
-        needs = self.costs.needs
-        return np.array(
-            [sum(sizes[n] for n in needs[layer] if n not in sent) for layer in layers.tolist()]
-        )
+    def _keep(self, missing: NDArray[np.intp], sent: Collection[int]) -> None:
+        """Set what still has to be sent: layers, the cuts that they separate, running sums."""
+        self.missing = missing
+        self.segments = np.concatenate([[0], missing + 1])
+        self.bytes = self._bytes(missing, sent)
+        self.after = np.cumsum(self.bytes)
+        self.before = self.after - self.bytes
+
+    def _bytes(self, layers: NDArray[np.intp], sent: Collection[int]) -> Floats:
+        sizes, needs = self.costs.weight_bytes, self.costs.needs
+        if not self.costs.shared:
+            return sizes[layers]
+        missing = [[need for need in needs[layer] if need not in sent] for layer in layers.tolist()]
+        return np.array([sizes[layers].sum() for layers in missing])
 
     def _forward(self, cut: int, until: int) -> None:
         """Recompute times to the cuts from `cut` on, at least up to `until`."""
-        n, tolerance = len(self.client_s), NOISE
-        while cut <= n:
-            on_client = self.to_client[cut - 1] + self.client_s[cut - 1]
-            on_edge = math.inf
-            if self.available[cut - 1]:
-                on_edge = self.to_edge[cut - 1] + self.edge_s[cut - 1]
-            client = min(on_client, on_edge + self.down[cut])
-            edge = min(on_edge, on_client + self.up[cut])
-            shift = client - self.to_client[cut]
-            other = edge - self.to_edge[cut]
-            self.to_client[cut], self.to_edge[cut] = client, edge
-            cut += 1
-            if cut > until and abs(shift - other) <= tolerance * client:
+        to_client, to_edge = self.to_client, self.to_edge
+        client, edge = to_client.item(cut - 1), to_edge.item(cut - 1)
+        for at in range(cut, len(self.up)):
+            on_client = client + self.client_s[at - 1]
+            on_edge = edge + self.edge_s[at - 1] if self.available[at - 1] else math.inf
+            client = min(on_client, on_edge + self.down[at])
+            edge = min(on_edge, on_client + self.up[at])
+            shift, other = client - to_client.item(at), edge - to_edge.item(at)
+            to_client[at], to_edge[at] = client, edge
+            if at >= until and abs(shift - other) <= NOISE * client:
                 # Both sides moved alike, so everything behind moves along.
-                self.to_client[cut:] += shift
-                self.to_edge[cut:] += shift
+                to_client[at + 1 :] += shift
+                to_edge[at + 1 :] += shift
                 return
 
     def _backward(self, cut: int, until: int) -> None:
         """Recompute times from the cuts from `cut` down, at least down to `until`."""
-        tolerance = NOISE
-        while cut >= 0:
-            on_client = self.client_s[cut] + self.from_client[cut + 1]
-            on_edge = math.inf
-            if self.available[cut]:
-                on_edge = self.edge_s[cut] + self.from_edge[cut + 1]
-            client = min(on_client, on_edge + self.up[cut])
-            edge = min(on_edge, on_client + self.down[cut])
-            shift = client - self.from_client[cut]
-            other = edge - self.from_edge[cut]
-            self.from_client[cut], self.from_edge[cut] = client, edge
-            if cut <= until and abs(shift - other) <= tolerance * client:
-                self.from_client[:cut] += shift
-                self.from_edge[:cut] += shift
+        from_client, from_edge = self.from_client, self.from_edge
+        client, edge = from_client.item(cut + 1), from_edge.item(cut + 1)
+        for at in range(cut, -1, -1):
+            on_client = self.client_s[at] + client
+            on_edge = self.edge_s[at] + edge if self.available[at] else math.inf
+            client = min(on_client, on_edge + self.up[at])
+            edge = min(on_edge, on_client + self.down[at])
+            shift, other = client - from_client.item(at), edge - from_edge.item(at)
+            from_client[at], from_edge[at] = client, edge
+            if at <= until and abs(shift - other) <= NOISE * client:
+                from_client[:at] += shift
+                from_edge[:at] += shift
                 return
-            cut -= 1
