@@ -1,6 +1,7 @@
 """What a model is, as plain data, and how to run a piece of it. Knows torch, and no network."""
 
 from layergraph.buffers import tensor_from_buffer, tensor_to_buffer
+from layergraph.cache import capture_cached
 from layergraph.capture import capture
 from layergraph.check import check_graph
 from layergraph.errors import GraphError, InvalidGraph, InvalidInput, UnsupportedOperator
@@ -15,6 +16,7 @@ from layergraph.weights import (
     weight_bytes_view,
     weight_digest,
 )
+from layergraph.work import LayerWork, NodeWork, work
 
 __all__ = [
     "Executor",
@@ -23,12 +25,15 @@ __all__ = [
     "InvalidInput",
     "Layer",
     "LayerGraph",
+    "LayerWork",
     "Node",
+    "NodeWork",
     "Signature",
     "TensorSpec",
     "UnsupportedOperator",
     "Weight",
     "capture",
+    "capture_cached",
     "check_graph",
     "check_live",
     "execute",
@@ -42,4 +47,5 @@ __all__ = [
     "unflatten_outputs",
     "weight_bytes_view",
     "weight_digest",
+    "work",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -81,7 +81,12 @@ def stride_order(tensor: torch.Tensor) -> tuple[int, ...]:
 
 def dense_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous tensor, not copied."""
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return _memory(tensor.detach().reshape(-1).view(torch.uint8))
+
+
+def _memory(flat: torch.Tensor) -> memoryview:
+    array: Any = flat.numpy()
+    return memoryview(array)
 
 
 def _flat_from(view: memoryview, dtype: str) -> torch.Tensor:
@@ -95,7 +100,7 @@ def _flat_from(view: memoryview, dtype: str) -> torch.Tensor:
     if flat is None or flat.data_ptr() % _ALIGNMENT_BYTES:
         # Torch cannot promise to leave read-only memory alone, and warns at its sight.
         flat = torch.empty(view.nbytes, dtype=torch.uint8)
-        memoryview(flat.numpy())[:] = view.cast("B")
+        _memory(flat)[:] = view.cast("B")
     if dtype == "bool":
         # A byte other than 0 and 1 is no bool, and kernels count on that.
         return flat != 0

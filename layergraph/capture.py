@@ -140,7 +140,7 @@ class _Translator:
 
     def _inputs(self) -> tuple[TensorSpec, ...]:
         nodes = {n.name: n for n in self._program.graph.nodes if n.op == "placeholder"}
-        specs = []
+        specs: list[TensorSpec] = []
         for spec in self._program.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT and not isinstance(spec.arg, ConstantArgument):
                 node = nodes[spec.arg.name]

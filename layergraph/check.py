@@ -50,7 +50,7 @@ def check_graph(graph: LayerGraph, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> No
 
 
 def bind(operator: Operator, node: Node) -> dict[str, Argument]:
-    """The node's arguments by schema name, defaults filled in. Raises ValueError if they don't fit."""
+    """The node's arguments by schema name, defaults filled in. Raises ValueError if any is bad."""
     positional = [p for p in operator.parameters if not p.keyword_only]
     if len(node.args) > len(positional):
         raise ValueError(f"{len(node.args)} arguments; it takes {len(positional)}")

@@ -29,13 +29,19 @@ def slow_attention() -> Iterator[None]:
 def export_program(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> ExportedProgram:
-    """The model as composite ATen operators. Raises UnsupportedOperator with the place and a remedy."""
+    """The model as composite ATen operators.
+
+    Raises UnsupportedOperator with the place and a remedy.
+    """
     model.eval()
     try:
         with slow_attention(), torch.no_grad(), warnings.catch_warnings():
             # Export warns about its own internals; what matters to us raises.
             warnings.simplefilter("ignore")
-            return torch.export.export(model, tuple(args), dict(kwargs), strict=False)
+            program: ExportedProgram = torch.export.export(
+                model, tuple(args), dict(kwargs), strict=False
+            )
+            return program
     # Export fails with dozens of types from many modules, none of them public.
     except Exception as error:
         raise UnsupportedOperator(_explain(model, error)) from error
@@ -45,7 +51,8 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     """The program without in-place operators, at the price of less familiar ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return program.run_decompositions({})
+        decomposed: ExportedProgram = program.run_decompositions({})
+        return decomposed
 
 
 _DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "UserError", "DataDependentOutputException")

@@ -24,6 +24,8 @@ MAX_RANK = 16
 MAX_TENSOR_BYTES = 1 << 40
 MAX_CONSTANT_BYTES = 1 << 20
 MAX_NESTING = 8
+MAX_CUT_ENTRIES = 1 << 22
+_INT64 = 1 << 63
 DTYPE_BYTES: Mapping[str, int] = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
@@ -78,7 +80,18 @@ class Symbol:
     name: str
 
 
-Argument: TypeAlias = "Ref | WeightRef | ConstantRef | Symbol | None | bool | int | float | str | tuple[Argument, ...]"
+Argument: TypeAlias = (
+    Ref
+    | WeightRef
+    | ConstantRef
+    | Symbol
+    | bool
+    | int
+    | float
+    | str
+    | tuple["Argument", ...]
+    | None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +173,14 @@ class LayerGraph:
     @cached_property
     def cuts(self) -> tuple[tuple[int, ...], ...]:
         """Values alive before layer i, for i in 0..n: what crosses when the graph is cut there."""
+        cuts: list[list[int]] = [[] for _ in range(len(self.layers) + 1)]
+        for value, (first, last) in enumerate(self._spans()):
+            for cut in range(first, last + 1):
+                cuts[cut].append(value)
+        return tuple(map(tuple, cuts))
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """First and last cut that each value crosses; last < first where it crosses none."""
         last_use = [-1] * len(self.values)
         layer_of = [
             index for index, layer in enumerate(self.layers) for _ in range(layer.start, layer.stop)
@@ -174,11 +195,7 @@ class LayerGraph:
         born = [0] * len(self.inputs)
         for node_index, node in enumerate(self.nodes):
             born.extend([layer_of[node_index] + 1] * len(node.outputs))
-        cuts: list[list[int]] = [[] for _ in range(len(self.layers) + 1)]
-        for value, (first, last) in enumerate(zip(born, last_use, strict=True)):
-            for cut in range(first, last + 1):
-                cuts[cut].append(value)
-        return tuple(map(tuple, cuts))
+        return list(zip(born, last_use, strict=True))
 
     @cached_property
     def cut_bytes(self) -> tuple[int, ...]:
@@ -245,7 +262,9 @@ class LayerGraph:
         if not isinstance(plain, Mapping):
             raise InvalidGraph(f"a graph is a map, not {type(plain).__name__}")
         if plain.get("format") != FORMAT:
-            raise InvalidGraph(f"graph format {plain.get('format')!r}; this side reads {FORMAT}")
+            raise InvalidGraph(
+                f"graph format {_brief(plain.get('format'))}; this side reads {FORMAT}"
+            )
         return cls(
             inputs=tuple(_spec_from_plain(s) for s in _rows(plain, "inputs")),
             weights=tuple(_weight_from_plain(w) for w in _rows(plain, "weights")),
@@ -269,12 +288,18 @@ class _Validator:
             raise InvalidGraph(f"{len(graph.nodes)} nodes; the limit is {MAX_NODES}")
         if sum(len(c.data) for c in graph.constants) > MAX_CONSTANT_BYTES:
             raise InvalidGraph(f"inline constants exceed {MAX_CONSTANT_BYTES} bytes")
+        if len({weight.name for weight in graph.weights}) != len(graph.weights):
+            raise InvalidGraph("two weights have the same name")
         defined: list[bool] = [True] * len(graph.inputs)
         for index, node in enumerate(graph.nodes):
             self._references(node.arguments(), defined, f"node {index} ({node.op})")
             defined.extend(spec is not None for spec in node.outputs)
         self._references(_leaves(graph.outputs), defined, "the model's outputs")
         self._layers()
+        # Layers times values may be far more than the graph's own size.
+        entries = sum(max(0, last - first + 1) for first, last in graph._spans())
+        if entries > MAX_CUT_ENTRIES:
+            raise InvalidGraph(f"{entries} tensors cross cuts; the limit is {MAX_CUT_ENTRIES}")
 
     def _references(self, arguments: Iterator[Argument], defined: list[bool], where: str) -> None:
         for argument in arguments:
@@ -364,8 +389,21 @@ def _fields(row: object, count: int, what: str) -> Sequence[Any]:
     return row
 
 
+def _brief(value: object) -> str:
+    # Never the text of a container: it may nest deeper than Python's stack.
+    if isinstance(value, str):
+        return repr(value[:40])
+    if (
+        value is None
+        or isinstance(value, float)
+        or (isinstance(value, int) and value.bit_length() < 64)
+    ):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _INT64
 
 
 def _text(value: object, what: str) -> str:
@@ -377,13 +415,13 @@ def _text(value: object, what: str) -> str:
 def _spec_from_plain(row: object) -> TensorSpec:
     dtype, shape = _fields(row, 2, "tensor spec")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise InvalidGraph(f"unknown element type {dtype!r}")
+        raise InvalidGraph(f"unknown element type {_brief(dtype)}")
     if (
         not isinstance(shape, list | tuple)
         or len(shape) > MAX_RANK
         or not all(map(_is_count, shape))
     ):
-        raise InvalidGraph(f"{shape!r} is not a shape of at most {MAX_RANK} dimensions")
+        raise InvalidGraph(f"{_brief(shape)} is not a shape of at most {MAX_RANK} dimensions")
     spec = TensorSpec(dtype, tuple(shape))
     if spec.nbytes > MAX_TENSOR_BYTES:
         raise InvalidGraph(f"a tensor {spec} exceeds {MAX_TENSOR_BYTES} bytes")
@@ -429,21 +467,30 @@ def _layer_from_plain(row: object) -> Layer:
     return Layer(_text(name, "a layer's name"), start, stop, tuple(weights))
 
 
+_REFERENCES: Mapping[str, type[Ref] | type[WeightRef] | type[ConstantRef]] = {
+    "v": Ref,
+    "w": WeightRef,
+    "c": ConstantRef,
+}
 _SYMBOLS = {"dtype", "memory_format", "layout", "device"}
 
 
 def _argument_from_plain(plain: object, depth: int = 0) -> Argument:
-    if plain is None or isinstance(plain, bool | int | float):
+    if plain is None or isinstance(plain, bool | float):
+        return plain
+    if isinstance(plain, int):
+        if not -_INT64 <= plain < _INT64:
+            raise InvalidGraph("a number needs more than 64 bits")
         return plain
     if isinstance(plain, str):
         return _text(plain, "a string argument")
     if depth >= MAX_NESTING:
         raise InvalidGraph(f"arguments nest deeper than {MAX_NESTING}")
     match plain:
-        case ["v" | "w" | "c" as tag, number] if _is_count(number):
-            return {"v": Ref, "w": WeightRef, "c": ConstantRef}[tag](number)
+        case ["v" | "w" | "c" as tag, int(number)] if _is_count(number):
+            return _REFERENCES[tag](number)
         case ["s", str(kind), str(name)] if kind in _SYMBOLS and len(name) <= 64:
             return Symbol(kind, name)
         case ["l", *items]:
             return tuple(_argument_from_plain(item, depth + 1) for item in items)
-    raise InvalidGraph(f"an argument cannot be {type(plain).__name__} {str(plain)[:40]!r}")
+    raise InvalidGraph(f"an argument cannot be {_brief(plain)}")

@@ -18,8 +18,8 @@ import torch
 from layergraph import validators as check
 
 aten: Any = torch.ops.aten
-_nn: Any = torch._C._nn  # type: ignore[attr-defined]
-_VF: Any = torch._C._VariableFunctions  # type: ignore[attr-defined]
+_nn: Any = torch._C._nn
+_VF: Any = torch._C._VariableFunctions
 T: Any = torch.Tensor
 t: Any = torch
 

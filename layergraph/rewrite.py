@@ -63,7 +63,16 @@ def unwrap(module: GraphModule) -> None:
         else:
             continue
         _inline(module, node, body, inputs)
+    _drop_dropout(module.graph)
     module.graph.eliminate_dead_code(is_impure_node=_is_kept)
+
+
+def _drop_dropout(graph: Graph) -> None:
+    # Before anything else: in evaluation mode the in-place forms write nothing either.
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _DROPOUTS and not node.args[2]:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _inline(module: GraphModule, node: Node, body: Any, inputs: list[Any]) -> None:
@@ -121,9 +130,8 @@ def functionalise(graph: Graph, state: dict[Node, str]) -> None:
         position[twin] = here
         root[twin] = twin
         node.replace_all_uses_with(twin)
-        written.replace_all_uses_with(
-            twin, delete_user_cb=lambda user, here=here: position.get(user, here) > here
-        )
+        later = {user for user in written.users if position.get(user, here) > here}
+        written.replace_all_uses_with(twin, delete_user_cb=later.__contains__)
         graph.erase_node(node)
 
 
@@ -146,8 +154,7 @@ def _writes(node: Node) -> Node | None:
 _HARMLESS = (aten.detach_.default, aten._assert_tensor_metadata.default)
 # These may hand out their input's memory, and their schemas do not say so.
 _MAY_SHOW = (
-    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default,
-    aten.feature_alpha_dropout.default, aten.type_as.default, aten.broadcast_tensors.default,
+    aten.type_as.default, aten.broadcast_tensors.default,
     aten.meshgrid.default, aten.meshgrid.indexing, aten.detach_.default, operator.getitem,
 )  # fmt: skip
 
@@ -197,7 +204,11 @@ def _tensors(node: Node) -> Iterator[Node]:
     return (n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))
 
 
-_DROPOUTS = _MAY_SHOW[:4]
+_DROPOUTS = (
+    aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default, aten.dropout_.default, aten.feature_dropout_.default,
+    aten.alpha_dropout_.default, aten.feature_alpha_dropout_.default,
+)  # fmt: skip
 _IDENTITIES = (
     aten.alias.default, aten.lift_fresh_copy.default, aten.detach_.default, aten.detach.default,
     aten.lift_fresh.default,
@@ -216,7 +227,7 @@ def simplify(graph: Graph) -> None:
             continue
         if node.target in _CHECKS:
             graph.erase_node(node)
-        elif node.target in _IDENTITIES or (node.target in _DROPOUTS and not node.args[2]):
+        elif node.target in _IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target is aten._native_batch_norm_legit_no_training.default:
@@ -235,7 +246,7 @@ def _restore_batch_norm(graph: Graph, node: Node) -> None:
         )
     checked.meta = dict(node.meta)
     for user in list(node.users):
-        assert user.target is operator.getitem and user.args[1] == 0
+        assert user.target is operator.getitem
         checked.meta["val"] = user.meta["val"]
         user.replace_all_uses_with(checked)
         graph.erase_node(user)

@@ -38,7 +38,7 @@ class Signature:
     def flatten(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """The tensors live at cut 0. Raises InvalidInput unless the call is like the captured one."""
+        """The tensors live at cut 0. Raises InvalidInput for a call unlike the captured one."""
         kwargs = dict(kwargs or {})
         if set(kwargs) != set(self.keywords):
             raise InvalidInput(
@@ -49,7 +49,7 @@ class Signature:
         if spec != self.in_spec:
             raise InvalidInput(f"captured for inputs of the structure {self.in_spec}; got {spec}")
         literals = dict(self.literals)
-        tensors = []
+        tensors: list[torch.Tensor] = []
         for number, leaf in enumerate(leaves):
             if number not in literals:
                 tensors.append(self._tensor(len(tensors), leaf))

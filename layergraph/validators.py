@@ -156,7 +156,7 @@ def _recurrent(a: Arguments, *, gates: int, states: int) -> None:
         _demand(len(state.shape) == 3, f"an initial state is {state}")
         _demand(
             state.shape[:2] == (layers * directions, batch),
-            f"an initial state is {state} for {layers} layers, {directions} directions, {batch} rows",
+            f"an initial state is {state} for {layers} x {directions} layers and {batch} rows",
         )
     _recurrent_params(a, params, hidden, gates=gates, directions=directions)
 
