@@ -40,8 +40,9 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """uint8 photo [N, 224, 224, 3] to probabilities [N, 1000].
 
-    Source: KaimingHe/deep-residual-networks ResNet-50-deploy.prototxt. 25,557,032 parameters
-    (25,610,152 with the batch norms' statistics, 97.7 MiB); IONN (SoCC'18) Table 1 has 98 MB.
+    Source: the paper's Table 1 as KaimingHe/deep-residual-networks has it, without biases before
+    batch norms. 25,557,032 parameters (25,610,152 with the batch norms' statistics, 97.7 MiB);
+    IONN (SoCC'18) Table 1 has 98 MB.
     """
 
     def __init__(self) -> None:
