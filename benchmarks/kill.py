@@ -83,7 +83,7 @@ async def _measure(
 
 async def _upload_runs(net: Offload) -> None:
     """Until the client and the edge agree on what is held, and bytes flow or all are there."""
-    while net.status.phase not in ("uploading", "ready"):
+    while net.status.phase not in ("uploading", "ready"):  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 

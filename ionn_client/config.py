@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from planner import Link
+from planner.upload import Algorithm
 
 DEFAULT_PORT = 7431
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Options:
     trace: called with one plain dict per notable event, for JSONL logs.
     """
 
-    algorithm: str = "efficiency"
+    algorithm: Algorithm = "efficiency"
     k: float = 0.5
     acknowledge: str = "layer"
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
@@ -76,6 +78,8 @@ class Options:
     trace: Callable[[dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm is one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}")
         if self.acknowledge not in ("layer", "partition"):
             raise ValueError(f"acknowledge is 'layer' or 'partition', not {self.acknowledge!r}")
         if not self.device_slowdown >= 1:

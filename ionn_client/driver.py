@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 
@@ -14,7 +14,7 @@ from ionn_client.errors import OffloadError
 from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
-from layergraph import Live
+from layergraph.execute import Live
 from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -227,7 +227,8 @@ class _Connection:
         try:
             while True:
                 while self._frames:
-                    await self.socket.send_bytes(self._frames.popleft())
+                    # Any buffer will do; aiohttp's annotation knows only bytes.
+                    await self.socket.send_bytes(cast(bytes, self._frames.popleft()))
                 self._flushed.set()
                 if self._closing:
                     await self.socket.close()

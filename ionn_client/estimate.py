@@ -18,6 +18,9 @@ RATE_MEMORY_S = 1.5
 ROUND_TRIP_MEMORY_S = 10.0
 DELIVERY_MEMORY_S = 1.0
 STARTUP_WINDOW_BYTES = 32 << 10
+# Every so often the queue is let run empty for two round trips: a round trip that was only ever
+# measured behind one's own queue would make the window, and so that queue, grow without end.
+DRAIN_INTERVAL_S = 4.0
 # One phase in eight asks whether there is more bandwidth, the next drains what that queued.
 CYCLE = (1.25, 0.85, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
@@ -108,7 +111,10 @@ class UploadPacer:
         rate, trip = self.bandwidth_Bps, self.min_round_trip_s
         if rate is None or trip is None or self._startup:
             return self._startup_window
-        phase = int(now / max(trip, 0.02)) % len(CYCLE)
+        phase_s = max(trip, 0.02)
+        if now % DRAIN_INTERVAL_S < 2 * phase_s:
+            return 0.5 * rate * trip
+        phase = int(now / phase_s) % len(CYCLE)
         return CYCLE[phase] * rate * (trip + SLACK_S) + 2 * self.chunk_bytes()
 
     def may_send(self, now: float) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ionn_client.query import Answer
-from layergraph import Live
+from layergraph.execute import Live
 from wire import messages
 
 # Events: what happened.

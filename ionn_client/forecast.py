@@ -10,9 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layergraph import LayerGraph, work
+from layergraph import LayerGraph
+from layergraph.work import work
 from planner import Correction, LayerCosts, Link, Route, UploadPlan, route, upload_plan
 from planner.predictor import Predictor
+from planner.upload import Algorithm
+from wire import DEFAULT_LIMITS
+
+# Larger than any link could carry: a cut that no message can hold is never chosen.
+NEVER_BYTES = 1 << 60
 
 
 class Forecast:
@@ -31,7 +37,10 @@ class Forecast:
             sum(graph.weights[index].spec.nbytes for index in layer.weights)
             for layer in graph.layers
         ]
-        self._local_total_s = float(self._client_s.sum())
+        self._cut_bytes = [
+            graph.cut_bytes[cut] if _fits_the_wire(graph, cut) else NEVER_BYTES
+            for cut in range(layers + 1)
+        ]
         self._costs: LayerCosts | None = None
 
     def edge_predictor(self, predictor: Predictor) -> None:
@@ -53,6 +62,11 @@ class Forecast:
         self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
         self._costs = None
 
+    def relax_edge(self) -> None:
+        """Nothing was observed of the edge: let what it was observed to do fade."""
+        self._edge_correction.relax()
+        self._costs = None
+
     @property
     def client_s(self) -> np.ndarray:
         return self._client_correction.apply(self._client_s)
@@ -72,7 +86,7 @@ class Forecast:
         return self.client_range_s(start, len(self._graph.layers))
 
     def costs(self, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
-        cut_bytes = self._graph.cut_bytes
+        cut_bytes = self._cut_bytes
         if weight_bytes is not None:
             return LayerCosts(self.client_s, self.edge_s, weight_bytes, cut_bytes, cut_bytes)
         if self._costs is None:
@@ -85,9 +99,9 @@ class Forecast:
         return route(self.costs(), link, uploaded)
 
     def plan(
-        self, link: Link, missing_bytes: Sequence[int], algorithm: str, k: float
+        self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float
     ) -> UploadPlan:
-        """The order in which to upload what is missing. What is there costs, and weighs, nothing."""
+        """The order in which to upload what is missing. What is there weighs nothing."""
         return upload_plan(self.costs(missing_bytes), link, algorithm=algorithm, k=k)
 
     def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
@@ -105,6 +119,13 @@ class Forecast:
             up, down = graph.cut_bytes[part.start], graph.cut_bytes[part.stop]
             pieces.append(f"{name} ({_size(up)} up, {_size(down)} down)")
         return f"edge runs {', '.join(pieces)}; saves {local_s - chosen.latency_s:.2f} s"
+
+
+def _fits_the_wire(graph: LayerGraph, cut: int) -> bool:
+    sizes = [spec.nbytes for spec in graph.cut_specs(cut)]
+    # Leave room for the header.
+    most = DEFAULT_LIMITS.max_message_bytes - DEFAULT_LIMITS.max_header_bytes
+    return len(sizes) <= DEFAULT_LIMITS.max_tensors and sum(sizes) <= most
 
 
 def _size(count: int) -> str:

@@ -11,7 +11,8 @@ from types import TracebackType
 import torch
 
 from ionn_client.emulate import SlowDevice
-from layergraph import Executor, LayerGraph, Live
+from layergraph import Executor, LayerGraph
+from layergraph.execute import Live
 
 
 class LocalRunner:

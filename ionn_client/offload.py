@@ -282,7 +282,10 @@ class SyncOffload:
         return self._wait(self._offload(*args, **kwargs))
 
     def query(self, *args: Any, deadline_s: float | None = None, **kwargs: Any) -> QueryResult:
-        return self._wait(self._offload.query(*args, deadline_s=deadline_s, **kwargs))
+        result: QueryResult = self._wait(
+            self._offload.query(*args, deadline_s=deadline_s, **kwargs)
+        )
+        return result
 
     def uploaded(self, timeout_s: float | None = None) -> None:
         self._wait(self._offload.uploaded(timeout_s))
@@ -292,7 +295,8 @@ class SyncOffload:
         async def read() -> Status:
             return self._offload.status
 
-        return self._wait(read())
+        status: Status = self._wait(read())
+        return status
 
     def _wait(self, awaitable: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()

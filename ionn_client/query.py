@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from layergraph import Live
+from layergraph.execute import Live
 from planner import Range, Route
+from planner.route import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Query:
         deadline_at = None if deadline_s is None else now + deadline_s
         return cls(number, live, now, deadline_at, chosen.latency_s, list(chosen.ranges))
 
-    def reached(self, where: str, stop: int, live: Live) -> None:
+    def reached(self, where: Where, stop: int, live: Live) -> None:
         """Layers up to `stop` ran at `where`."""
         if stop > self.position:
             if self.ran and self.ran[-1].where == where:

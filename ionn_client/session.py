@@ -12,6 +12,7 @@ from typing import Any
 
 from ionn_client.config import Options
 from ionn_client.errors import DeadlineExceeded, EdgeRejected, OffloadError, VersionMismatch
+from ionn_client.estimate import LinkEstimator, UploadPacer
 from ionn_client.events import (
     CloseConnection,
     Command,
@@ -33,14 +34,15 @@ from ionn_client.events import (
     Stopped,
     TimePassed,
 )
-from ionn_client.estimate import LinkEstimator, UploadPacer
 from ionn_client.forecast import Forecast
 from ionn_client.query import Query, live_bytes
 from ionn_client.tensors import live_from_wire, live_to_wire
 from ionn_client.upload import Upload
-from layergraph import InvalidInput, LayerGraph, Live
-from planner import Link, Range, Route
+from layergraph import InvalidInput, LayerGraph
+from layergraph.execute import Live
+from planner import Link, Route
 from planner.predictor import Predictor
+from planner.route import Where
 from wire import (
     Conversation,
     ProtocolError,
@@ -280,7 +282,7 @@ class Session:
         sent_at = self._pings.pop(token, None)
         if sent_at is None:
             raise ValueError(f"a pong for ping {token}, which is not under way")
-        if self.phase == "greeting":
+        if self.phase == "greeting" and self._offer_at is None:
             self.links.observe_round_trip(self._now - sent_at)
             # A few round trips on the idle link, before the upload fills it.
             if token % GREETING_PINGS < GREETING_PINGS - 1:
@@ -413,7 +415,10 @@ class Session:
     # Queries.
 
     def _asked(self, number: int, live: Live, deadline_s: float | None) -> None:
-        query = Query.start(number, live, self.route(), self._now, deadline_s)
+        chosen = self.route()
+        if self._uploaded and "edge" not in chosen.placement:
+            self.forecast.relax_edge()
+        query = Query.start(number, live, chosen, self._now, deadline_s)
         self._queries[number] = query
         self._advance(query)
 
@@ -497,8 +502,7 @@ class Session:
     def _owed(self) -> bool:
         """The edge owes us a message."""
         return (
-            self.phase in ("greeting", "offering")
-            and self._offer_at is None
+            (self.phase in ("greeting", "offering") and self._offer_at is None)
             or bool(self._pings)
             or (self.pacer is not None and self.pacer.in_flight_bytes > 0)
         )
@@ -536,5 +540,5 @@ class Session:
 
 
 def _all_local(layers: int, latency_s: float) -> Route:
-    ranges = (Range("client", 0, layers),) if layers else ()
-    return Route(latency_s, ("client",) * layers, ranges)
+    here: Where = "client"
+    return Route(latency_s, (here,) * layers)

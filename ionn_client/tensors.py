@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from layergraph import LayerGraph, Live, check_live, tensor_from_buffer, tensor_to_buffer
+from layergraph import LayerGraph, check_live, tensor_from_buffer, tensor_to_buffer
+from layergraph.execute import Live
 from wire import messages
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,26 +17,30 @@ from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.offload import Offload, Profiled, Status, connect, prepare
 from ionn_client.processes import EdgeProcess
 from ionn_client.scenario import PREPARATION_S, Asked, mean_over_time_s, run_scenario
-from layergraph.load import load
+from layergraph.load import LoadedModel, load
+from layergraph.networks import NETWORKS, photos
 from planner import Link
+from planner.timeline import Ack
+from planner.upload import Algorithm
 
 # Queries at the end of the upload, so that the final latency shows.
 QUERIES_AFTER = 4
+INPUTS = 6
 # The discard port of this machine: nothing listens, so every query runs here.
 NOWHERE = "127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A way to upload. `name` as planner.upload_plan has it, or "local" for no edge at all."""
+    """A way to upload, or None for no edge at all."""
 
-    name: str
-    acknowledge: str = "layer"
+    algorithm: Algorithm | None
+    acknowledge: Ack = "layer"
     k: float = 0.5
 
 
 SCHEMES = {
-    "local": Scheme("local"),
+    "local": Scheme(None),
     "all-at-once": Scheme("all-at-once", "partition"),
     "ionn": Scheme("ionn", "partition"),
     "efficiency": Scheme("efficiency"),
@@ -60,7 +65,6 @@ class Subject:
 class Trial:
     """What one run gave. `records` are its JSONL; `upload_s` None if nothing was uploaded."""
 
-    scheme: str
     asked: tuple[Asked, ...]
     status: Status | None
     upload_s: float | None
@@ -74,12 +78,24 @@ class Trial:
 def subject(name: str, runs: int = 5) -> Subject:
     """Load a network, compute the module's own answers, capture and profile it."""
     loaded = load(name)
-    inputs = loaded.inputs()
+    inputs = _inputs(loaded)
     torch.set_num_threads(1)
     with torch.inference_mode():
         references = tuple(loaded.model(*args, **loaded.kwargs) for args in inputs)
     profiled = prepare(loaded.model, inputs[0], loaded.kwargs, Options(profile_runs=runs))
     return Subject(name, profiled, inputs, references)
+
+
+def _inputs(loaded: LoadedModel) -> tuple[tuple[Any, ...], ...]:
+    """Different inputs like the example: real photos where the network takes photos."""
+    network = NETWORKS.get(loaded.name)
+    if network is not None and network.inputs == "photo":
+        size = loaded.args[0].shape[1]
+        return tuple((photo,) for photo in itertools.islice(photos(size), INPUTS))
+    return tuple(
+        tuple(a.roll(k) if isinstance(a, torch.Tensor) else a for a in loaded.args)
+        for k in range(INPUTS)
+    )
 
 
 async def run_trial(
@@ -95,7 +111,7 @@ async def run_trial(
     """Run the scenario for `horizon_s`, and on until the upload is done and used a few times."""
     records: list[dict[str, Any]] = []
     options = Options(
-        algorithm=scheme.name if scheme.name != "local" else "efficiency",
+        algorithm=scheme.algorithm or "efficiency",
         acknowledge=scheme.acknowledge,
         k=scheme.k,
         device_slowdown=slowdown,
@@ -105,7 +121,7 @@ async def run_trial(
     )
     with contextlib.ExitStack() as processes:
         address = NOWHERE
-        if scheme.name != "local":
+        if scheme.algorithm is not None:
             edge = processes.enter_context(EdgeProcess())
             link = processes.enter_context(LinkProcess(spec, edge.address))
             address = f"{link.host}:{link.port}"
@@ -113,7 +129,7 @@ async def run_trial(
 
             def enough(time_s: float, asked: Sequence[Asked]) -> bool:
                 done = sum(query.phase == "ready" for query in asked) >= QUERIES_AFTER
-                ended = scheme.name == "local" or net.status.phase == "rejected" or done
+                ended = scheme.algorithm is None or net.status.phase == "rejected" or done
                 return ended and time_s >= horizon_s
 
             asked = await _watched(net, what, enough, on_change, preparation_s)
@@ -121,7 +137,7 @@ async def run_trial(
     records.extend({"event": "query", **dataclasses.asdict(query)} for query in asked)
     upload_s, goodput_Bps = _upload(records)
     share = None if goodput_Bps is None else goodput_Bps / spec.up_Bps
-    return Trial(scheme.name, tuple(asked), status, upload_s, share, tuple(records))
+    return Trial(tuple(asked), status, upload_s, share, tuple(records))
 
 
 async def _watched(

@@ -21,6 +21,8 @@ from ionn_client.scenario import TOLERANCE, Asked
 from ionn_client.trial import SCHEMES, Subject, Trial, run_trial, subject
 from ionn_client.view import View, megabytes
 from planner import LayerCosts, Link, timeline, upload_plan
+from planner.timeline import Ack
+from planner.upload import Algorithm
 
 
 def demo(
@@ -63,7 +65,7 @@ def demo(
     if as_json:
         print(json.dumps(report, indent=2))
     else:
-        _show(console, trial, report)
+        _show(console, report)
     if report["unequal_answers"]:
         raise typer.Exit(1)
 
@@ -84,10 +86,11 @@ def _records(what: Subject, spec: LinkSpec, factor: float, trial: Trial) -> list
         graph.cut_bytes,
     )
     forecasts = []
-    for name, ack, label in (
+    baselines: tuple[tuple[Algorithm, Ack, str], ...] = (
         ("efficiency", "layer", "IONN, predicted before the upload"),
         ("all-at-once", "partition", "all at once, predicted"),
-    ):
+    )
+    for name, ack, label in baselines:
         order = upload_plan(costs, link, algorithm=name)
         line = timeline(costs, link, order, ack=ack, horizon_s=horizon_s)
         points = [[point.time_s, point.latency_s] for point in line.points]
@@ -143,7 +146,7 @@ def _mean(asked: Sequence[Asked]) -> float | None:
     return sum(query.latency_s for query in asked) / len(asked) if asked else None
 
 
-def _show(console: Console, trial: Trial, report: dict[str, Any]) -> None:
+def _show(console: Console, report: dict[str, Any]) -> None:
     table = Table(show_header=False)
     local_s = report["local_s"]
 

@@ -23,9 +23,11 @@ from ionn_client.offload import prepare
 from layergraph import LayerGraph
 from layergraph.load import load
 from planner import LayerCosts, Link, UploadPlan, route, timeline, upload_plan
+from planner.timeline import Ack
+from planner.upload import Algorithm
 
 # Each with the acknowledgements that it was published with.
-SCHEMES = (
+SCHEMES: tuple[tuple[Algorithm, float, Ack], ...] = (
     ("efficiency", 0.5, "layer"),
     ("ionn", 0.1, "partition"),
     ("ionn", 0.5, "partition"),
@@ -83,7 +85,7 @@ def plan(
     _show(network, graph, costs, link, rows, plans["efficiency"][0])
 
 
-def _row(name: str, costs: LayerCosts, link: Link, order: UploadPlan, ack: str) -> dict[str, Any]:
+def _row(name: str, costs: LayerCosts, link: Link, order: UploadPlan, ack: Ack) -> dict[str, Any]:
     line = timeline(costs, link, order, ack=ack)
     return {
         "scheme": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ def profile(
     options = Options(profile_runs=runs, threads=threads)
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs, options)
     graph = profiled.graph
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": index,
             "name": layer.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 import aiohttp
 import typer
@@ -14,7 +14,15 @@ from rich.table import Table
 from ionn_client.commands.arguments import Json, print_json
 from ionn_client.config import EdgeAddress
 from ionn_client.errors import EdgeRejected, EdgeUnreachable, VersionMismatch
-from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
+from wire import (
+    DEFAULT_LIMITS,
+    Decoder,
+    Encoder,
+    RemoteProtocolError,
+    check_welcome,
+    hello,
+    messages,
+)
 
 TIMEOUT_S = 3.0
 _Answer = TypeVar("_Answer", bound=messages.Message)
@@ -60,14 +68,16 @@ def ps(
 async def ask_load(address: EdgeAddress) -> tuple[messages.Welcome, messages.Load]:
     """The edge's greeting and load. Raises EdgeUnreachable or EdgeRejected."""
     try:
-        async with asyncio.timeout(TIMEOUT_S), aiohttp.ClientSession() as http:
-            async with http.ws_connect(
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(
                 address.http_url, compress=0, max_msg_size=DEFAULT_LIMITS.max_frame_bytes
-            ) as socket:
-                hello = messages.Hello(messages.OLDEST_VERSION, messages.VERSION, "ionn-ps")
-                welcome = await _exchange(socket, hello, messages.Welcome)
-                load = await _exchange(socket, messages.GetLoad(), messages.Load)
-                return welcome, load
+            ) as socket,
+        ):
+            welcome = await _exchange(socket, hello("ionn-ps"), messages.Welcome)
+            check_welcome(welcome)
+            return welcome, await _exchange(socket, messages.GetLoad(), messages.Load)
     except TimeoutError:
         raise EdgeUnreachable(f"no answer from {address} within {TIMEOUT_S:.0f} s") from None
     except (aiohttp.ClientError, OSError) as error:
@@ -80,7 +90,7 @@ async def _exchange(
     socket: aiohttp.ClientWebSocketResponse, question: messages.Message, kind: type[_Answer]
 ) -> _Answer:
     for frame in Encoder(DEFAULT_LIMITS).encode(question):
-        await socket.send_bytes(frame)
+        await socket.send_bytes(cast(bytes, frame))
     decoder = Decoder(DEFAULT_LIMITS)
     while True:
         message = decoder.feed(await socket.receive_bytes())

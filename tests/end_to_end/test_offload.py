@@ -1,0 +1,297 @@
+"""The public API with a real edge process, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+from aiohttp import web
+from torch import nn
+
+import ionn_client
+from ionn_client import Options, Profiled, prepare
+from ionn_client.emulate import LinkProcess, LinkSpec
+from ionn_client.processes import EdgeProcess
+from layergraph import InvalidInput
+from planner import Link
+from wire import encode, messages
+
+# A device so slow that the edge always pays.
+SLOW = Options(device_slowdown=200.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
+NOWHERE = "ionn://127.0.0.1:9"
+
+
+class TwoHeads(nn.Module):
+    """Two inputs, a skip connection, a dict of results: nothing that is a plain chain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 256)
+        self.second = nn.Linear(256, 256)
+        self.third = nn.Linear(256, 10)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.first(x).relu()
+        deeper = self.second(hidden).relu() + hidden
+        return {"logits": self.third(deeper) * scale, "features": hidden}
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return TwoHeads().eval()
+
+
+ARGS = (torch.linspace(-1, 1, 64).reshape(1, 64), torch.tensor(2.0))
+
+
+@pytest.fixture(scope="module")
+def profiled(model: nn.Module) -> Profiled:
+    return prepare(model, ARGS, options=SLOW)
+
+
+@pytest.fixture(scope="module")
+def edge() -> Iterator[EdgeProcess]:
+    with EdgeProcess() as process:
+        yield process
+
+
+def assert_equal(ours: Any, reference: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == reference.keys()
+    for name, tensor in reference.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+async def test_answers_before_during_and_after_the_upload_equal_the_models(
+    model: nn.Module, edge: EdgeProcess
+) -> None:
+    with torch.inference_mode():
+        reference = model(*ARGS)
+    async with ionn_client.connect(model, ARGS, edge=edge.address, options=SLOW) as net:
+        assert_equal(await net(*ARGS), reference)
+        await net.uploaded(timeout_s=30)
+        result = await net.query(*ARGS, deadline_s=10)
+        assert_equal(result.value, reference)
+        assert result.served_by in ("edge", "both")
+        assert result.fallback_reason is None
+        status = net.status
+        assert status.phase == "ready"
+        assert status.uploaded_layers == status.weighted_layers == 3
+        assert status.held_bytes == status.total_bytes
+
+
+async def test_a_second_visit_sends_nothing(profiled: Profiled, edge: EdgeProcess) -> None:
+    for _ in range(2):
+        async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
+            await net.uploaded(timeout_s=30)
+            status = net.status
+    assert status.sent_bytes == 0
+    assert status.skipped_bytes == status.total_bytes
+
+
+async def test_many_queries_at_once_get_their_own_answers(
+    model: nn.Module, profiled: Profiled, edge: EdgeProcess
+) -> None:
+    inputs = [(ARGS[0] * k, ARGS[1]) for k in range(1, 9)]
+    with torch.inference_mode():
+        references = [model(*args) for args in inputs]
+    async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
+        await net.uploaded(timeout_s=30)
+        answers = await asyncio.gather(*(net(*args) for args in inputs))
+    for answer, reference in zip(answers, references, strict=True):
+        assert_equal(answer, reference)
+
+
+async def test_without_an_edge_queries_are_answered_here_and_the_status_says_why(
+    profiled: Profiled,
+) -> None:
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE) as net:
+        result = await net.query(*ARGS)
+        assert result.served_by == "client"
+        with pytest.raises(ionn_client.EdgeUnreachable, match="no edge at ionn://127"):
+            await net.uploaded(timeout_s=0.3)
+        assert net.status.phase == "connecting"
+        assert "no edge at" in (net.status.error or "")
+        assert "all here" in net.status.reason
+
+
+async def test_inputs_unlike_the_example_are_refused_clearly(profiled: Profiled) -> None:
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE) as net:
+        with pytest.raises(InvalidInput, match=r"\[1, 64\]"):
+            await net(torch.zeros(2, 64), ARGS[1])
+        with pytest.raises(InvalidInput, match="float32"):
+            await net(ARGS[0].double(), ARGS[1])
+        with pytest.raises(InvalidInput):
+            await net(ARGS[0])
+        with pytest.raises(ValueError, match="deadline_s"):
+            await net.query(*ARGS, deadline_s=0)
+        assert (await net.query(*ARGS)).served_by == "client"
+
+
+async def test_a_deadline_that_nobody_can_keep_is_the_callers_error(profiled: Profiled) -> None:
+    options = Options(device_slowdown=1e4, profile_runs=1)
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE, options=options) as net:
+        with pytest.raises(ionn_client.DeadlineExceeded):
+            await net.query(*ARGS, deadline_s=0.01)
+
+
+async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
+    model: nn.Module, profiled: Profiled, tmp_path: Path
+) -> None:
+    with torch.inference_mode():
+        reference = model(*ARGS)
+    store = str(tmp_path)
+    spec = LinkSpec.parse("2mbit", "2ms")
+    edge = EdgeProcess(store).__enter__()
+    port = int(edge.address.rpartition(":")[2])
+    try:
+        with LinkProcess(spec, edge.address) as link:
+            address = f"{link.host}:{link.port}"
+            options = Options(device_slowdown=200.0, profile_runs=1)
+            async with ionn_client.connect(profiled, ARGS, edge=address, options=options) as net:
+                while net.status.held_bytes < net.status.total_bytes // 3:
+                    assert_equal(await net(*ARGS), reference)
+                held = net.status.held_bytes
+                edge.kill()
+                assert_equal(await net(*ARGS), reference)
+                edge = await asyncio.to_thread(EdgeProcess(store, port=port).__enter__)
+                await net.uploaded(timeout_s=30)
+                assert_equal(await net(*ARGS), reference)
+                status = net.status
+        assert status.resent_bytes <= 128 << 10
+        assert status.sent_bytes - status.resent_bytes == status.total_bytes
+        assert held > 0
+    finally:
+        edge.__exit__(None, None, None)
+
+
+async def test_a_stopped_edge_says_so_and_its_clients_go_on(profiled: Profiled) -> None:
+    with EdgeProcess() as edge:
+        async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
+            await net.uploaded(timeout_s=30)
+            await asyncio.to_thread(edge.__exit__, None, None, None)
+            result = await net.query(*ARGS)
+            assert result.served_by == "client"
+            assert net.status.phase == "connecting"
+
+
+async def test_an_edge_of_another_protocol_version_is_an_explained_stop(
+    profiled: Profiled,
+) -> None:
+    async def other_version(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        await socket.receive_bytes()
+        text = "no protocol version in common: the client speaks 1, the edge 7 to 9"
+        for frame in encode(messages.Error("version", text)):
+            await socket.send_bytes(frame)
+        await socket.close()
+        return socket
+
+    async with (
+        _Server(other_version) as address,
+        ionn_client.connect(profiled, ARGS, edge=address) as net,
+    ):
+        with pytest.raises(ionn_client.VersionMismatch, match="the edge 7 to 9"):
+            await net.uploaded(timeout_s=10)
+        assert (await net.query(*ARGS)).served_by == "client"
+        assert net.status.phase == "rejected"
+
+
+@pytest.mark.parametrize("reply", [b"\xff\xff\xff", b"", "text"], ids=["junk", "empty", "text"])
+async def test_a_server_that_is_no_edge_costs_no_answer(
+    profiled: Profiled, reply: bytes | str
+) -> None:
+    async def junk(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        await (socket.send_str(reply) if isinstance(reply, str) else socket.send_bytes(reply))
+        async for _ in socket:
+            pass
+        return socket
+
+    async with (
+        _Server(junk) as address,
+        ionn_client.connect(profiled, ARGS, edge=address) as net,
+    ):
+        with pytest.raises(ionn_client.EdgeUnreachable, match="the edge"):
+            await net.uploaded(timeout_s=0.5)
+        assert (await net.query(*ARGS)).served_by == "client"
+
+
+async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    async with (
+        _Server(page) as address,
+        ionn_client.connect(profiled, ARGS, edge=address) as net,
+    ):
+        with pytest.raises(ionn_client.EdgeUnreachable, match="no edge at"):
+            await net.uploaded(timeout_s=0.5)
+
+
+def test_the_blocking_api_gives_the_same(model: nn.Module, edge: EdgeProcess) -> None:
+    with torch.inference_mode():
+        reference = model(*ARGS)
+    with ionn_client.connect_sync(model, ARGS, edge=edge.address, options=SLOW) as net:
+        assert_equal(net(*ARGS), reference)
+        net.uploaded(timeout_s=30)
+        assert_equal(net.query(*ARGS).value, reference)
+        assert net.status.phase == "ready"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "ionn://", "http://127.0.0.1:7431", "127.0.0.1:port", "ionn://h:99999", "ionn://h/path",
+     "ionn://user@h"],
+)  # fmt: skip
+def test_a_malformed_address_is_refused_at_once(model: nn.Module, address: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        ionn_client.connect(model, ARGS, edge=address)
+
+
+class _Server:
+    """An aiohttp server on loopback that is not an edge."""
+
+    def __init__(self, handler: Any) -> None:
+        self._app = web.Application()
+        self._app.router.add_get("/ionn", handler)
+
+    async def __aenter__(self) -> str:
+        self._runner = web.AppRunner(self._app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        await web.SockSite(self._runner, listener).start()
+        return f"ionn://127.0.0.1:{listener.getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+async def test_ps_lists_what_the_edge_holds(profiled: Profiled, edge: EdgeProcess) -> None:
+    from ionn_client.commands.ps import ask_load
+    from ionn_client.config import EdgeAddress
+
+    async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
+        await net.uploaded(timeout_s=30)
+        welcome, load = await ask_load(EdgeAddress.parse(edge.address))
+        assert welcome.device == "cpu"
+        (model_load,) = [m for m in load.models if m.fingerprint == net.graph.fingerprint]
+        assert model_load.held_bytes == model_load.total_bytes
+        assert model_load.clients == 1
+    with pytest.raises(ionn_client.EdgeUnreachable):
+        await ask_load(EdgeAddress.parse(NOWHERE))
+
+
+async def test_http_get_says_what_the_box_is(edge: EdgeProcess) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"http://{edge.address}/") as response:
+        assert response.status == 200
+        assert "ionn" in (await response.text()).lower()

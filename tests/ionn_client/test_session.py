@@ -1,0 +1,364 @@
+"""The client's state machine, without I/O: every rule as events in, commands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from ionn_client import Options, events
+from ionn_client.errors import DeadlineExceeded, EdgeRejected, VersionMismatch
+from ionn_client.forecast import Forecast
+from ionn_client.session import RETRY_REFUSED_S, Session
+from ionn_client.tensors import live_to_wire
+from layergraph import execute
+from planner import Link
+from planner.predictor import Predictor, Sample
+from tests.support import WIDTH, blobs, chain
+from wire import messages
+
+LAYERS = 3
+X = torch.ones(1, WIDTH)
+FAST_EDGE = Predictor.fit(
+    [Sample("linear", 10.0**k, 10.0**k, 1e-9 * 10.0**k) for k in range(2, 8)]
+).to_plain()
+WELCOME = messages.Welcome(
+    version=1, agent="test", epoch="one", device="cpu", threads=1, memory_bytes=1 << 30,
+    max_message_bytes=1 << 26, max_chunk_bytes=1 << 20, predictor=FAST_EDGE, clock_s=0.0,
+)  # fmt: skip
+
+
+@dataclass
+class Bench:
+    """A session with a slow client, a clock, and an edge played by the test."""
+
+    options: Options = field(
+        default_factory=lambda: Options(assumed_link=Link(1e6, 1e6, 0.01), replan=False)
+    )
+    now: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.graph, self.weights = chain(LAYERS)
+        forecast = Forecast(self.graph, [1.0] * LAYERS)
+        views = blobs(self.graph, self.weights)
+        self.session = Session(self.graph, b"graph", views, forecast, self.options)
+
+    def step(self, event: events.Event, after_s: float = 0.0) -> list[events.Command]:
+        self.now += after_s
+        return self.session.handle(event, self.now)
+
+    def hear(self, message: messages.Message, after_s: float = 0.0) -> list[events.Command]:
+        return self.step(events.MessageReceived(message), after_s)
+
+    def greet(self) -> list[events.Command]:
+        """Up to the point where the edge has the offer."""
+        self.step(events.Started())
+        self.step(events.Connected())
+        commands = self.hear(WELCOME)
+        while not any(isinstance(m, messages.Offer) for m in sent(commands)):
+            (ping,) = sent(commands)
+            commands = self.hear(messages.Pong(ping.token, 0.0), after_s=0.01)
+        return commands
+
+    def have(self, *held: int) -> list[events.Command]:
+        return self.hear(messages.Have(self.graph.fingerprint, "one", tuple(held)))
+
+    def upload_all(self) -> list[events.Command]:
+        self.greet()
+        sizes = [weight.spec.nbytes for weight in self.graph.weights]
+        return self.have(*sizes)
+
+    def local(self, command: events.RunRange) -> list[events.Command]:
+        live = execute(self.graph, self.weights, command.start, command.stop, command.live)
+        return self.step(events.RangeRan(command.query, command.start, command.stop, live, 1.0))
+
+
+def sent(commands: list[events.Command]) -> list[Any]:
+    return [command.message for command in commands if isinstance(command, events.SendMessage)]
+
+
+def only(commands: list[events.Command], kind: type) -> Any:
+    (found,) = [command for command in commands if isinstance(command, kind)]
+    return found
+
+
+def kinds(commands: list[events.Command]) -> list[type]:
+    return [type(command) for command in commands if not isinstance(command, events.Record)]
+
+
+def answer_on_edge(bench: Bench, execute_message: messages.Execute) -> messages.Result:
+    live = execute(bench.graph, bench.weights, execute_message.start, execute_message.stop, (X,))
+    return messages.Result(
+        execute_message.query, execute_message.start, execute_message.stop, 0.0, 0.001,
+        live_to_wire(live),
+    )  # fmt: skip
+
+
+def test_it_connects_greets_pings_and_offers() -> None:
+    bench = Bench()
+    assert bench.step(events.Started()) == [events.OpenConnection(0.0)]
+    assert sent(bench.step(events.Connected())) == [messages.Hello(1, 1, "ionn-client")]
+    assert [type(m) for m in sent(bench.hear(WELCOME))] == [messages.Ping]
+    bench = Bench()
+    (offer,) = sent(bench.greet())
+    assert offer == messages.Offer(bench.graph.fingerprint, b"graph")
+    assert bench.session.link.rtt_s == pytest.approx(0.01)
+
+
+def test_a_query_before_any_edge_runs_here() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    run = only(bench.step(events.QueryAsked(0, (X,), None)), events.RunRange)
+    assert (run.start, run.stop) == (0, LAYERS)
+    answer = only(bench.local(run), events.FinishQuery).answer
+    assert answer.served_by == "client"
+    assert torch.equal(answer.live[0], execute(bench.graph, bench.weights, 0, LAYERS, (X,))[0])
+
+
+def test_chunks_go_out_until_the_window_is_full_and_again_when_one_is_acknowledged() -> None:
+    bench = Bench()
+    bench.greet()
+    chunks = sent(bench.have(0, 0, 0))
+    assert [type(chunk) for chunk in chunks] == [messages.Chunk] * LAYERS
+    assert bench.session.upload.sent_bytes == bench.session.upload.total_bytes
+    assert bench.session.uploaded == frozenset()
+    first = chunks[0]
+    ack = messages.ChunkAck(first.weight, len(first.payload), True, 1.0)
+    bench.hear(ack, after_s=0.01)
+    assert bench.session.uploaded == {first.weight}
+    assert bench.session.phase == "uploading"
+
+
+def test_it_is_ready_when_the_last_weight_is_acknowledged() -> None:
+    bench = Bench()
+    bench.greet()
+    for number, chunk in enumerate(sent(bench.have(0, 0, 0))):
+        bench.hear(messages.ChunkAck(chunk.weight, len(chunk.payload), True, 1.0 + number), 0.01)
+    assert bench.session.phase == "ready"
+    assert bench.session.uploaded == set(range(LAYERS))
+
+
+def test_a_revisit_sends_nothing_that_is_held_and_resumes_within_a_weight() -> None:
+    bench = Bench()
+    size = WIDTH * WIDTH * 4
+    bench.greet()
+    (chunk,) = sent(bench.have(size, 100, size))
+    assert (chunk.weight, chunk.offset, len(chunk.payload)) == (1, 100, size - 100)
+    assert bench.session.upload.skipped_bytes == 2 * size + 100
+    assert bench.session.uploaded == {0, 2}
+
+
+def test_whole_partitions_count_as_published() -> None:
+    options = Options(
+        algorithm="all-at-once", acknowledge="partition", assumed_link=Link(1e6, 1e6, 0.01)
+    )
+    bench = Bench(options)
+    bench.greet()
+    chunks = sent(bench.have(0, 0, 0))
+    for number, chunk in enumerate(chunks):
+        assert bench.session.uploaded == frozenset()
+        bench.hear(messages.ChunkAck(chunk.weight, len(chunk.payload), True, 1.0 + number), 0.01)
+    assert bench.session.uploaded == set(range(LAYERS))
+
+
+def test_a_query_runs_on_the_edge_once_it_pays() -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(7, (X,), None)))
+    assert (message.query, message.start, message.stop) == (7, 0, LAYERS)
+    commands = bench.hear(answer_on_edge(bench, message), after_s=0.02)
+    answer = only(commands, events.FinishQuery).answer
+    assert answer.served_by == "edge"
+    assert answer.latency_s == pytest.approx(0.02)
+    assert answer.fallback_reason is None
+    assert torch.equal(answer.live[0], execute(bench.graph, bench.weights, 0, LAYERS, (X,))[0])
+
+
+def test_a_lost_edge_leaves_the_query_to_the_client() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    commands = bench.step(events.ConnectionLost("reset by peer"))
+    run = only(commands, events.RunRange)
+    assert (run.start, run.stop) == (0, LAYERS)
+    assert only(commands, events.OpenConnection).delay_s == bench.options.backoff_s
+    answer = only(bench.local(run), events.FinishQuery).answer
+    assert answer.fallback_reason == "edge gone: reset by peer"
+    assert answer.served_by == "client"
+
+
+def test_backoff_grows_to_its_limit_and_starts_over_after_success() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    delays = [
+        only(bench.step(events.ConnectionLost("refused")), events.OpenConnection).delay_s
+        for _ in range(8)
+    ]
+    assert delays == sorted(delays)
+    assert delays[-1] == bench.options.max_backoff_s
+    bench.upload_all()
+    again = only(bench.step(events.ConnectionLost("gone")), events.OpenConnection)
+    assert again.delay_s == bench.options.backoff_s
+
+
+def test_a_slow_edge_is_not_waited_for() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    bench.now = bench.session.wake_at or 0.0
+    commands = bench.step(events.TimePassed())
+    assert only(commands, events.RunRange).start == 0
+    assert sent(commands) == [messages.Cancel(0)]
+    late = messages.Result(0, 0, LAYERS, 0.0, 0.0, live_to_wire((X,)))
+    assert kinds(bench.hear(late)) == []
+
+
+def test_what_the_edge_could_not_run_runs_here() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    live = execute(bench.graph, bench.weights, 0, 1, (X,))
+    short = messages.Result(0, 0, 1, 0.0, 0.001, live_to_wire(live))
+    run = only(bench.hear(short, after_s=0.01), events.RunRange)
+    assert (run.start, run.stop) == (1, LAYERS)
+    answer = only(bench.local(run), events.FinishQuery).answer
+    assert [(part.where, part.start, part.stop) for part in answer.ranges] == [
+        ("edge", 0, 1),
+        ("client", 1, LAYERS),
+    ]
+    assert answer.served_by == "both"
+    assert torch.equal(answer.live[0], execute(bench.graph, bench.weights, 0, LAYERS, (X,))[0])
+
+
+def test_a_refused_query_runs_here_and_the_connection_stays() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    commands = bench.hear(messages.Error("overloaded", "too many queries", 0))
+    assert kinds(commands) == [events.RunRange]
+    assert bench.session.phase == "ready"
+
+
+def test_a_deadline_is_the_callers_error_and_cancels() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), 0.05))
+    commands = bench.step(events.TimePassed(), after_s=0.05)
+    assert isinstance(only(commands, events.FailQuery).error, DeadlineExceeded)
+    assert sent(commands) == [messages.Cancel(0)]
+    assert bench.session.queries == 0
+
+
+def test_an_abandoned_query_is_cancelled() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    assert sent(bench.step(events.QueryAbandoned(0))) == [messages.Cancel(0)]
+
+
+@pytest.mark.parametrize(("code", "kind"), [("version", VersionMismatch), ("graph", EdgeRejected)])
+def test_a_final_refusal_ends_the_attempts(code: str, kind: type) -> None:
+    bench = Bench()
+    bench.greet()
+    commands = bench.hear(messages.Error(code, "aten.x is not allowed"))
+    assert kinds(commands) == [events.CloseConnection]
+    assert type(bench.session.error) is kind
+    assert bench.session.phase == "rejected"
+    assert bench.session.wake_at is None
+    assert kinds(bench.step(events.QueryAsked(0, (X,), None))) == [events.RunRange]
+
+
+def test_a_full_edge_is_tried_again_later() -> None:
+    bench = Bench()
+    bench.greet()
+    commands = bench.hear(messages.Error("memory", "245 MB do not fit 64 MB"))
+    assert only(commands, events.OpenConnection).delay_s == RETRY_REFUSED_S
+    assert bench.session.error is None
+    assert bench.session.last_failure == "245 MB do not fit 64 MB"
+
+
+def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.hear(messages.Evicted(bench.graph.fingerprint, "two"))
+    assert bench.session.uploaded == frozenset()
+    assert kinds(bench.step(events.QueryAsked(0, (X,), None))) == [events.RunRange]
+    bench.hear(messages.Ping(5))
+    commands = bench.step(events.TimePassed(), after_s=RETRY_REFUSED_S)
+    assert messages.Offer in [type(message) for message in sent(commands)]
+
+
+def test_a_silent_edge_that_owes_an_acknowledgement_is_given_up() -> None:
+    bench = Bench()
+    bench.greet()
+    bench.have(0, 0, 0)
+    assert bench.session.wake_at == pytest.approx(bench.now + bench.options.silence_s)
+    commands = bench.step(events.TimePassed(), after_s=bench.options.silence_s)
+    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+
+
+def test_an_idle_edge_is_asked_whether_it_is_there() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.now = bench.session.wake_at or 0.0
+    (ping,) = sent(bench.step(events.TimePassed()))
+    assert isinstance(ping, messages.Ping)
+    assert kinds(bench.hear(messages.Pong(ping.token, 0.0), after_s=0.01)) == []
+    assert bench.session.phase == "ready"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        messages.ChunkAck(0, 10, False, 1.0),
+        messages.Pong(99, 0.0),
+        messages.Have("f" * 64, "one", (0, 0, 0)),
+        messages.Hello(1, 1, "edge"),
+        WELCOME,
+    ],
+    ids=lambda lie: type(lie).__name__,
+)
+def test_an_edge_that_says_what_it_must_not_is_dropped(lie: messages.Message) -> None:
+    bench = Bench()
+    bench.upload_all()
+    commands = bench.hear(lie)
+    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+    assert "broke the protocol" in (bench.session.last_failure or "")
+
+
+@pytest.mark.parametrize("held", [(0, 0), (0, 0, 0, 0)])
+def test_a_have_of_another_length_is_refused(held: tuple[int, ...]) -> None:
+    bench = Bench()
+    bench.greet()
+    assert events.CloseConnection in kinds(bench.have(*held))
+
+
+def test_a_result_that_does_not_fit_its_cut_is_not_used() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    wrong = messages.Result(0, 0, LAYERS, 0.0, 0.0, live_to_wire((torch.ones(2, WIDTH),)))
+    commands = bench.hear(wrong)
+    assert events.CloseConnection in kinds(commands)
+    answer = only(bench.local(only(commands, events.RunRange)), events.FinishQuery).answer
+    assert answer.served_by == "client"
+
+
+def test_draining_edge_is_left() -> None:
+    bench = Bench()
+    bench.upload_all()
+    commands = bench.hear(messages.Bye("draining"))
+    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+
+
+def test_stopping_says_goodbye_and_fails_what_waits() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    commands = bench.step(events.Stopped())
+    assert sent(commands) == [messages.Cancel(0), messages.Bye("done")]
+    assert kinds(commands)[-1] is events.CloseConnection
+    assert events.FailQuery in kinds(commands)
+    assert bench.session.wake_at is None

@@ -1,0 +1,45 @@
+"""Small real models and graphs that several tests need."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from layergraph import LayerGraph, weight_bytes_view
+from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+
+WIDTH = 8
+
+
+def chain(layers: int = 3, seed: int = 0) -> tuple[LayerGraph, dict[str, torch.Tensor]]:
+    """A chain of linear layers, each with its weight, made by hand: no capture needed."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        f"fc{index}.weight": torch.randn(WIDTH, WIDTH, generator=generator)
+        for index in range(layers)
+    }
+    spec = TensorSpec("float32", (WIDTH, WIDTH))
+    row = TensorSpec("float32", (1, WIDTH))
+    weights = tuple(
+        Weight(name, spec, hashlib.sha256(weight_bytes_view(tensor)).digest())
+        for name, tensor in tensors.items()
+    )
+    nodes = tuple(
+        Node("aten.linear.default", (Ref(index), WeightRef(index)), (), (row,), f"fc{index}")
+        for index in range(layers)
+    )
+    graph = LayerGraph(
+        inputs=(row,),
+        weights=weights,
+        constants=(),
+        nodes=nodes,
+        layers=tuple(Layer(f"fc{i}", i, i + 1, (i,)) for i in range(layers)),
+        outputs=(Ref(layers),),
+    )
+    return graph, tensors
+
+
+def blobs(graph: LayerGraph, tensors: dict[str, torch.Tensor]) -> list[memoryview]:
+    """The bytes of each weight, in the graph's order."""
+    return [weight_bytes_view(tensors[weight.name]) for weight in graph.weights]

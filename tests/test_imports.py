@@ -1,0 +1,65 @@
+"""Imports point one way: which room may know which."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"ionn_client", "ionn_edge", "layergraph", "planner", "wire"}
+ALLOWED = {
+    "wire": {"msgpack", "numpy"},
+    "planner": {"numpy", "scipy"},
+    "layergraph": {"torch", "safetensors", "sklearn", "PIL", "numpy",
+                   "torchvision", "timm", "transformers"},
+    "ionn_client": {"wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
+                    "typer", "rich", "matplotlib", "msgpack"},
+    "ionn_edge": {"wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
+                  "typer", "msgpack"},
+}  # fmt: skip
+WITHOUT = {
+    "wire": {"asyncio", "socket", "time"},
+    "planner": {"asyncio", "socket", "time"},
+    "layergraph": {"asyncio", "socket"},
+}
+SANS_IO = ("ionn_client/session.py", "ionn_client/upload.py", "ionn_client/estimate.py",
+           "ionn_client/query.py", "ionn_client/forecast.py", "ionn_edge/session.py")  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        tops = {name.partition(".")[0] for name in imported(path)}
+        foreign = {
+            name for name in tops - {room} if name in ROOMS or name not in sys.stdlib_module_names
+        }
+        assert foreign <= ALLOWED[room], f"{path} imports {foreign - ALLOWED[room]}"
+        assert not tops & WITHOUT.get(room, set()), f"{path} imports {tops & WITHOUT[room]}"
+
+
+def test_the_edge_knows_only_the_planners_predictor() -> None:
+    for path in (ROOT / "ionn_edge").rglob("*.py"):
+        planner = {name for name in imported(path) if name.startswith("planner")}
+        assert planner <= {"planner.predictor"}, path
+
+
+@pytest.mark.parametrize("name", SANS_IO)
+def test_state_machines_do_no_io(name: str) -> None:
+    tops = {module.partition(".")[0] for module in imported(ROOT / name)}
+    assert not tops & {"asyncio", "socket", "time", "threading", "aiohttp", "subprocess", "os"}
