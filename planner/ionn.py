@@ -28,7 +28,7 @@ runs the layer. The authors' published code differs from the paper: it goes on u
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 
 from planner.costs import LayerCosts, Link
 from planner.route import route
@@ -50,8 +50,7 @@ def ionn_partitions(costs: LayerCosts, link: Link, k: float) -> tuple[tuple[int,
     members = [range(a, b) for a, b in pairwise(starts)]
     upload_s = units.weight_bytes / link.up_Bps
     partitions = []
-    weight = 1.0
-    while weight >= LEAST_WEIGHT:
+    for weight in takewhile(lambda w: w >= LEAST_WEIGHT, (k**i for i in count())):
         graph = LayerCosts(
             units.client_s,
             units.edge_s + weight * upload_s,
@@ -65,7 +64,6 @@ def ionn_partitions(costs: LayerCosts, link: Link, k: float) -> tuple[tuple[int,
             layers = (layer for unit in picked for layer in members[unit])
             partitions.append(tuple(layer for layer in layers if costs.weight_bytes[layer]))
             upload_s[picked] = 0.0
-        weight *= k
     return tuple(partitions)
 
 

@@ -65,10 +65,10 @@ def route(costs: LayerCosts, link: Link, uploaded: Collection[int] = frozenset()
     for i in range(n - 1, -1, -1):
         here = client_s[i] + at_client
         stays_here = leaves_here = True
-        new_client, new_edge = here, here + down_bytes[i] / down_Bps + half
+        new_client, new_edge = here, here + (down_bytes[i] / down_Bps + half)
         if available[i]:
             there = edge_s[i] + at_edge
-            over = there + up_bytes[i] / up_Bps + half
+            over = there + (up_bytes[i] / up_Bps + half)
             if over < new_client:
                 new_client, stays_here = over, False
             if there < new_edge:

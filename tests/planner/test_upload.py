@@ -142,6 +142,19 @@ def test_equal_layers_without_transfer_costs():
     assert sorted(upload_plan(costs, Link(1e7, 1e7)).layers) == list(range(n))
 
 
+def test_cuts_that_nothing_may_cross():
+    # 2^60 bytes stand for "never"; beside them, ordinary savings must not drown in rounding.
+    bare = random_costs(4, 12, "classifier")
+    cuts = bare.cut_up_bytes.copy()
+    cuts[[3, 4, 7]] = 2.0**60
+    costs = LayerCosts(bare.client_s, bare.edge_s, bare.weight_bytes, cuts, cuts)
+    for link in LINKS:
+        exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
+        assert mean_s(costs, link, upload_plan(costs, link)) <= 1.01 * exact
+        placement = ("client", *route(costs, link, costs.weighted).placement, "client")
+        assert all(placement[cut] == placement[cut + 1] for cut in (3, 4, 7))
+
+
 def test_shared_weights_bring_their_owner():
     # The embedding (0) is worth nothing on the edge by itself; the head (2) uses its weights.
     costs = LayerCosts([0, 5, 100], [0, 5, 1], [10, 10, 0], [1] * 4, [1] * 4, shared=[(2, 0)])
