@@ -31,12 +31,6 @@ class Forecast:
         layers = len(graph.layers)
         self._client_correction = Correction(layers)
         self._edge_correction = Correction(layers)
-        # Unlike graph.weight_bytes this counts shared weights in each layer: a layer that
-        # shares all of its weights is still not available before they are there.
-        self._weight_bytes = [
-            sum(graph.weights[index].spec.nbytes for index in layer.weights)
-            for layer in graph.layers
-        ]
         self._cut_bytes = [
             graph.cut_bytes[cut] if _fits_the_wire(graph, cut) else NEVER_BYTES
             for cut in range(layers + 1)
@@ -86,14 +80,22 @@ class Forecast:
         return self.client_range_s(start, len(self._graph.layers))
 
     def costs(self, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
-        cut_bytes = self._cut_bytes
-        if weight_bytes is not None:
-            return LayerCosts(self.client_s, self.edge_s, weight_bytes, cut_bytes, cut_bytes)
-        if self._costs is None:
-            self._costs = LayerCosts(
-                self.client_s, self.edge_s, self._weight_bytes, cut_bytes, cut_bytes
-            )
-        return self._costs
+        """The planner's numbers; `weight_bytes` as still missing, all of them by default."""
+        if weight_bytes is None and self._costs is not None:
+            return self._costs
+        graph = self._graph
+        costs = LayerCosts(
+            self.client_s,
+            self.edge_s,
+            graph.weight_bytes if weight_bytes is None else weight_bytes,
+            self._cut_bytes,
+            self._cut_bytes,
+            edges=graph.edges,
+            shared=graph.shared,
+        )
+        if weight_bytes is None:
+            self._costs = costs
+        return costs
 
     def route(self, link: Link, uploaded: frozenset[int]) -> Route:
         return route(self.costs(), link, uploaded)

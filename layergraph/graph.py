@@ -224,6 +224,33 @@ class LayerGraph:
         return tuple(sizes)
 
     @cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Which layer's outputs which later layer takes; -1 is the input, n the output."""
+        layer_of: list[int] = [-1] * len(self.inputs)
+        found: set[tuple[int, int]] = set()
+        for index, layer in enumerate(self.layers):
+            for node in self.nodes[layer.start : layer.stop]:
+                found.update(
+                    (layer_of[a.value], index) for a in node.arguments() if isinstance(a, Ref)
+                )
+                layer_of.extend([index] * len(node.outputs))
+        n = len(self.layers)
+        found.update((layer_of[a.value], n) for a in _leaves(self.outputs) if isinstance(a, Ref))
+        return tuple(sorted((source, target) for source, target in found if source != target))
+
+    @cached_property
+    def shared(self) -> tuple[tuple[int, int], ...]:
+        """(layer, owner): the layer uses weights that `weight_bytes` counts in the owner."""
+        owner_of: dict[bytes, int] = {}
+        pairs = set()
+        for index, layer in enumerate(self.layers):
+            for weight in layer.weights:
+                owner = owner_of.setdefault(self.weights[weight].digest, index)
+                if owner != index:
+                    pairs.add((index, owner))
+        return tuple(sorted(pairs))
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the graph's content, weights' digests included: equal models are equal."""
         content = self.to_plain()

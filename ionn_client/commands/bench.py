@@ -54,7 +54,7 @@ def latency(
     IONN's scenario over the same horizon: the time that the link needs for all of the weights.
     """
     console = Console(stderr=as_json)
-    spec = LinkSpec.parse(rate, rtt, queue)
+    spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
     factor = device_slowdown(slowdown)
     reports = []
     for name in network:

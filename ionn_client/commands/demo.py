@@ -42,7 +42,7 @@ def demo(
     a slow device, and asks a query every half second, as in IONN's evaluation.
     """
     console = Console(stderr=as_json)
-    spec = LinkSpec.parse(rate, rtt, queue)
+    spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
     console.print(f"Capturing {network} and timing its layers on this machine ...", highlight=False)
     what = subject(network)
     factor = device_slowdown(slowdown)

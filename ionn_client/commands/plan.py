@@ -59,8 +59,10 @@ def plan(
         graph.weight_bytes,
         graph.cut_bytes,
         graph.cut_bytes,
+        edges=graph.edges,
+        shared=graph.shared,
     )
-    link = planner_link(LinkSpec.parse(rate, rtt))
+    link = planner_link(LinkSpec.parse(rate, rtt=rtt))
     plans = {
         f"{name} K={k}" if name == "ionn" else name: (upload_plan(costs, link, name, k), ack)
         for name, k, ack in SCHEMES

@@ -15,6 +15,7 @@ import selectors
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from ionn_client.emulate.link import LinkSpec
@@ -23,8 +24,9 @@ from ionn_client.emulate.relay import LinkEmulator, address
 PARENT_CHECK_S = 0.5
 
 
-def main() -> None:
-    arguments = _parser().parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the link until it is told to end; `words`: the command line without the program."""
+    arguments = _parser().parse_args(words)
     try:
         link = LinkEmulator(
             LinkSpec.parse(
