@@ -84,14 +84,16 @@ class Forecast:
         if weight_bytes is None and self._costs is not None:
             return self._costs
         graph = self._graph
+        sizes = graph.weight_bytes if weight_bytes is None else weight_bytes
         costs = LayerCosts(
             self.client_s,
             self.edge_s,
-            graph.weight_bytes if weight_bytes is None else weight_bytes,
+            sizes,
             self._cut_bytes,
             self._cut_bytes,
             edges=graph.edges,
-            shared=graph.shared,
+            # An owner without missing bytes is there, and keeps nobody waiting.
+            shared=[(layer, owner) for layer, owner in graph.shared if sizes[owner]],
         )
         if weight_bytes is None:
             self._costs = costs
