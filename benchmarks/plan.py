@@ -26,7 +26,7 @@ import numpy as np
 from planner import LayerCosts, Link, timeline, upload_plan
 from planner.exact import MOST_LAYERS
 
-RATES_Mbit = (5.85, 18.88, 80.0)  # IONN's slowest and fastest Wi-Fi (SoCC'18), and a good one
+RATES_Mbit = (5.85, 18.88, 80.0)  # JointDNN's 4G and Wi-Fi uplinks, IONN's Wi-Fi
 SCHEMES: tuple[tuple[str, str, float, str], ...] = (
     ("efficiency", "efficiency", 0.5, "layer"),
     ("ionn K=0.1", "ionn", 0.1, "partition"),

@@ -2,7 +2,7 @@
 
 Repeat until nothing pays: of all contiguous runs of layers, upload the one whose presence on the
 edge shortens a query most per byte still to be sent; inside it, grow from the layer and in the
-direction that make the area under the latency curve smallest. EMDL'19 (K. Y. Shin et al.,
+direction that make the area under the latency curve smallest. EMDL'19 (K. Shin et al.,
 "Enhanced Partitioning of DNN Layers for Uploading from Mobile Devices to Edge Servers") orders
 blocks by efficiency too; here each choice is priced on the whole route, and layers are
 acknowledged one by one.

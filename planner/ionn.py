@@ -1,5 +1,5 @@
 """IONN's partitioning: H.-J. Jeong et al., "IONN: Incremental Offloading of Neural Network
-Computations from Mobile Devices to Edge Servers", SoCC 2018, section 4, Algorithm 1.
+Computations from Mobile Devices to Edge Servers", SoCC 2018, Algorithm 1.
 
 The NN execution graph has three nodes per layer i: its input on the client, its input on the
 server, its output on the server.
@@ -15,8 +15,7 @@ server whose weights are not there yet become the next partition, and their uplo
 from then on. Small K ends sooner, with fewer and larger partitions.
 
 Where the layers form a graph, the path may change sides only at dominators of the output, the
-layers that every path through the network passes (section 4.3); what lies between two of them
-moves as one.
+layers that every path through the network passes; what lies between two of them moves as one.
 
 Kept as published: layers that no iteration picks are in no partition, so they are never uploaded.
 On a slow link that can be all of them, because the loop ends before their weighted upload time

@@ -1,8 +1,8 @@
 """Where each layer of one query runs, given what the edge already has.
 
-The shortest path over {client, edge} x layers. It generalises IONN's collaborative path (SoCC'18
-section 4), Neurosurgeon's single split (ASPLOS'17 section 5) and JointDNN's schedule: the data
-may change sides at any cut, as often as it pays.
+The shortest path over {client, edge} x layers. It generalises IONN's collaborative path (SoCC'18),
+Neurosurgeon's single split (ASPLOS'17) and JointDNN's schedule (TMC'19): the data may change
+sides at any cut, as often as it pays.
 """
 
 from __future__ import annotations
