@@ -74,9 +74,13 @@ def tensor_from_buffer(
 
 
 def stride_order(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The dimensions from the largest stride to the smallest; ties keep their order."""
-    strides = tensor.stride()
-    return tuple(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
+    """The dimensions from the largest stride to the smallest.
+
+    Where strides tie, dimensions of size 1 come last: only so do they get the stride back that
+    they had, and kernels look at it to tell channels-last.
+    """
+    strides, shape = tensor.stride(), tensor.shape
+    return tuple(sorted(range(tensor.dim()), key=lambda dim: (-strides[dim], shape[dim] == 1)))
 
 
 def dense_bytes(tensor: torch.Tensor) -> memoryview:
