@@ -134,35 +134,8 @@ def _measure(network: Any, slowdown: float, rounds: int) -> LayerCosts:
     edge_s = np.median(seconds[1:], axis=0)  # the first round builds and warms up
     return LayerCosts(
         slowdown * edge_s, edge_s, graph.weight_bytes, graph.cut_bytes, graph.cut_bytes,
-        edges=layer_edges(graph), shared=shared_weights(graph),
+        edges=graph.edges, shared=graph.shared,
     )  # fmt: skip
-
-
-def layer_edges(graph: Any) -> set[tuple[int, int]]:
-    """(source, target) layers between which a value passes; -1 is the input, n the output."""
-    from layergraph.graph import Ref
-
-    n = len(graph.layers)
-    maker = [-1] * len(graph.inputs)
-    edges = set()
-    for index, layer in enumerate(graph.layers):
-        for node in graph.nodes[layer.start : layer.stop]:
-            used = {a.value for a in node.arguments() if isinstance(a, Ref)}
-            edges |= {(maker[value], index) for value in used if maker[value] != index}
-            maker.extend([index] * len(node.outputs))
-    return edges | {(maker[value], n) for value in graph.cuts[n] if maker[value] < n}
-
-
-def shared_weights(graph: Any) -> set[tuple[int, int]]:
-    """(layer, owner): the layer uses a weight that is counted in the owner's bytes."""
-    owner: dict[bytes, int] = {}
-    pairs = set()
-    for index, layer in enumerate(graph.layers):
-        for weight in layer.weights:
-            first = owner.setdefault(graph.weights[weight].digest, index)
-            if first != index:
-                pairs.add((index, first))
-    return pairs
 
 
 def made_up_tables() -> Iterator[tuple[str, LayerCosts]]:
