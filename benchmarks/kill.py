@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.network, options.rate, options.kills = "lenet", "4mbit", 2
-    spec = LinkSpec.parse(options.rate, options.rtt)
+    spec = LinkSpec.parse(options.rate, rtt=options.rtt)
     what = subject(options.network, runs=1)
     report = asyncio.run(_measure(what, spec, options.kills, random.Random(options.seed)))
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -60,6 +61,7 @@ class Options:
     silence_s: an edge that owes an answer and says nothing for so long is given up.
     patience: a range is waited for this many times its predicted time (and half a second)
         before the client runs it itself.
+    captures: directory in which captured graphs are kept; None captures anew each time.
     trace: called with one plain dict per notable event, for JSONL logs.
     """
 
@@ -75,6 +77,7 @@ class Options:
     patience: float = 3.0
     backoff_s: float = 0.1
     max_backoff_s: float = 2.0
+    captures: Path | None = None
     trace: Callable[[dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from ionn_client.session import Session
 from layergraph import (
     LayerGraph,
     capture,
+    capture_cached,
     flatten_inputs,
     unflatten_outputs,
     weight_bytes_view,
@@ -87,7 +88,10 @@ def prepare(
     Raises layergraph.GraphError if the model cannot be captured.
     """
     options = options or Options()
-    graph, weights = capture(model, tuple(args), dict(kwargs or {}))
+    if options.captures is None:
+        graph, weights = capture(model, tuple(args), dict(kwargs or {}))
+    else:
+        graph, weights = capture_cached(model, tuple(args), kwargs, options.captures)
     live = flatten_inputs(graph, tuple(args), dict(kwargs or {}))
     client_s = profile_layers(graph, weights, live, options.profile_runs, options.threads)
     return Profiled(graph, weights, client_s)

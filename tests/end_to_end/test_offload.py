@@ -147,7 +147,7 @@ async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
     with torch.inference_mode():
         reference = model(*ARGS)
     store = str(tmp_path)
-    spec = LinkSpec.parse("2mbit", "2ms")
+    spec = LinkSpec.parse("2mbit", rtt="2ms")
     edge = EdgeProcess(store).__enter__()
     port = int(edge.address.rpartition(":")[2])
     try:

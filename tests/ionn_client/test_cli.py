@@ -1,0 +1,109 @@
+"""The commands as a person types them: what they print, and what they say of mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ionn_client import cli
+from ionn_client.figure import read_records
+from ionn_client.processes import EdgeProcess
+
+FAST = ["--network", "lenet", "--device-slowdown", "50"]
+
+
+def ionn(*args: str) -> str:
+    result = CliRunner().invoke(cli.app, args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def ionn_json(*args: str) -> Any:
+    return json.loads(ionn(*args, "--json"))
+
+
+def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["ionn", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_help_names_every_command() -> None:
+    text = ionn("--help")
+    for command in ("demo", "run", "plan", "profile", "bench", "ps", "edge"):
+        assert command in text
+    assert "serve" in ionn("edge", "--help")
+    assert "latency" in ionn("bench", "--help")
+
+
+def test_profile_lists_the_layers() -> None:
+    report = ionn_json("profile", "--network", "lenet", "--runs", "1")
+    assert [row["name"] for row in report["layers"]][1:3] == ["conv1", "conv2"]
+    assert report["weight_bytes"] == 431_080 * 4
+    text = ionn("profile", "--network", "lenet", "--runs", "1")
+    assert "conv1" in text
+    assert "1.72 MB" in text
+
+
+def test_plan_puts_the_orders_side_by_side() -> None:
+    report = ionn_json("plan", "--rate", "4mbit", *FAST)
+    schemes = {row["scheme"]: row["mean_latency_s"] for row in report["schemes"]}
+    assert schemes["efficiency"] <= schemes["ionn K=0.5"] <= schemes["all-at-once"] * 1.001
+    assert "upload order" in ionn("plan", "--rate", "4mbit", *FAST)
+
+
+def test_demo_ends_with_equal_answers_a_log_and_a_picture(tmp_path: Path) -> None:
+    report = ionn_json("demo", "--rate", "8mbit", "--out", str(tmp_path), *FAST)
+    assert report["unequal_answers"] == 0
+    assert report["bitwise_equal_answers"] == report["queries"] > 0
+    assert Path(report["picture"]).read_bytes().startswith(b"\x89PNG")
+    events = {record["event"] for record in read_records(Path(report["jsonl"]))}
+    assert {"run", "forecast", "plan", "uploaded", "query", "phase"} <= events
+
+
+def test_run_and_ps_with_a_box_and_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EdgeProcess() as edge:
+        lines = ionn(
+            "run", "--edge", edge.address, "--queries", "3", "--interval", "0.1", "--json", *FAST
+        ).splitlines()
+        queries = [json.loads(line) for line in lines]
+        assert [query["difference"] for query in queries] == [0.0] * 3
+        report = ionn_json("ps", "--edge", edge.address)
+        assert [model["total_bytes"] for model in report["models"]] == [431_080 * 4]
+        assert "1.7 of 1.7 MB" in ionn("ps", "--edge", edge.address)
+    text = ionn("run", "--edge", edge.address, "--queries", "1", "--interval", "0", *FAST)
+    assert "1 answers equal the local model's" in text
+    assert "no edge at" in mistake(monkeypatch, capsys, "ps", "--edge", edge.address)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["profile", "--network", "alexnett"], "alexnet"),
+        (["profile", "--network", "torchvision:resnet18"], "torchvision"),
+        (["plan", "--network", "lenet", "--rate", "fast", "--device-slowdown", "2"], "80mbit"),
+        (["plan", "--network", "lenet", "--rtt", "x", "--device-slowdown", "2"], "5ms"),
+        (["run", "--edge", "http://box", "--network", "lenet"], "ionn://"),
+        (["ps", "--edge", "box:port"], "port"),
+        (["demo", "--device-slowdown", "0.5"], "device-slowdown"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    said: str,
+) -> None:
+    text = mistake(monkeypatch, capsys, *args)
+    assert said in text
+    assert "Traceback" not in text
