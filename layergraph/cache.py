@@ -89,6 +89,7 @@ def _identity(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
                 yield f"{key}={_describe(value)}".encode()
     for name, tensor in _state(model).items():
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode()
+        yield f"{tensor.requires_grad}".encode()
         yield weight_digest(tensor)
     leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
     yield str(spec).encode()
@@ -135,12 +136,13 @@ def _describe(value: Any, depth: int = 0) -> str:
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
-        **{n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)},
-        **{n: b.detach() for n, b in model.named_buffers(remove_duplicate=False)},
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
     }
 
 
 def _as_stored(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
     permuted = tensor.permute(stride_order(tensor))
     return permuted if permuted.is_contiguous() else tensor.contiguous()
 
@@ -209,7 +211,9 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _to_text(graph: LayerGraph) -> str:
     plain = graph.to_plain()
-    plain["weights"] = [[name, spec, digest.hex()] for name, spec, digest in plain["weights"]]
+    plain["weights"] = [
+        [n, spec, digest.hex(), *rest] for n, spec, digest, *rest in plain["weights"]
+    ]
     plain["constants"] = [
         [spec, base64.b64encode(data).decode()] for spec, data in plain["constants"]
     ]
@@ -220,7 +224,7 @@ def _from_text(text: str) -> LayerGraph:
     plain = json.loads(text)
     try:
         plain["weights"] = [
-            [n, spec, bytes.fromhex(digest)] for n, spec, digest in plain["weights"]
+            [n, spec, bytes.fromhex(digest), *rest] for n, spec, digest, *rest in plain["weights"]
         ]
         plain["constants"] = [[spec, base64.b64decode(data)] for spec, data in plain["constants"]]
     except (TypeError, KeyError) as error:

@@ -15,7 +15,7 @@ from torch.fx import Node as FxNode
 
 from layergraph.buffers import dense_bytes, stride_order
 from layergraph.check import check_graph, spec_of
-from layergraph.errors import UnsupportedOperator
+from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.export import decompose, export_program
 from layergraph.fold import INLINE_BYTES, fold_constants
 from layergraph.graph import (
@@ -75,6 +75,7 @@ class _States:
     tensors: dict[FxNode, torch.Tensor]
     names: dict[FxNode, str]
     lifted: frozenset[FxNode]
+    trainable: frozenset[FxNode]
 
 
 def _rewrite(program: ExportedProgram) -> _States:
@@ -89,20 +90,22 @@ def _rewrite(program: ExportedProgram) -> _States:
 
 def _states(program: ExportedProgram) -> _States:
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    tensors, names, lifted = {}, {}, set()
+    tensors, names, lifted, trainable = {}, {}, set(), set()
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             node, name = nodes[spec.arg.name], str(spec.target)
             stored = program.state_dict.get(name)
-            tensors[node] = (program.constants[name] if stored is None else stored).detach()
-            names[node] = name
+            value = program.constants[name] if stored is None else stored
+            tensors[node], names[node] = value.detach(), name
+            if value.requires_grad:
+                trainable.add(node)
             if spec.kind is InputKind.CONSTANT_TENSOR:
                 lifted.add(node)
         elif spec.kind is not InputKind.USER_INPUT:
             raise UnsupportedOperator(
                 f"the model holds {spec.target}, a {spec.kind.name.lower()}, which is no tensor"
             )
-    return _States(tensors, names, frozenset(lifted))
+    return _States(tensors, names, frozenset(lifted), frozenset(trainable))
 
 
 class _Translator:
@@ -185,7 +188,12 @@ class _Translator:
         made = node.meta["val"]
         many = OPERATORS[name].returns_many
         outputs = tuple(made) if many else (made,)
-        specs = tuple(None if t is None else spec_of(t) for t in outputs)
+        try:
+            specs = tuple(None if t is None else spec_of(t) for t in outputs)
+        except InvalidGraph as error:
+            raise UnsupportedOperator(
+                f"{place(node)}: {error}. Offload the part of the model before it"
+            ) from None
         self._nodes.append(Node(name, args, kwargs, specs, module_path(node)))
         refs = tuple(Ref(self._count + number) for number in range(len(specs)))
         self._count += len(specs)
@@ -256,7 +264,8 @@ class _Translator:
         if name is None:
             name = f"_folded.{sum(w.name.startswith('_folded.') for w in self._weights)}"
         self.tensors[name] = stored
-        self._weights.append(Weight(name, spec_of(stored), weight_digest(stored)))
+        trainable = source in self._states.trainable
+        self._weights.append(Weight(name, spec_of(stored), weight_digest(stored), trainable))
         return WeightRef(len(self._weights) - 1)
 
 

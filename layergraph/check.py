@@ -241,7 +241,9 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     name = DTYPE_NAMES.get(tensor.dtype)
     if name is None or tensor.layout is not torch.strided:
         raise InvalidGraph(f"a {tensor.layout} tensor of {tensor.dtype} cannot be described")
-    return TensorSpec(name, tuple(int(n) for n in tensor.shape))
+    if not all(type(n) is int for n in tensor.shape):
+        raise InvalidGraph("the size of a result depends on a tensor's values")
+    return TensorSpec(name, tuple(tensor.shape))
 
 
 def symbol_value(symbol: Symbol, device: torch.device) -> Any:

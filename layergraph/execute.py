@@ -125,7 +125,12 @@ class Executor:
         except KeyError:
             raise InvalidInput(f"weight {weight.name} is not here yet") from None
         _check_weight(weight.name, weight.spec, tensor)
-        return tensor
+        if tensor.requires_grad == weight.trainable:
+            return tensor
+        # A view with the flag that torch's choice of algorithm looks at, and the same memory.
+        with torch.inference_mode(False):
+            tensor = tensor.clone() if tensor.is_inference() else tensor
+            return tensor.detach().requires_grad_(weight.trainable)
 
 
 def _check_weight(name: str, spec: TensorSpec, tensor: torch.Tensor) -> None:

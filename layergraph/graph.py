@@ -96,11 +96,16 @@ Argument: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter or buffer: its name in the model, and the SHA-256 of its contiguous bytes."""
+    """A parameter or buffer: its name in the model, and the SHA-256 of its contiguous bytes.
+
+    `trainable` is whether it requires a gradient. Nothing is trained here, but torch multiplies
+    matrices in another order, and rounds otherwise, where a weight does.
+    """
 
     name: str
     spec: TensorSpec
     digest: bytes
+    trainable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +259,9 @@ class LayerGraph:
     def fingerprint(self) -> str:
         """SHA-256 over the graph's content, weights' digests included: equal models are equal."""
         content = self.to_plain()
-        content["weights"] = [[spec, digest.hex()] for _, spec, digest in content["weights"]]
+        content["weights"] = [
+            [spec, digest.hex(), trainable] for _, spec, digest, trainable in content["weights"]
+        ]
         content["constants"] = [[spec, data.hex()] for spec, data in content["constants"]]
         # Names are for people; two copies of a model under other names are one model.
         content["nodes"] = [node[:4] for node in content["nodes"]]
@@ -267,7 +274,9 @@ class LayerGraph:
         return {
             "format": FORMAT,
             "inputs": [_spec_to_plain(spec) for spec in self.inputs],
-            "weights": [[w.name, _spec_to_plain(w.spec), w.digest] for w in self.weights],
+            "weights": [
+                [w.name, _spec_to_plain(w.spec), w.digest, w.trainable] for w in self.weights
+            ],
             "constants": [[_spec_to_plain(c.spec), c.data] for c in self.constants],
             "nodes": [
                 [
@@ -456,10 +465,12 @@ def _spec_from_plain(row: object) -> TensorSpec:
 
 
 def _weight_from_plain(row: object) -> Weight:
-    name, spec, digest = _fields(row, 3, "weight")
+    name, spec, digest, trainable = _fields(row, 4, "weight")
     if not isinstance(digest, bytes) or len(digest) != hashlib.sha256().digest_size:
         raise InvalidGraph("a weight's digest is 32 bytes")
-    return Weight(_text(name, "a weight's name"), _spec_from_plain(spec), digest)
+    if not isinstance(trainable, bool):
+        raise InvalidGraph("whether a weight is trainable is yes or no")
+    return Weight(_text(name, "a weight's name"), _spec_from_plain(spec), digest, trainable)
 
 
 def _constant_from_plain(row: object) -> Constant:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -192,16 +191,15 @@ def _twin(graph: Graph, node: Node, written: Node) -> Node:
         twin = graph.call_function(target, node.args, kwargs)
         twin.meta = dict(node.meta)
         # In place keeps the element type of what it writes to; out of place promotes.
-        dtype = written.meta["val"].dtype
-        if any(other.meta["val"].dtype != dtype for other in _tensors(node)):
-            cast = graph.call_function(aten.to.dtype, (twin, dtype))
+        fake = written.meta["val"]
+        args, others = torch.fx.node.map_arg((node.args, kwargs), lambda n: n.meta["val"])
+        with fake.fake_mode, torch.no_grad():
+            twin.meta["val"] = target(*args, **others)
+        if twin.meta["val"].dtype != fake.dtype:
+            cast = graph.call_function(aten.to.dtype, (twin, fake.dtype))
             cast.meta = dict(node.meta)
             return cast
     return twin
-
-
-def _tensors(node: Node) -> Iterator[Node]:
-    return (n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor))
 
 
 _DROPOUTS = (
