@@ -1,0 +1,183 @@
+"""What the box has once, for all of its clients: store, workers, load, predictor, epoch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from ionn_edge.blobs import Mismatch, Part
+from ionn_edge.config import Config
+from ionn_edge.engine import Nursery, WorkerSettings
+from ionn_edge.events import Model
+from ionn_edge.load import LoadMeter
+from ionn_edge.session import Session
+from ionn_edge.store import Store, verify
+from wire.messages import Load, ModelLoad, Welcome
+
+AGENT = f"ionn-edge {version('ionn')}"
+log = logging.getLogger("ionn_edge")
+
+
+class Client(Protocol):
+    """What the box needs of a connection."""
+
+    session: Session
+
+    def evicted(self, epoch: str) -> None: ...
+    def completed(self, digest: bytes) -> None: ...
+    def tell_load(self) -> None: ...
+    def drain(self) -> None: ...
+
+
+class Box:
+    """One edge. `clients` are the connections at the moment."""
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self.clock = clock
+        self.store = Store(config.store, config.memory_bytes)
+        self.nursery = Nursery(
+            WorkerSettings(config.device, config.threads, str(config.store.absolute()))
+        )
+        self.load_meter = LoadMeter()
+        self.clients: set[Client] = set()
+        self.predictor: dict[str, Any] = {}
+        self.draining = False
+        self.empty = asyncio.Event()
+        self.writers = ThreadPoolExecutor(4, "ionn-store")
+        self._run = secrets.token_hex(4)
+        self._evictions = 0
+        self._opening: dict[Client, str] = {}
+
+    @property
+    def epoch(self) -> str:
+        """Names the time over which nothing acknowledged is forgotten."""
+        return f"{self._run}.{self._evictions}"
+
+    def welcome(self, protocol: int, now: float) -> Welcome:
+        config = self.config
+        return Welcome(
+            version=protocol,
+            agent=AGENT,
+            epoch=self.epoch,
+            device=config.device,
+            threads=config.threads,
+            memory_bytes=config.memory_bytes,
+            max_message_bytes=config.limits.max_message_bytes,
+            max_chunk_bytes=config.limits.max_chunk_bytes,
+            predictor=self.predictor,
+            clock_s=now,
+        )
+
+    def load(self) -> Load:
+        """The load report, at most as many models as the wire takes, the latest used."""
+        sessions = [client.session for client in self.clients]
+        models = []
+        for fingerprint, (held_bytes, total_bytes) in reversed(self.store.models.items()):
+            using = sum(
+                s.model is not None and s.model.fingerprint == fingerprint for s in sessions
+            )
+            answered = self.load_meter.answered.get(fingerprint, 0)
+            models.append(ModelLoad(fingerprint, held_bytes, total_bytes, using, answered))
+        return Load(
+            clients=len(sessions),
+            running=sum(session.running for session in sessions),
+            queued=sum(session.queued for session in sessions),
+            slowdown=self.load_meter.slowdown(self.clock()),
+            used_bytes=self.store.used_bytes,
+            memory_bytes=self.config.memory_bytes,
+            models=tuple(models[: self.config.limits.max_models]),
+        )
+
+    async def admit(self, model: Model, owner: Client) -> tuple[int, ...]:
+        """Room for a model; how many leading bytes of each weight are there.
+
+        Evicts others where it must, and tells their clients. Raises what Store.admit raises.
+        The caller tells its session before it awaits anything: until then nobody else does.
+        """
+        for digest in set(self.store.unverified()).intersection(dict(model.weights)):
+            await self._verify(digest)
+        evicted = self.store.admit(model, owner, self._busy())
+        if evicted:
+            self._forget(evicted)
+        self._opening[owner] = model.fingerprint
+        try:
+            parts = self.store.owned(owner)
+            await asyncio.to_thread(_resume, parts)
+        finally:
+            del self._opening[owner]
+        for part in parts:
+            if part.full:
+                self.store.finish(part)
+                self.completed(part.digest)
+        return tuple(
+            self.store.held_bytes(digest, owner) if size else 0 for digest, size in model.weights
+        )
+
+    def completed(self, digest: bytes) -> None:
+        """A blob is whole: every client whose model has it may use it."""
+        for client in self.clients:
+            client.completed(digest)
+
+    def ran(self, fingerprint: str, start: int, stop: int, seconds: float) -> None:
+        now = self.clock()
+        self.load_meter.ran(fingerprint, start, stop, seconds, now)
+        self.store.touch(fingerprint)
+        if self.load_meter.changed_much(now):
+            for client in list(self.clients):
+                client.tell_load()
+
+    async def verify_all(self) -> None:
+        """Check what earlier runs left, one blob after the other."""
+        while unverified := self.store.unverified():
+            await self._verify(unverified[0])
+
+    def drain(self) -> None:
+        """Have every client finish and go, and take on no other; `empty` is set when all have."""
+        self.draining = True
+        for client in list(self.clients):
+            client.drain()
+        self._note_emptiness()
+
+    def left(self, client: Client) -> None:
+        """A connection has ended."""
+        self.clients.discard(client)
+        self._note_emptiness()
+
+    def _note_emptiness(self) -> None:
+        if self.draining and not self.clients:
+            self.empty.set()
+
+    def _busy(self) -> set[str]:
+        sessions = [client.session for client in self.clients]
+        busy = {s.model.fingerprint for s in sessions if s.model is not None and s.busy}
+        return busy.union(self._opening.values())
+
+    def _forget(self, fingerprints: list[str]) -> None:
+        self._evictions += 1
+        log.info("evicted %s", ", ".join(name[:16] for name in fingerprints))
+        for client in list(self.clients):
+            model = client.session.model
+            if model is not None and model.fingerprint in fingerprints:
+                client.evicted(self.epoch)
+
+    async def _verify(self, digest: bytes) -> None:
+        sound = await asyncio.to_thread(verify, self.store.directory, digest)
+        if not sound:
+            log.warning("dropped a damaged file from the store: %s", digest.hex())
+        self.store.verified(digest, sound)
+
+
+def _resume(parts: list[Part]) -> None:
+    for part in parts:
+        if part.held_bytes:
+            try:
+                part.resume()
+            except Mismatch:
+                part.restart()

@@ -1,0 +1,220 @@
+"""Worker processes, seen from the event loop: how they are made, talked to, and ended.
+
+Imports no torch. A `Nursery` runs the forkserver; a `Worker` is one client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import asdict, dataclass
+
+from ionn_edge import jobs
+from ionn_edge.forkserver import RECORD, record
+from wire.messages import Buffer
+
+START_TIMEOUT_S = 120.0
+EXIT_TIMEOUT_S = 1.0
+
+
+class EngineError(Exception):
+    """No worker can be had."""
+
+
+class WorkerGone(Exception):
+    """The worker process ended; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """As worker.Settings, without importing torch."""
+
+    device: str
+    threads: int
+    store: str
+
+
+class Nursery:
+    """The forkserver process; started again when it dies."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._forked: deque[asyncio.Future[int]] = deque()
+        self._ended: dict[int, asyncio.Future[int]] = {}
+
+    async def start(self) -> None:
+        """Until workers can be forked: a few seconds, while torch is imported."""
+        async with self._turn:
+            if self._listening is None or self._listening.done():
+                await self._start()
+
+    async def fork(self) -> Worker:
+        """A new worker. Raises EngineError."""
+        await self.start()
+        ours, theirs = socket.socketpair()
+        async with self._turn:
+            try:
+                pid = await self._fork(theirs)
+            except OSError as error:
+                ours.close()
+                raise EngineError(f"no worker can be started: {error}") from error
+            finally:
+                theirs.close()
+        ours.setblocking(False)
+        return Worker(self, ours, pid)
+
+    async def exit_reason(self, pid: int) -> str:
+        """Why a worker ended, for a person."""
+        ended = self._ended.get(pid)
+        if ended is None:
+            return "its worker ended"
+        try:
+            status = await asyncio.wait_for(asyncio.shield(ended), EXIT_TIMEOUT_S)
+        except TimeoutError:
+            return "its worker closed its socket"
+        if status < 0:
+            return f"its worker was killed by {signal.Signals(-status).name}"
+        return f"its worker ended with exit code {status}"
+
+    def kill(self, pid: int) -> None:
+        """End a worker, whatever it is doing. The forkserver knows whether it still is ours."""
+        if self._control is not None:
+            try:
+                self._control.send(record(b"k", pid))
+            except OSError:
+                return  # The forkserver is gone, and its workers with it.
+
+    def forget(self, pid: int) -> None:
+        self._ended.pop(pid, None)
+
+    async def close(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._process is not None:
+            await self._process.wait()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = dict(os.environ)
+        # Its own threads would be lost in every fork; workers set the number of theirs.
+        environment["OPENBLAS_NUM_THREADS"] = "1"
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ionn_edge.forkserver"),
+            *(str(theirs.fileno()), json.dumps(asdict(self._settings))),
+            env=environment,
+            pass_fds=(theirs.fileno(),),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            # Ctrl-C is the server's to hear.
+            start_new_session=True,
+        )
+        theirs.close()
+        ours.setblocking(False)
+        # One descriptor to read through asyncio, another of the same socket to send on.
+        self._control = ours.dup()
+        self._control.setblocking(False)
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await reader.readexactly(RECORD.size)
+        except (asyncio.IncompleteReadError, TimeoutError) as error:
+            raise EngineError("the worker process does not start; is torch installed?") from error
+        self._listening = asyncio.create_task(self._listen(reader))
+
+    async def _fork(self, theirs: socket.socket) -> int:
+        assert self._control is not None
+        forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._forked.append(forked)
+        socket.send_fds(self._control, [record(b"f")], [theirs.fileno()])
+        return await forked
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                letter, pid, status = RECORD.unpack(await reader.readexactly(RECORD.size))
+                if letter == b"f":
+                    self._ended[pid] = asyncio.get_running_loop().create_future()
+                    self._forked.popleft().set_result(pid)
+                elif pid in self._ended:
+                    self._ended[pid].set_result(status)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._writer.close()
+            while self._forked:
+                self._forked.popleft().set_exception(OSError("the forkserver ended"))
+
+
+class Worker:
+    """One worker process. Jobs go out in order; `receive` gives its answers in order."""
+
+    def __init__(self, nursery: Nursery, pipe: socket.socket, pid: int) -> None:
+        self.pid = pid
+        self._nursery = nursery
+        self._pipe = pipe
+        self._loop = asyncio.get_running_loop()
+        self._pieces: deque[Buffer] = deque()
+        self._waiting = asyncio.Event()
+        self._sender = asyncio.create_task(self._send_all())
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.pid}>"
+
+    def send(self, job: jobs.Job) -> None:
+        """Queue a job; a worker that is gone shows in `receive`."""
+        self._pieces.extend(jobs.encode(job))
+        self._waiting.set()
+
+    async def receive(self) -> jobs.Job:
+        """The next answer. Raises WorkerGone."""
+        try:
+            prefix = await self._exactly(jobs.LENGTH.size)
+            header = await self._exactly(jobs.header_bytes(prefix))
+            kind, plain, sizes = jobs.decode_header(header)
+            return jobs.decode(kind, plain, [await self._exactly(size) for size in sizes])
+        except OSError:
+            raise WorkerGone(await self._nursery.exit_reason(self.pid)) from None
+        except jobs.BrokenPipe as error:
+            raise WorkerGone(f"its worker talks nonsense: {error}") from None
+
+    async def close(self) -> None:
+        """End the process, whatever it does."""
+        self._sender.cancel()
+        await asyncio.gather(self._sender, return_exceptions=True)
+        self._nursery.kill(self.pid)
+        self._nursery.forget(self.pid)
+        self._pipe.close()
+
+    async def _send_all(self) -> None:
+        try:
+            while True:
+                while self._pieces:
+                    await self._loop.sock_sendall(self._pipe, self._pieces.popleft())
+                self._waiting.clear()
+                await self._waiting.wait()
+        except OSError:
+            return
+
+    async def _exactly(self, size: int) -> memoryview:
+        view = memoryview(bytearray(size))
+        position = 0
+        while position < size:
+            count = await self._loop.sock_recv_into(self._pipe, view[position:])
+            if not count:
+                raise ConnectionError("the worker is gone")
+            position += count
+        return view

@@ -1,0 +1,208 @@
+"""What a client's session is told (events, past tense) and asks for (commands, imperative)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from wire.messages import Buffer, Load, Message, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the session needs to know of a checked graph: (digest, bytes) of every weight."""
+
+    fingerprint: str
+    layers: int
+    weights: tuple[tuple[bytes, int], ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all weights; those that are equal count once."""
+        return sum(dict(self.weights).values())
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client is there. `admitted` is False where the edge has too many already."""
+
+    admitted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The client said this."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """What the client sent is no message. `code` is what to answer."""
+
+    text: str
+    code: str = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOpened:
+    """The graph is fine and there is room: this many leading bytes of each weight are held."""
+
+    model: Model
+    epoch: str
+    held_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefused:
+    """The graph is not fine, or there is no room."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWritten:
+    """A chunk is stored."""
+
+    weight: int
+    held_bytes: int
+    complete: bool
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFailed:
+    """A chunk could not be stored, or completed a weight that does not match its digest."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRan:
+    """The worker ran layers up to `stop`, from `began_at` on."""
+
+    query: int
+    stop: int
+    began_at: float
+    compute_s: float
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFailed:
+    """The worker did not run the range."""
+
+    query: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """The worker process ended, for this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRestarted:
+    """A new worker knows the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvicted:
+    """The store dropped the model. Only happens while the session is not `busy`."""
+
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReported:
+    """The box's load, because the session asked for it or because it changed much."""
+
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The edge stops: finish what runs, take on nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """`wake_at` has come."""
+
+
+Event: TypeAlias = (
+    Connected | Received | Garbled | ModelOpened | ModelRefused | ChunkWritten | ChunkFailed
+    | RangeRan | RangeFailed | WorkerLost | WorkerRestarted | ModelEvicted | LoadReported
+    | Draining | TimePassed
+)  # fmt: skip
+
+
+# Commands.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Say this to the client."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """Check the graph in a worker and make room. Leads to ModelOpened or ModelRefused."""
+
+    fingerprint: str
+    graph: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WriteChunk:
+    """Store this. Leads to ChunkWritten or ChunkFailed, before the next message is taken."""
+
+    weight: int
+    payload: Buffer
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRange:
+    """Have the worker run layers [start, stop). Leads to RangeRan, RangeFailed or WorkerLost."""
+
+    query: int
+    start: int
+    stop: int
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """End the worker, whatever it does; it is not to be reported lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWorker:
+    """A new worker for the same model. Leads to WorkerRestarted or WorkerLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLoad:
+    """Leads to LoadReported."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    """Close, once everything said is on its way."""
+
+
+Command: TypeAlias = (
+    Send | OpenModel | WriteChunk | RunRange | StopWorker | RestartWorker | ReportLoad
+    | CloseConnection
+)  # fmt: skip

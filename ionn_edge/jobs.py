@@ -1,0 +1,159 @@
+"""What the server and its worker processes tell each other, and how it is framed.
+
+Plain data only, as on the wire: a worker runs a stranger's graph, so its words are parsed with
+as little trust as the stranger's own. A frame is a 4-byte length, a msgpack header
+[kind, fields, buffer lengths], and the buffers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import msgpack
+
+from wire.messages import Buffer, Tensor
+
+LENGTH = struct.Struct("!I")
+MAX_HEADER_BYTES = 64 << 20
+MAX_BUFFERS_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Server: this is the client's model. Answered by Checked or Refused."""
+
+    fingerprint: str
+    graph: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Worker: the graph may run. Digest and bytes of each weight, in the graph's order."""
+
+    layers: int
+    weights: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Worker: the graph may not run."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Server: these weights are in the store, verified. Not answered."""
+
+    weights: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Server: run layers [start, stop), as far as weights are ready. Answered by Ran or Failed."""
+
+    query: int
+    start: int
+    stop: int
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Worker: layers up to `stop` ran, from `began_s` of the monotonic clock on."""
+
+    query: int
+    stop: int
+    began_s: float
+    compute_s: float
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Worker: the range did not run."""
+
+    query: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    """Server: measure this machine for about so long. Answered by Calibrated."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Worker: rows of (kind, flops, bytes, seconds)."""
+
+    samples: tuple[tuple[str, float, float, float], ...]
+
+
+Job: TypeAlias = Check | Checked | Refused | Ready | Run | Ran | Failed | Calibrate | Calibrated
+KINDS: tuple[type[Job], ...] = (
+    Check, Checked, Refused, Ready, Run, Ran, Failed, Calibrate, Calibrated,
+)  # fmt: skip
+
+
+class BrokenPipe(Exception):
+    """The other end of a worker's pipe is gone, or talks nonsense."""
+
+
+def encode(job: Job) -> list[Buffer]:
+    """The job's frame in pieces to send in order; tensors' data uncopied."""
+    buffers: list[Buffer] = []
+    plain: list[Any] = []
+    for field in fields(job):
+        value = getattr(job, field.name)
+        if field.name == "tensors":
+            buffers.extend(tensor.data for tensor in value)
+            value = [(tensor.dtype, tensor.shape, tensor.order) for tensor in value]
+        plain.append(value)
+    sizes = [memoryview(buffer).nbytes for buffer in buffers]
+    header: bytes = msgpack.packb([KINDS.index(type(job)), plain, sizes])
+    return [LENGTH.pack(len(header)) + header, *buffers]
+
+
+def header_bytes(prefix: Buffer) -> int:
+    """Length of the header that follows this prefix."""
+    size: int = LENGTH.unpack(prefix)[0]
+    if size > MAX_HEADER_BYTES:
+        raise BrokenPipe(f"a header of {size} bytes")
+    return size
+
+
+def decode_header(header: Buffer) -> tuple[int, list[Any], list[int]]:
+    """(kind, fields, lengths of the buffers that follow)."""
+    try:
+        kind, plain, sizes = msgpack.unpackb(header, use_list=False, max_ext_len=0)
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError("a buffer's length is a number")
+        if sum(sizes) > MAX_BUFFERS_BYTES:
+            raise ValueError(f"buffers of {sum(sizes)} bytes")
+        if len(plain) != len(fields(KINDS[kind])):
+            raise ValueError(f"{len(plain)} fields of kind {kind}")
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise BrokenPipe(f"not a job: {error}") from None
+    return kind, list(plain), list(sizes)
+
+
+def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> Job:
+    """The job whose header said (kind, plain) and whose buffers have arrived."""
+    of = KINDS[kind]
+    for number, field in enumerate(fields(of)):
+        if field.name == "tensors":
+            try:
+                pairs = zip(plain[number], buffers, strict=True)
+                plain[number] = tuple(
+                    Tensor(dtype, shape, order, data) for (dtype, shape, order), data in pairs
+                )
+            except (TypeError, ValueError) as error:
+                raise BrokenPipe(f"not a job: {error}") from None
+    return of(*plain)

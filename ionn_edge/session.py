@@ -1,0 +1,354 @@
+"""One client's state machine: what to answer, store, run and give up next.
+
+No I/O, no clock, no threads: events and the time go in, commands come out. What may be said
+when is wire.Conversation's; the rules of queueing, deadlines, workers that die, eviction and
+draining are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ionn_edge import events
+from ionn_edge.config import Config
+from ionn_edge.events import Command, Event, Model
+from wire import Conversation, RemoteProtocolError, Role, State, error_message, messages, negotiate
+
+_SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.EVICTED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    number: int
+    start: int
+    stop: int
+    tensors: tuple[messages.Tensor, ...]
+    received_at: float
+    deadline_at: float | None
+
+
+class Session:
+    """One connection's conversation, its model and its queue of queries.
+
+    welcome: makes the Welcome for (protocol version, now).
+    """
+
+    def __init__(self, config: Config, welcome: Callable[[int, float], messages.Welcome]) -> None:
+        self.config = config
+        self.model: Model | None = None
+        self.closed = False
+        self._welcome = welcome
+        self._conversation = Conversation(Role.EDGE)
+        self._commands: list[Command] = []
+        self._now = 0.0
+        self._admitted = True
+        self._heard_at = 0.0
+        self._pinged = False
+        self._received_bytes: dict[bytes, int] = {}
+        self._waiting: dict[int, _Query] = {}
+        self._running: _Query | None = None
+        self._running_since = 0.0
+        self._unwanted = False
+        self._worker_ready = False
+        self._deaths = 0
+        self._drain_until: float | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session: {self._conversation.state.value}, {self.queued} queued,"
+            f" {self.running} running>"
+        )
+
+    @property
+    def running(self) -> int:
+        return int(self._running is not None)
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a query is open, which forbids eviction."""
+        return self._running is not None or bool(self._waiting)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When TimePassed is due, if nothing happens before."""
+        if self.closed:
+            return None
+        config = self.config
+        times = [q.deadline_at for q in self._waiting.values() if q.deadline_at is not None]
+        if self._running is not None:
+            times.append(self._running_since + config.range_timeout_s)
+        if self._drain_until is not None:
+            times.append(self._drain_until)
+        if self._conversation.state is State.HELLO:
+            times.append(self._heard_at + config.hello_timeout_s)
+        else:
+            patience_s = config.silence_s if self._pinged else config.ping_after_s
+            times.append(self._heard_at + patience_s)
+        return min(times)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take one event at time `now`; return the commands that follow, in order."""
+        if self.closed:
+            return []
+        self._now = now
+        self._take(event)
+        if not self.closed:
+            self._expire()
+        if not self.closed:
+            self._run_next()
+        if not self.closed and self._drain_until is not None:
+            self._drain(self._drain_until)
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case events.Connected(admitted):
+                self._admitted, self._heard_at = admitted, self._now
+            case events.Received(message):
+                self._receive(message)
+            case events.Garbled(text, code):
+                self._fail(code, text)
+            case events.ModelOpened():
+                self._opened(event)
+            case events.ModelRefused(code, text):
+                self._fail(code, text)
+            case events.ChunkWritten():
+                self._written(event)
+            case events.ChunkFailed(code, text):
+                self._fail(code, text)
+            case events.RangeRan():
+                self._ran(event)
+            case events.RangeFailed(query, code, text):
+                if self._settle(query):
+                    self._answer_error(query, code, text)
+            case events.WorkerLost(reason):
+                self._worker_lost(reason)
+            case events.WorkerRestarted():
+                self._worker_ready = True
+            case events.ModelEvicted(epoch):
+                self._evicted(epoch)
+            case events.LoadReported(load):
+                if self._conversation.state in _SPEAKING:
+                    self._send(load)
+            case events.Draining():
+                self._drain_until = self._now + self.config.drain_s
+            case events.TimePassed():
+                pass
+
+    # Saying things.
+
+    def _do(self, command: Command) -> None:
+        self._commands.append(command)
+
+    def _send(self, message: messages.Message) -> None:
+        self._conversation.sent(message)
+        self._do(events.Send(message))
+
+    def _answer_error(self, query: int, code: str, text: str) -> None:
+        self._send(error_message(code, text, query))
+
+    def _fail(self, code: str, text: str) -> None:
+        self._end(error_message(code, text))
+
+    def _end(self, farewell: messages.Message | None = None) -> None:
+        if farewell is not None:
+            self._send(farewell)
+        self._waiting.clear()
+        self._running = None
+        self._do(events.StopWorker())
+        self._do(events.CloseConnection())
+        self.closed = True
+
+    # Hearing things.
+
+    def _receive(self, message: messages.Message) -> None:
+        self._heard_at, self._pinged = self._now, False
+        try:
+            self._conversation.received(message)
+            self._dispatch(message)
+        except RemoteProtocolError as error:
+            self._fail(error.code, str(error))
+
+    def _dispatch(self, message: messages.Message) -> None:
+        match message:
+            case messages.Hello():
+                self._greet(message)
+            case messages.Offer(fingerprint, graph):
+                self._do(events.OpenModel(fingerprint, bytes(graph)))
+            case messages.Chunk():
+                self._store(message)
+            case messages.Execute():
+                self._execute(message)
+            case messages.Cancel(query):
+                self._waiting.pop(query, None)
+                if self._running is not None and self._running.number == query:
+                    self._unwanted = True
+            case messages.Ping(token):
+                self._send(messages.Pong(token, self._now))
+            case messages.GetLoad():
+                self._do(events.ReportLoad())
+            case messages.Bye() | messages.Error():
+                self._end()
+
+    def _greet(self, hello: messages.Hello) -> None:
+        version = negotiate(hello)
+        if not self._admitted:
+            text = f"this edge serves at most {self.config.max_clients} clients; try again later"
+            raise RemoteProtocolError(text, "overloaded")
+        self._send(self._welcome(version, self._now))
+
+    # The model.
+
+    def _opened(self, opened: events.ModelOpened) -> None:
+        self.model = opened.model
+        self._received_bytes = {
+            digest: held
+            for (digest, _), held in zip(opened.model.weights, opened.held_bytes, strict=True)
+        }
+        self._worker_ready, self._deaths = True, 0
+        self._send(messages.Have(opened.model.fingerprint, opened.epoch, opened.held_bytes))
+
+    def _store(self, chunk: messages.Chunk) -> None:
+        if self._conversation.state is State.EVICTED:
+            return
+        assert self.model is not None
+        if chunk.weight >= len(self.model.weights):
+            raise RemoteProtocolError(
+                f"a chunk of weight {chunk.weight}; the model has {len(self.model.weights)}"
+            )
+        digest, total_bytes = self.model.weights[chunk.weight]
+        expected = self._received_bytes[digest]
+        end = chunk.offset + memoryview(chunk.payload).nbytes
+        if chunk.offset != expected:
+            raise RemoteProtocolError(
+                f"a chunk of weight {chunk.weight} at {chunk.offset}, expected {expected}",
+                "unexpected",
+            )
+        if end > total_bytes:
+            raise RemoteProtocolError(
+                f"a chunk of weight {chunk.weight} up to {end} of {total_bytes} bytes"
+            )
+        self._received_bytes[digest] = end
+        self._do(events.WriteChunk(chunk.weight, chunk.payload, self._now))
+
+    def _written(self, written: events.ChunkWritten) -> None:
+        # Evicted while the chunk was on its way to the disk: it is not there.
+        if self._conversation.state is State.READY:
+            self._send(
+                messages.ChunkAck(
+                    written.weight, written.held_bytes, written.complete, written.arrived_at
+                )
+            )
+
+    def _evicted(self, epoch: str) -> None:
+        assert self.model is not None
+        assert not self.busy
+        fingerprint, self.model = self.model.fingerprint, None
+        self._worker_ready = False
+        self._do(events.StopWorker())
+        self._send(messages.Evicted(fingerprint, epoch))
+
+    # Queries.
+
+    def _execute(self, execute: messages.Execute) -> None:
+        number = execute.query
+        if number in self._waiting or (self._running and self._running.number == number):
+            raise RemoteProtocolError(f"query {number} is open already", "unexpected")
+        refusal = self._refusal(execute)
+        if refusal is not None:
+            self._answer_error(number, *refusal)
+            return
+        deadline_at = None if execute.deadline_s is None else self._now + execute.deadline_s
+        self._waiting[number] = _Query(
+            number, execute.start, execute.stop, execute.tensors, self._now, deadline_at
+        )
+
+    def _refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
+        model = self.model
+        if model is None:
+            return "not-uploaded", "the model was evicted to make room; offer it again"
+        if execute.stop > model.layers:
+            layers = f"layers [{execute.start}, {execute.stop})"
+            return "input", f"{layers} of a model with {model.layers}"
+        if self._drain_until is not None:
+            return "overloaded", "the edge is stopping"
+        if self.queued + self.running >= self.config.max_queries:
+            return "overloaded", f"{self.config.max_queries} queries are open already"
+        if self._deaths > self.config.max_restarts:
+            return "execution", f"the worker failed {self._deaths} times in a row; connect again"
+        return None
+
+    def _run_next(self) -> None:
+        if not self._worker_ready or self._running is not None or not self._waiting:
+            return
+        query = self._waiting.pop(next(iter(self._waiting)))
+        self._running, self._running_since, self._unwanted = query, self._now, False
+        self._do(events.RunRange(query.number, query.start, query.stop, query.tensors))
+
+    def _ran(self, ran: events.RangeRan) -> None:
+        query = self._settle(ran.query)
+        if query is not None:
+            self._deaths = 0
+            queue_s = max(ran.began_at - query.received_at, 0.0)
+            self._send(
+                messages.Result(
+                    query.number, query.start, ran.stop, queue_s, ran.compute_s, ran.tensors
+                )
+            )
+
+    def _settle(self, number: int) -> _Query | None:
+        """The running query is over; None if nobody wants its answer any more."""
+        query = self._running
+        if query is None or query.number != number:
+            return None
+        self._running = None
+        return None if self._unwanted else query
+
+    def _worker_lost(self, reason: str) -> None:
+        self._worker_ready = False
+        self._deaths += 1
+        lost = [self._running] if self._running is not None and not self._unwanted else []
+        lost.extend(self._waiting.values())
+        self._running = None
+        self._waiting.clear()
+        for query in lost:
+            self._answer_error(query.number, "execution", reason)
+        if self._deaths <= self.config.max_restarts:
+            self._do(events.RestartWorker())
+
+    # Time.
+
+    def _expire(self) -> None:
+        now = self._now
+        for query in list(self._waiting.values()):
+            if query.deadline_at is not None and now >= query.deadline_at:
+                del self._waiting[query.number]
+                waited_s = now - query.received_at
+                text = f"the deadline passed before the range ran (waited {waited_s:.3f} s)"
+                self._answer_error(query.number, "deadline", text)
+        timeout_s = self.config.range_timeout_s
+        if self._running is not None and now >= self._running_since + timeout_s:
+            self._do(events.StopWorker())
+            self._worker_lost(f"the range ran for more than {timeout_s:g} s and was stopped")
+        self._expect_life()
+
+    def _expect_life(self) -> None:
+        silent_s = self._now - self._heard_at
+        if self._conversation.state is State.HELLO:
+            if silent_s >= self.config.hello_timeout_s:
+                self._fail("unexpected", f"no Hello within {self.config.hello_timeout_s:g} s")
+        elif silent_s >= self.config.silence_s:
+            self._end()
+        elif silent_s >= self.config.ping_after_s and not self._pinged:
+            self._pinged = True
+            self._send(messages.Ping(0))
+
+    def _drain(self, until: float) -> None:
+        if not self.busy or self._now >= until:
+            self._end(messages.Bye("draining"))

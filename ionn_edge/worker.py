@@ -1,0 +1,253 @@
+"""A worker process: one client's model, its weights mapped from the store, its ranges.
+
+The only part of the edge that imports torch. It reads jobs from its socket, in order, and ends
+when the socket does. What it is given to run is a stranger's; what it says is believed as
+little (see jobs).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import torch
+
+from ionn_edge import jobs
+from ionn_edge.blobs import blob_path
+from layergraph import (
+    Executor,
+    GraphError,
+    InvalidGraph,
+    InvalidInput,
+    LayerGraph,
+    check_graph,
+    check_live,
+    tensor_from_buffer,
+    tensor_from_weight_bytes,
+    tensor_to_buffer,
+)
+from layergraph.graph import Layer, Node, Ref, TensorSpec
+from wire.limits import DEFAULT_LIMITS
+from wire.messages import Buffer, Tensor
+
+_MADV_POPULATE_READ = 22
+_NO_BYTES = hashlib.sha256().digest()
+_Live = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every worker of an edge has in common."""
+
+    device: str
+    threads: int
+    store: str
+
+
+def warm_up() -> None:
+    """Import what the first check of a graph would, so that forked workers need not."""
+    row = TensorSpec("float32", (1, 4))
+    node = Node("aten.relu.default", (Ref(0),), (), (row,), "")
+    check_graph(LayerGraph((row,), (), (), (node,), (Layer("", 0, 1, ()),), (Ref(1),)))
+
+
+def serve(pipe: socket.socket, settings: Settings) -> None:
+    """Answer jobs until the server closes the socket."""
+    torch.set_num_threads(settings.threads)
+    worker = _Worker(settings)
+    with contextlib.suppress(ConnectionError):
+        for job in _received(pipe):
+            answer = worker.answer(job)
+            if answer is not None:
+                for piece in jobs.encode(answer):
+                    pipe.sendall(piece)
+
+
+class _Worker:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Path(settings.store)
+        self._graph: LayerGraph | None = None
+        self._executor: Executor | None = None
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def answer(self, job: jobs.Job) -> jobs.Job | None:
+        match job:
+            case jobs.Check():
+                return self._check(job)
+            case jobs.Ready(weights):
+                for index in weights:
+                    self._map(index)
+                return None
+            case jobs.Run():
+                return self._run(job)
+            case jobs.Calibrate(seconds):
+                return self._calibrate(seconds)
+        raise AssertionError(f"{type(job).__name__} is not for a worker")
+
+    def _check(self, job: jobs.Check) -> jobs.Job:
+        try:
+            graph = _graph_from(job.graph)
+            if graph.fingerprint != job.fingerprint:
+                raise InvalidGraph(
+                    f"the graph's fingerprint is {graph.fingerprint[:16]}, "
+                    f"it was offered as {job.fingerprint[:16]}"
+                )
+            sizes = _weight_sizes(graph)
+            check_graph(graph)
+            self._executor = Executor(graph, self._weights, self._settings.device)
+        except GraphError as error:
+            return jobs.Refused("graph", str(error))
+        # Checks run torch's own shape functions on hostile arguments: whatever they raise, this
+        # graph does not run, and the client is told instead of seeing a worker die.
+        except Exception as error:
+            return jobs.Refused("graph", f"the graph cannot be checked: {_one_line(error)}")
+        self._graph = graph
+        for weight in graph.weights:
+            if not weight.spec.nbytes:
+                self._add(weight.name, tensor_from_weight_bytes(b"", weight.spec))
+        return jobs.Checked(len(graph.layers), sizes)
+
+    def _map(self, index: int) -> None:
+        assert self._graph is not None
+        weight = self._graph.weights[index]
+        if weight.name not in self._weights:
+            buffer = _mapped(blob_path(self._store, weight.digest))
+            self._add(weight.name, tensor_from_weight_bytes(buffer, weight.spec))
+
+    def _add(self, name: str, tensor: torch.Tensor) -> None:
+        self._weights[name] = tensor.to(self._settings.device)
+
+    def _run(self, job: jobs.Run) -> jobs.Job:
+        graph, executor = self._graph, self._executor
+        assert graph is not None
+        assert executor is not None
+        stop = self._reachable(graph, job.start, job.stop)
+        if stop == job.start:
+            name = graph.layers[job.start].name
+            text = f"the weights of layer {job.start} ({name}) are not there"
+            return jobs.Failed(job.query, "not-uploaded", text)
+        try:
+            live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in job.tensors)
+            check_live(graph, job.start, live)
+        except InvalidInput as error:
+            return jobs.Failed(job.query, "input", str(error))
+        began_s = time.monotonic()
+        try:
+            result = self._execute(executor, job.start, stop, live)
+            compute_s = time.monotonic() - began_s
+            tensors = tuple(Tensor(*tensor_to_buffer(tensor)) for tensor in result)
+        # The model's own failure, of whatever type torch raises: out of memory, a bad index.
+        except Exception as error:
+            return jobs.Failed(job.query, "execution", _one_line(error))
+        excess = _excess(tensors)
+        if excess is not None:
+            return jobs.Failed(job.query, "execution", excess)
+        return jobs.Ran(job.query, stop, began_s, compute_s, tensors)
+
+    def _execute(self, executor: Executor, start: int, stop: int, live: _Live) -> _Live:
+        if self._settings.device == "cpu":
+            return executor.run(start, stop, live)
+        result = executor.run(start, stop, tuple(t.to(self._settings.device) for t in live))
+        return tuple(tensor.cpu() for tensor in result)
+
+    def _reachable(self, graph: LayerGraph, start: int, stop: int) -> int:
+        """How far the range can run with the weights that are here."""
+        for layer in range(start, stop):
+            names = (graph.weights[index].name for index in graph.layers[layer].weights)
+            if not all(name in self._weights for name in names):
+                return layer
+        return stop
+
+    def _calibrate(self, seconds: float) -> jobs.Calibrated:
+        # Imported by the one worker that needs it.
+        from ionn_edge.measure import measure
+
+        return jobs.Calibrated(tuple(measure(self._settings.device, seconds)))
+
+
+def _graph_from(packed: bytes) -> LayerGraph:
+    try:
+        plain = msgpack.unpackb(packed, max_ext_len=0)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise InvalidGraph(f"the graph is not msgpack: {error}") from None
+    return LayerGraph.from_plain(plain)
+
+
+def _weight_sizes(graph: LayerGraph) -> tuple[tuple[bytes, int], ...]:
+    """(digest, bytes) of every weight. Raises InvalidGraph where they contradict each other."""
+    if len(graph.weights) > DEFAULT_LIMITS.max_weights:
+        raise InvalidGraph(f"{len(graph.weights)} weights; this edge takes 65,536")
+    if len({weight.name for weight in graph.weights}) < len(graph.weights):
+        raise InvalidGraph("two weights have the same name")
+    sizes: dict[bytes, int] = {}
+    for weight in graph.weights:
+        size = weight.spec.nbytes
+        if sizes.setdefault(weight.digest, size) != size:
+            raise InvalidGraph(
+                f"weight {weight.name} has {size} bytes, and the digest of one with"
+                f" {sizes[weight.digest]}"
+            )
+        if not size and weight.digest != _NO_BYTES:
+            raise InvalidGraph(f"weight {weight.name} has no bytes, and a digest of some")
+    return tuple((weight.digest, weight.spec.nbytes) for weight in graph.weights)
+
+
+def _mapped(path: Path) -> memoryview:
+    """The file's bytes: private, so that nothing run here can change them for others."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    # All pages at once, before a query has to wait for them one by one. Older kernels decline.
+    with contextlib.suppress(OSError):
+        mapping.madvise(_MADV_POPULATE_READ)
+    return memoryview(mapping)
+
+
+def _excess(tensors: tuple[Tensor, ...]) -> str | None:
+    """Why the wire would not carry this result."""
+    sizes = [memoryview(tensor.data).nbytes for tensor in tensors]
+    limits = DEFAULT_LIMITS
+    if len(sizes) > limits.max_tensors:
+        return f"the result has {len(sizes)} tensors; the limit is {limits.max_tensors}"
+    total = sum(sizes) + limits.max_header_bytes
+    if max(sizes, default=0) > limits.max_buffer_bytes or total > limits.max_message_bytes:
+        return f"the result has {sum(sizes)} bytes; the limit is {limits.max_message_bytes}"
+    return None
+
+
+def _received(pipe: socket.socket) -> Iterator[jobs.Job]:
+    while True:
+        prefix = _exactly(pipe, jobs.LENGTH.size, bytearray)
+        header = _exactly(pipe, jobs.header_bytes(prefix), bytearray)
+        kind, plain, sizes = jobs.decode_header(header)
+        yield jobs.decode(kind, plain, [_exactly(pipe, size, _aligned) for size in sizes])
+
+
+def _exactly(pipe: socket.socket, size: int, allocate: Callable[[int], Buffer]) -> memoryview:
+    view = memoryview(allocate(size))
+    position = 0
+    while position < size:
+        count = pipe.recv_into(view[position:])
+        if not count:
+            raise ConnectionError("the server is gone")
+        position += count
+    return view
+
+
+def _aligned(size: int) -> memoryview:
+    """Memory as torch allocates it: kernels may round otherwise elsewhere."""
+    array: Any = torch.empty(size, dtype=torch.uint8).numpy()
+    return memoryview(array)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:400]
