@@ -31,7 +31,7 @@ from layergraph.execute import Executor
 from layergraph.export import slow_attention
 from layergraph.graph import FORMAT, LayerGraph
 from layergraph.signature import sign, unflatten_outputs
-from layergraph.weights import weight_digest
+from layergraph.weights import apart, weight_digest
 
 Captured = tuple[LayerGraph, dict[str, torch.Tensor]]
 _MAX_DEPTH = 6
@@ -85,6 +85,9 @@ def _identity(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
             sources.add(type(module))
             yield _source(type(module)).encode()
         for key, value in sorted(vars(module).items()):
+            if key.endswith("_hooks") and isinstance(value, dict):
+                # Hooks are numbered by a counter of the whole process.
+                value = list(value.values())
             if key not in ("_parameters", "_buffers", "_modules"):
                 yield f"{key}={_describe(value)}".encode()
     for name, tensor in _state(model).items():
@@ -151,7 +154,7 @@ def _store(path: Path, model: nn.Module, graph: LayerGraph, weights: dict[str, A
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = _state(model)
     # The model has its own weights at hand; only what capture computed goes into the file.
-    computed = {name: tensor.contiguous() for name, tensor in weights.items() if name not in state}
+    computed = apart({n: tensor for n, tensor in weights.items() if n not in state})
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:

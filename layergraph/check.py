@@ -41,9 +41,14 @@ def check_graph(graph: LayerGraph, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> No
 
     Every operator is in the table, its arguments fit its schema and its validator, and the
     shapes that follow from the inputs are the declared ones. Raises UnsupportedOperator for an
-    operator that is missing, InvalidGraph for everything else, a value over `limit_bytes`
+    operator that is missing, InvalidGraph for everything else, a tensor over `limit_bytes`
     included.
     """
+    given = [("an input", spec) for spec in graph.inputs]
+    given += [(f"weight {weight.name}", weight.spec) for weight in graph.weights]
+    for what, spec in given:
+        if spec.nbytes > limit_bytes:
+            raise InvalidGraph(f"{what} is {spec}, more than {limit_bytes} bytes")
     for index, node in enumerate(graph.nodes):
         _check_node(graph, index, node, limit_bytes)
     _check_shapes(graph)

@@ -186,8 +186,8 @@ _POOL = [
     (aten.stft.default,),
 ]
 _SOFTMAX = [
-    (aten.softmax.int, t.softmax),
-    (aten.log_softmax.int, t.log_softmax),
+    (aten.softmax.int, t.softmax, check.check_softmax),
+    (aten.log_softmax.int, t.log_softmax, check.check_softmax),
 ]
 _EMBEDDING = [
     (aten.embedding.default, t.embedding, check.check_embedding),

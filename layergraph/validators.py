@@ -222,5 +222,10 @@ def check_attention(a: Arguments) -> None:
     _demand(key.shape[-2] == value.shape[-2], f"key is {key} for value {value}")
 
 
+def check_softmax(a: Arguments) -> None:
+    rank = max(len(a["self"].shape), 1)
+    _demand(-rank <= a["dim"] < rank, f"dim {a['dim']} of {a['self']}")
+
+
 def check_unfold(a: Arguments) -> None:
     _demand(a["size"] >= 0 and a["step"] > 0, f"size {a['size']}, step {a['step']}")

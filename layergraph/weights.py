@@ -38,9 +38,21 @@ def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Writes the weights that `capture` gave as a safetensors file."""
     path = Path(path)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+        save_file(apart(weights), path)
     except (OSError, SafetensorError) as error:
         raise InvalidInput(f"the weights cannot be written to {path}: {error}") from error
+
+
+def apart(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights, contiguous and no two in the same memory, which safetensors refuses."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in weights.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return result
 
 
 def load_weights(path: str | Path, graph: LayerGraph) -> dict[str, torch.Tensor]:
