@@ -30,6 +30,7 @@ from ionn_client.emulate import (
     parse_time,
     slowdown_for,
 )
+from ionn_client.emulate.__main__ import main
 from ionn_client.emulate.connection import UNSENT_BYTES
 from ionn_client.emulate.link import MAX_PIECE_BYTES, piece_bytes
 from ionn_client.emulate.relay import address
@@ -628,11 +629,18 @@ def test_a_process_ends_when_its_parent_does():
         (("--rate", "80mbit"), "the following arguments are required: --to"),
     ],
 )
-def test_a_process_that_cannot_start_says_why(arguments, message):
-    ended = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
-    assert ended.returncode != 0
-    assert message in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_process_that_cannot_start_says_why(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert message in f"{ended.value.code} {capsys.readouterr().err}"
+    assert ended.value.code != 0
+
+
+def test_a_process_whose_address_is_taken_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = "{}:{}".format(*taken.getsockname())
+        with pytest.raises(SystemExit, match=r"emulate: .* in use"):
+            main(["--to", "127.0.0.1:9", "--listen", where])
 
 
 # -- the same by the kernel ---------------------------------------------------------------------
