@@ -38,13 +38,16 @@ class Client(Protocol):
 class Box:
     """One edge. `clients` are the connections at the moment."""
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        nursery: Nursery | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config
         self.clock = clock
-        self.store = Store(config.store, config.memory_bytes)
-        self.nursery = Nursery(
-            WorkerSettings(config.device, config.threads, str(config.store.absolute()))
-        )
+        self.store = Store(config.store.absolute(), config.memory_bytes)
+        self.nursery = nursery or Nursery(WorkerSettings(config.device, config.threads))
         self.load_meter = LoadMeter()
         self.clients: set[Client] = set()
         self.predictor: dict[str, Any] = {}
@@ -132,6 +135,11 @@ class Box:
         if self.load_meter.changed_much(now):
             for client in list(self.clients):
                 client.tell_load()
+
+    def close(self) -> None:
+        """After the last connection has ended."""
+        self.writers.shutdown(wait=True, cancel_futures=True)
+        self.store.close()
 
     async def verify_all(self) -> None:
         """Check what earlier runs left, one blob after the other."""

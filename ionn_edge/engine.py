@@ -36,7 +36,6 @@ class WorkerSettings:
 
     device: str
     threads: int
-    store: str
 
 
 class Nursery:

@@ -23,10 +23,14 @@ MAX_BUFFERS_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Server: this is the client's model. Answered by Checked or Refused."""
+    """Server: this is the client's model, whose weights will be files in the directory `store`.
+
+    Answered by Checked or Refused.
+    """
 
     fingerprint: str
     graph: bytes
+    store: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Link:
         self._worker: Worker | None = None
         self._listening: asyncio.Task[None] | None = None
         self._range: events.RunRange | None = None
-        self._graph = jobs.Check("", b"")
+        self._graph = jobs.Check("", b"", "")
 
     async def serve(self) -> None:
         """Until the connection has ended, from whichever side."""
@@ -134,7 +134,7 @@ class Link:
             case events.WriteChunk():
                 self._chunks.append(command)
             case events.OpenModel(fingerprint, graph):
-                self._graph = jobs.Check(fingerprint, graph)
+                self._graph = jobs.Check(fingerprint, graph, str(self._box.store.directory))
                 self._start(self._open())
             case events.RunRange(query, start, stop, tensors):
                 self._range = command

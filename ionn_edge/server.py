@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
@@ -82,6 +82,26 @@ async def _converse(box: Box, request: web.Request) -> web.StreamResponse:
     return ws
 
 
+@contextlib.asynccontextmanager
+async def serving(box: Box, listener: socket.socket) -> AsyncIterator[None]:
+    """Clients can connect inside; at the end running queries are finished and all said goodbye."""
+    runner = web.AppRunner(application(box), access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
+    await runner.setup()
+    site = web.SockSite(runner, listener)
+    await site.start()
+    verifying = asyncio.create_task(box.verify_all())
+    try:
+        yield
+    finally:
+        verifying.cancel()
+        await asyncio.gather(verifying, return_exceptions=True)
+        await site.stop()
+        box.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(box.empty.wait(), box.config.drain_s + CLOSE_TIMEOUT_S)
+        await runner.cleanup()
+
+
 async def serve(
     config: Config, listener: socket.socket, started: Callable[[Box, tuple[str, int]], None]
 ) -> None:
@@ -94,23 +114,13 @@ async def serve(
     try:
         await box.nursery.start()
         box.predictor = await calibrated(box)
-        runner = web.AppRunner(application(box), access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
-        await runner.setup()
-        site = web.SockSite(runner, listener)
-        await site.start()
-        verifying = asyncio.create_task(box.verify_all())
         stop = _stop_signal()
-        started(box, listener.getsockname()[:2])
-        await stop.wait()
-        verifying.cancel()
-        await asyncio.gather(verifying, return_exceptions=True)
-        await site.stop()
-        await _drain(box)
-        await runner.cleanup()
+        async with serving(box, listener):
+            started(box, listener.getsockname()[:2])
+            await stop.wait()
     finally:
         await box.nursery.close()
-        box.writers.shutdown(wait=False, cancel_futures=True)
-        box.store.close()
+        box.close()
 
 
 def _stop_signal() -> asyncio.Event:
@@ -120,12 +130,6 @@ def _stop_signal() -> asyncio.Event:
         # A second signal does not wait for anybody.
         loop.add_signal_handler(number, lambda: os._exit(1) if stop.is_set() else stop.set())
     return stop
-
-
-async def _drain(box: Box) -> None:
-    box.drain()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(box.empty.wait(), box.config.drain_s + CLOSE_TIMEOUT_S)
 
 
 def run(config: Config, started: Callable[[Box, tuple[str, int]], None]) -> None:

@@ -49,7 +49,6 @@ class Settings:
 
     device: str
     threads: int
-    store: str
 
 
 def warm_up() -> None:
@@ -74,7 +73,7 @@ def serve(pipe: socket.socket, settings: Settings) -> None:
 class _Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Path(settings.store)
+        self._store = Path()
         self._graph: LayerGraph | None = None
         self._executor: Executor | None = None
         self._weights: dict[str, torch.Tensor] = {}
@@ -110,7 +109,7 @@ class _Worker:
         # graph does not run, and the client is told instead of seeing a worker die.
         except Exception as error:
             return jobs.Refused("graph", f"the graph cannot be checked: {_one_line(error)}")
-        self._graph = graph
+        self._graph, self._store = graph, Path(job.store)
         for weight in graph.weights:
             if not weight.spec.nbytes:
                 self._add(weight.name, tensor_from_weight_bytes(b"", weight.spec))
