@@ -45,7 +45,8 @@ class EdgeProcess:
         line = self.process.stdout.readline()
         if not line:
             self._stop()
-            raise RuntimeError(f"the edge did not start (exit code {self.process.returncode})")
+            code = self.process.returncode
+            raise OSError(f"the edge did not start (exit code {code}); its error is above")
         self.banner: dict[str, Any] = json.loads(line)
         return self
 

@@ -158,7 +158,9 @@ class _Source:
         self._graph = graph
         self._constants = constants
         self._device = device
-        self._names: dict[str, Any] = {"__builtins__": {}}
+        # Bare, but for what torch's C code asks its caller's globals for: it imports Python
+        # modules on first use.
+        self._names: dict[str, Any] = {"__builtins__": {"__import__": __import__}}
         self._functions: dict[str, str] = {}
         self.weights: dict[int, None] = {}
 
