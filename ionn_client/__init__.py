@@ -1,38 +1,55 @@
 """The wearable's side of IONN: run a model together with an edge box while it uploads."""
 
-from ionn_client.config import EdgeAddress, Options
-from ionn_client.errors import (
-    DeadlineExceeded,
-    EdgeRejected,
-    EdgeUnreachable,
-    OffloadError,
-    VersionMismatch,
-)
-from ionn_client.offload import (
-    Offload,
-    Profiled,
-    Status,
-    SyncOffload,
-    connect,
-    connect_sync,
-    prepare,
-)
-from ionn_client.query import QueryResult
+from __future__ import annotations
 
-__all__ = [
-    "DeadlineExceeded",
-    "EdgeAddress",
-    "EdgeRejected",
-    "EdgeUnreachable",
-    "Offload",
-    "OffloadError",
-    "Options",
-    "Profiled",
-    "QueryResult",
-    "Status",
-    "SyncOffload",
-    "VersionMismatch",
-    "connect",
-    "connect_sync",
-    "prepare",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ionn_client.config import EdgeAddress as EdgeAddress
+    from ionn_client.config import Options as Options
+    from ionn_client.errors import DeadlineExceeded as DeadlineExceeded
+    from ionn_client.errors import EdgeRejected as EdgeRejected
+    from ionn_client.errors import EdgeUnreachable as EdgeUnreachable
+    from ionn_client.errors import OffloadError as OffloadError
+    from ionn_client.errors import VersionMismatch as VersionMismatch
+    from ionn_client.offload import Offload as Offload
+    from ionn_client.offload import Profiled as Profiled
+    from ionn_client.offload import Status as Status
+    from ionn_client.offload import SyncOffload as SyncOffload
+    from ionn_client.offload import connect as connect
+    from ionn_client.offload import connect_sync as connect_sync
+    from ionn_client.offload import prepare as prepare
+    from ionn_client.query import QueryResult as QueryResult
+
+# Imported on first use: the link emulator is a small process of its own out of this package,
+# and must not wait seconds for torch.
+_MODULES = {
+    "ionn_client.config": ("EdgeAddress", "Options"),
+    "ionn_client.errors": (
+        "DeadlineExceeded",
+        "EdgeRejected",
+        "EdgeUnreachable",
+        "OffloadError",
+        "VersionMismatch",
+    ),
+    "ionn_client.offload": (
+        "Offload",
+        "Profiled",
+        "Status",
+        "SyncOffload",
+        "connect",
+        "connect_sync",
+        "prepare",
+    ),
+    "ionn_client.query": ("QueryResult",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, cast
 
 import aiohttp
@@ -15,7 +16,7 @@ from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
 from layergraph.execute import Live
-from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError
+from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
 
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
@@ -81,7 +82,10 @@ class Driver:
         connection = self._connection
         self._post(events.Stopped())
         if connection is not None:
-            await connection.flushed(CLOSE_TIMEOUT_S)
+            try:
+                await asyncio.wait_for(connection.ended.wait(), 2 * CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                return  # A frozen edge; whoever cancels `run` ends the connection.
 
     def _end(self) -> None:
         if self._timer is not None:
@@ -147,8 +151,7 @@ class Driver:
             self._post(events.RangeRan(command.query, start, stop, live, seconds))
 
     def _close_connection(self) -> None:
-        # The task sees `_connection` gone and ends quietly; cancelling the current task from
-        # within itself (a message just received closes the connection) would be wrong.
+        # Its task sees that it is no longer the current one, and ends quietly.
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -161,23 +164,32 @@ class Driver:
                 compress=0,
                 autoping=True,
                 heartbeat=None,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._post(events.ConnectionLost(f"no edge at {self._address}: {_cause(error)}"))
             return
         connection = self._connection = _Connection(socket)
-        sender = asyncio.create_task(connection.send_all())
+        receiving = asyncio.create_task(self._converse(connection))
+        sending = asyncio.create_task(connection.send_all())
         try:
-            self._post(events.Connected())
-            reason = await self._receive(connection)
+            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-            await socket.close()
+            try:
+                receiving.cancel()
+                sending.cancel()
+                ended = await asyncio.gather(receiving, sending, return_exceptions=True)
+            finally:
+                await socket.close()
+                connection.ended.set()
         if self._connection is connection:
             self._connection = None
-            self._post(events.ConnectionLost(reason))
+            self._post(events.ConnectionLost(_reason(ended)))
+
+    async def _converse(self, connection: _Connection) -> str:
+        self._post(events.Connected())
+        return await self._receive(connection)
 
     async def _receive(self, connection: _Connection) -> str:
         """Feed messages to the session until the connection ends; return why it did."""
@@ -193,7 +205,7 @@ class Driver:
                 return f"the edge broke the protocol: {error}"
             if message is not None:
                 self._post(events.MessageReceived(message))
-        return connection.failure or "the connection ended"
+        return "the connection ended"
 
 
 class _Connection:
@@ -201,45 +213,44 @@ class _Connection:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
-        self.failure: str | None = None
+        self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
         self._frames: deque[bytes | memoryview] = deque()
         self._waiting = asyncio.Event()
-        self._flushed = asyncio.Event()
         self._closing = False
 
-    def send(self, message: Any) -> None:
+    def send(self, message: messages.Message) -> None:
         self._frames.extend(self._encoder.encode(message))
         self._waiting.set()
-        self._flushed.clear()
 
     def close(self) -> None:
+        """End once everything is sent."""
         self._closing = True
         self._waiting.set()
 
-    async def flushed(self, timeout_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._flushed.wait(), timeout_s)
-        except TimeoutError:
-            return
-
-    async def send_all(self) -> None:
+    async def send_all(self) -> str:
+        """Send frames as they come; return why that ended."""
         try:
             while True:
                 while self._frames:
                     # Any buffer will do; aiohttp's annotation knows only bytes.
                     await self.socket.send_bytes(cast(bytes, self._frames.popleft()))
-                self._flushed.set()
                 if self._closing:
-                    await self.socket.close()
-                    return
+                    return "closed"
                 self._waiting.clear()
                 await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
-            # The reading side sees the end too, and reports it.
-            self.failure = f"the connection broke: {_cause(error)}"
-            self._flushed.set()
-            await self.socket.close()
+            return f"the connection broke: {_cause(error)}"
+
+
+def _reason(ended: Sequence[str | BaseException]) -> str:
+    """Why a connection ended, from what its two tasks came to; a bug in them is raised."""
+    for outcome in ended:
+        if isinstance(outcome, str):
+            return outcome
+        if not isinstance(outcome, asyncio.CancelledError):
+            raise outcome
+    return "closed"
 
 
 def _cause(error: BaseException) -> str:

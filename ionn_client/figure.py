@@ -51,7 +51,7 @@ def draw_run(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     queries = by_event.get("query", [])
     axes.plot(
         [q["time_s"] for q in queries], [q["latency_s"] for q in queries],
-        "o", markersize=5, color=COLOURS["efficiency"], label="IONN, measured queries",
+        "o", markersize=5, color=COLOURS["efficiency"], label="measured queries of this run",
     )  # fmt: skip
     axes.plot(
         [q["time_s"] for q in queries], [q["predicted_s"] for q in queries],
@@ -80,12 +80,14 @@ def draw_schemes(runs: Mapping[str, Iterable[Mapping[str, Any]]], title: str, pa
 
 
 def _partitions(axes: Axes, uploaded: Sequence[Mapping[str, Any]]) -> None:
-    done = 0
+    done, labelled_s = 0, 0.0
+    last_s = max((record["time_s"] for record in uploaded), default=0.0)
     for record in uploaded:
         if record["partitions_done"] > done:
             done = record["partitions_done"]
             axes.axvline(record["time_s"], color="#dddddd", linewidth=0.8, zorder=0)
-            if record["partitions"] <= 12:
+            if not labelled_s or record["time_s"] - labelled_s > 0.03 * last_s:
+                labelled_s = record["time_s"]
                 axes.annotate(
                     str(done), (record["time_s"], 1.0), xycoords=("data", "axes fraction"),
                     ha="right", va="top", fontsize=7, color="#999999",

@@ -55,10 +55,11 @@ def latency(
     """
     console = Console(stderr=as_json)
     spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
-    factor = device_slowdown(slowdown)
+    subjects = {name: subject(name, runs=1 if quick else 5) for name in network}
+    alexnet = subjects["alexnet"].profiled if "alexnet" in subjects else None
+    factor = device_slowdown(slowdown, alexnet)
     reports = []
-    for name in network:
-        what = subject(name, runs=1 if quick else 5)
+    for name, what in subjects.items():
         horizon_s = what.total_bytes / spec.up_Bps
         console.print(
             f"{name}: {what.total_bytes / 1e6:.1f} MB, {horizon_s:.1f} s at {rate};"

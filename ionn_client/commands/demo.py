@@ -45,7 +45,7 @@ def demo(
     spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
     console.print(f"Capturing {network} and timing its layers on this machine ...", highlight=False)
     what = subject(network)
-    factor = device_slowdown(slowdown)
+    factor = device_slowdown(slowdown, what.profiled if network == "alexnet" else None)
     local_s = factor * sum(what.profiled.client_s)
     console.print(
         f"Emulated device: {factor:.0f} times slower than this machine, {network} takes"
@@ -87,7 +87,7 @@ def _records(what: Subject, spec: LinkSpec, factor: float, trial: Trial) -> list
     )
     forecasts = []
     baselines: tuple[tuple[Algorithm, Ack, str], ...] = (
-        ("efficiency", "layer", "IONN, predicted before the upload"),
+        ("efficiency", "layer", "predicted before the upload"),
         ("all-at-once", "partition", "all at once, predicted"),
     )
     for name, ack, label in baselines:

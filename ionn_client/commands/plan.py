@@ -51,7 +51,7 @@ def plan(
     """Compare upload orders for a network, a link and a device, without an edge box."""
     loaded = load(network)
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
-    factor = device_slowdown(slowdown)
+    factor = device_slowdown(slowdown, profiled if network == "alexnet" else None)
     graph = profiled.graph
     costs = LayerCosts(
         [factor * seconds for seconds in profiled.client_s],
