@@ -155,8 +155,10 @@ class Store:
             sizes[digest] - (0 if part is None else part.budget_bytes)
             for digest, part in claims.items()
         )
-        evicted = self._make_room(growth_bytes, model.fingerprint, sizes, busy)
-        self._check_disk(claims, sizes)
+        self._drop_orphans(growth_bytes, sizes)
+        evicted = self._to_evict(growth_bytes, model.fingerprint, sizes, busy)
+        self._check_disk(claims, sizes, self._freed(evicted, sizes))
+        self._evict(evicted, sizes)
         for digest, part in claims.items():
             self._claim(digest, part, sizes[digest], owner)
         self._models[model.fingerprint] = _Stored(sizes, 0)
@@ -241,13 +243,15 @@ class Store:
                     f" {digest.hex()[:16]} has {blob.size_bytes}"
                 )
 
-    def _check_disk(self, claims: Mapping[bytes, Part | None], sizes: Mapping[bytes, int]) -> None:
+    def _check_disk(
+        self, claims: Mapping[bytes, Part | None], sizes: Mapping[bytes, int], freed_bytes: int
+    ) -> None:
         missing = sum(
             sizes[digest] - (part.held_bytes if part else 0) for digest, part in claims.items()
         )
         disk = os.statvfs(self.directory)
         free = disk.f_bavail * disk.f_frsize
-        if missing > free:
+        if missing > free + freed_bytes:
             raise StorageError(
                 f"{format_bytes(missing)} of weights are missing, and the edge's disk has"
                 f" {format_bytes(free)} left ({self.directory})"
@@ -269,10 +273,9 @@ class Store:
             self._parts.setdefault(digest, []).append(part)
         part.size_bytes, part.owner = size, owner
 
-    def _make_room(
+    def _to_evict(
         self, growth_bytes: int, newcomer: str, sizes: Mapping[bytes, int], busy: Collection[str]
     ) -> list[str]:
-        self._drop_orphans(growth_bytes, sizes)
         evictable = sorted(
             (name for name in self._models if name != newcomer and name not in busy),
             key=lambda name: self._models[name].used_at,
@@ -286,7 +289,6 @@ class Store:
                     f" budget of {format_bytes(self.budget_bytes)} the rest is in use; try later"
                 )
             going.append(evictable[len(going)])
-        self._evict(going, sizes)
         return going
 
     def _freed(self, going: Collection[str], newcomer: Iterable[bytes]) -> int:

@@ -1,0 +1,502 @@
+"""The edge's side of a conversation, event by event, without any I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ionn_edge import events
+from ionn_edge.config import Config
+from ionn_edge.events import (
+    ChunkWritten,
+    CloseConnection,
+    Connected,
+    Model,
+    ModelEvicted,
+    ModelOpened,
+    OpenModel,
+    RangeFailed,
+    RangeRan,
+    Received,
+    ReportLoad,
+    RestartWorker,
+    RunRange,
+    Send,
+    StopWorker,
+    TimePassed,
+    WorkerLost,
+    WorkerRestarted,
+    WriteChunk,
+)
+from ionn_edge.session import Session
+from wire import messages
+from wire.messages import (
+    Bye,
+    Cancel,
+    Chunk,
+    ChunkAck,
+    Error,
+    Evicted,
+    Execute,
+    GetLoad,
+    Have,
+    Hello,
+    Load,
+    Offer,
+    Ping,
+    Pong,
+    Result,
+    Tensor,
+    Welcome,
+)
+
+A, B = (hashlib.sha256(name).digest() for name in (b"a", b"b"))
+MODEL = Model("f" * 64, 3, ((A, 100), (B, 50), (A, 100)))
+CONFIG = Config(max_queries=3, max_restarts=1, range_timeout_s=5.0)
+LIVE = (Tensor("uint8", (2,), (0,), b"\1\2"),)
+END = [StopWorker(), CloseConnection()]
+
+
+def welcome(version: int, now: float) -> Welcome:
+    return Welcome(version, "edge", "e.0", "cpu", 1, 1000, 1 << 20, 1 << 10, {}, now)
+
+
+def connected(config: Config = CONFIG) -> Session:
+    session = Session(config, welcome)
+    assert session.handle(Connected(), 0.0) == []
+    return session
+
+
+def greeted() -> Session:
+    session = connected()
+    assert session.handle(Received(Hello(1, 1, "test")), 0.0) == [Send(welcome(1, 0.0))]
+    return session
+
+
+def ready(held: tuple[int, int, int] = (0, 0, 0)) -> Session:
+    session = greeted()
+    offer = Offer(MODEL.fingerprint, b"graph")
+    assert session.handle(Received(offer), 0.0) == [OpenModel(MODEL.fingerprint, b"graph")]
+    opened = session.handle(ModelOpened(MODEL, "e.0", held), 0.0)
+    assert opened == [Send(Have(MODEL.fingerprint, "e.0", held))]
+    return session
+
+
+def execute(query: int, deadline_s: float | None = None) -> Received:
+    return Received(Execute(query, 0, 3, deadline_s, LIVE))
+
+
+def ran(query: int, began_at: float = 0.25) -> RangeRan:
+    return RangeRan(query, 3, began_at, 0.5, LIVE)
+
+
+def answer(query: int, code: str, text: str) -> Send:
+    return Send(Error(code, text, query))
+
+
+def only_error(commands: list[Any]) -> Error:
+    assert commands[1:] == END
+    assert isinstance(commands[0], Send)
+    assert isinstance(commands[0].message, Error)
+    return commands[0].message
+
+
+# Greeting.
+
+
+def test_hello_is_answered_with_the_version_that_both_speak() -> None:
+    assert connected().handle(Received(Hello(1, 9, "newer")), 2.0) == [Send(welcome(1, 2.0))]
+
+
+def test_a_client_without_a_common_version_is_told_so() -> None:
+    session = connected()
+    error = only_error(session.handle(Received(Hello(8, 9, "future")), 0.0))
+    assert error.code == "version"
+    assert "update ionn on the edge" in error.text
+    assert session.closed
+
+
+def test_one_client_too_many_is_told_so() -> None:
+    session = Session(CONFIG, welcome)
+    session.handle(Connected(admitted=False), 0.0)
+    assert only_error(session.handle(Received(Hello(1, 1, "t")), 0.0)).code == "overloaded"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Offer("f", b"g"), Chunk(0, 0, b"x"), Execute(1, 0, 1, None, ()), Ping(1), GetLoad()],
+    ids=lambda message: type(message).__name__,
+)
+def test_nothing_comes_before_hello(message: messages.Message) -> None:
+    error = only_error(connected().handle(Received(message), 0.0))
+    assert error.code == "unexpected"
+    assert type(message).__name__ in error.text
+
+
+def test_silence_instead_of_a_hello_ends_the_connection() -> None:
+    session = connected()
+    assert session.wake_at == CONFIG.hello_timeout_s
+    assert session.handle(TimePassed(), 9.9) == []
+    assert "Hello" in only_error(session.handle(TimePassed(), 10.0)).text
+
+
+def test_garbage_is_answered_and_ends_the_connection() -> None:
+    error = only_error(greeted().handle(events.Garbled("unknown message kind 99"), 0.0))
+    assert (error.code, error.text) == ("malformed", "unknown message kind 99")
+
+
+def test_a_ping_is_answered_with_its_token_and_the_edges_clock() -> None:
+    assert greeted().handle(Received(Ping(7)), 3.5) == [Send(Pong(7, 3.5))]
+
+
+def test_a_silent_client_is_pinged_and_then_dropped() -> None:
+    session = greeted()
+    assert session.wake_at == CONFIG.ping_after_s
+    assert session.handle(TimePassed(), 20.0) == [Send(Ping(0))]
+    assert session.wake_at == CONFIG.silence_s
+    assert session.handle(TimePassed(), 40.0) == []
+    assert session.handle(TimePassed(), 60.0) == END
+    assert session.wake_at is None
+
+
+def test_a_pong_is_a_sign_of_life() -> None:
+    session = greeted()
+    session.handle(TimePassed(), 20.0)
+    assert session.handle(Received(Pong(0, 0.0)), 21.0) == []
+    assert session.handle(TimePassed(), 60.0) == [Send(Ping(0))]
+
+
+def test_load_is_reported_without_a_model_too() -> None:
+    session = greeted()
+    load = Load(1, 0, 0, 1.0, 0, 1000)
+    assert session.handle(Received(GetLoad()), 0.0) == [ReportLoad()]
+    assert session.handle(events.LoadReported(load), 0.0) == [Send(load)]
+
+
+def test_load_is_not_pushed_at_a_client_that_has_not_said_hello() -> None:
+    assert connected().handle(events.LoadReported(Load(1, 0, 0, 2.0, 0, 9)), 0.0) == []
+
+
+@pytest.mark.parametrize("farewell", [Bye("done"), Error("execution", "my own fault")])
+def test_a_clients_farewell_is_not_answered(farewell: messages.Message) -> None:
+    session = ready()
+    assert session.handle(Received(farewell), 0.0) == END
+    assert session.handle(Received(Ping(1)), 0.0) == []
+
+
+# Offers and chunks.
+
+
+@pytest.mark.parametrize("code", ["graph", "memory", "storage"])
+def test_a_refused_model_ends_the_connection(code: str) -> None:
+    session = greeted()
+    session.handle(Received(Offer(MODEL.fingerprint, b"graph")), 0.0)
+    error = only_error(session.handle(events.ModelRefused(code, "because"), 0.0))
+    assert (error.code, error.text) == (code, "because")
+
+
+def test_a_chunk_is_stored_and_acknowledged_with_the_time_of_its_arrival() -> None:
+    session = ready()
+    chunk = Chunk(1, 0, b"x" * 50)
+    assert session.handle(Received(chunk), 1.5) == [WriteChunk(1, chunk.payload, 1.5)]
+    stored = session.handle(ChunkWritten(1, 50, True, 1.5), 1.75)
+    assert stored == [Send(ChunkAck(1, 50, True, 1.5))]
+
+
+def test_chunks_go_on_where_have_said_that_the_edges_copy_ends() -> None:
+    session = ready((40, 50, 40))
+    assert session.handle(Received(Chunk(0, 40, b"x")), 0.0) == [WriteChunk(0, b"x", 0.0)]
+    assert session.handle(Received(Chunk(0, 41, b"y")), 0.0) == [WriteChunk(0, b"y", 0.0)]
+
+
+def test_weights_of_one_digest_are_one_blob() -> None:
+    session = ready()
+    assert session.handle(Received(Chunk(0, 0, b"x")), 0.0) == [WriteChunk(0, b"x", 0.0)]
+    assert session.handle(Received(Chunk(2, 1, b"y")), 0.0) == [WriteChunk(2, b"y", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "code", "text"),
+    [
+        (Chunk(0, 10, b"x"), "unexpected", "at 10, expected 0"),
+        (Chunk(1, 0, b"x" * 51), "malformed", "up to 51 of 50 bytes"),
+        (Chunk(3, 0, b"x"), "malformed", "weight 3; the model has 3"),
+    ],
+    ids=["gap", "overrun", "no such weight"],
+)
+def test_a_chunk_that_does_not_fit_ends_the_connection(chunk: Chunk, code: str, text: str) -> None:
+    error = only_error(ready().handle(Received(chunk), 0.0))
+    assert error.code == code
+    assert text in error.text
+
+
+def test_a_repeated_chunk_is_unexpected() -> None:
+    session = ready()
+    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
+    assert only_error(session.handle(Received(Chunk(0, 0, b"x")), 0.0)).code == "unexpected"
+
+
+@pytest.mark.parametrize("code", ["digest", "storage"])
+def test_a_chunk_that_cannot_be_stored_ends_the_connection(code: str) -> None:
+    session = ready()
+    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
+    assert only_error(session.handle(events.ChunkFailed(code, "why"), 0.0)).code == code
+
+
+# Queries.
+
+
+def test_a_query_runs_at_once_and_is_answered_with_its_times() -> None:
+    session = ready()
+    assert session.handle(execute(5), 1.0) == [RunRange(5, 0, 3, LIVE)]
+    assert (session.running, session.queued, session.busy) == (1, 0, True)
+    answered = session.handle(ran(5, began_at=1.25), 2.0)
+    assert answered == [Send(Result(5, 0, 3, 0.25, 0.5, LIVE))]
+    assert not session.busy
+
+
+def test_the_answer_says_how_far_the_range_ran() -> None:
+    session = ready()
+    session.handle(execute(5), 0.0)
+    (answered,) = session.handle(RangeRan(5, 2, 0.0, 0.5, LIVE), 1.0)
+    assert answered == Send(Result(5, 0, 2, 0.0, 0.5, LIVE))
+
+
+def test_queries_run_one_after_the_other_in_their_order() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    assert session.handle(execute(2), 0.0) == []
+    assert session.handle(execute(3), 0.0) == []
+    assert (session.running, session.queued) == (1, 2)
+    _, second = session.handle(ran(1), 1.0)
+    assert second == RunRange(2, 0, 3, LIVE)
+    failed, third = session.handle(RangeFailed(2, "execution", "out of memory"), 2.0)
+    assert failed == answer(2, "execution", "out of memory")
+    assert third == RunRange(3, 0, 3, LIVE)
+
+
+def test_more_queries_than_allowed_are_refused_one_by_one() -> None:
+    session = ready()
+    for query in range(3):
+        session.handle(execute(query), 0.0)
+    assert session.handle(execute(3), 0.0) == [
+        answer(3, "overloaded", "3 queries are open already")
+    ]
+    session.handle(ran(0), 1.0)
+    assert session.handle(execute(4), 1.0) == []
+
+
+def test_a_range_beyond_the_model_is_that_querys_error() -> None:
+    session = ready()
+    beyond = Received(Execute(1, 2, 4, None, LIVE))
+    assert session.handle(beyond, 0.0) == [answer(1, "input", "layers [2, 4) of a model with 3")]
+
+
+def test_a_query_number_in_use_ends_the_connection() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    assert only_error(session.handle(execute(1), 0.0)).code == "unexpected"
+
+
+def test_a_deadline_that_passes_in_the_queue_is_told_at_that_moment() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(execute(2, deadline_s=0.5), 1.0)
+    assert session.wake_at == 1.5
+    (late,) = session.handle(TimePassed(), 1.5)
+    assert late == answer(
+        2, "deadline", "the deadline passed before the range ran (waited 0.500 s)"
+    )
+    assert session.handle(ran(1), 2.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+
+
+def test_a_deadline_of_nothing_is_never_run() -> None:
+    (late,) = ready().handle(execute(1, deadline_s=0.0), 1.0)
+    assert late == answer(
+        1, "deadline", "the deadline passed before the range ran (waited 0.000 s)"
+    )
+
+
+def test_a_deadline_does_not_stop_what_runs() -> None:
+    session = ready()
+    assert session.handle(execute(1, deadline_s=0.5), 0.0) == [RunRange(1, 0, 3, LIVE)]
+    assert session.handle(TimePassed(), 0.75) == []
+    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+
+
+def test_a_cancelled_query_in_the_queue_is_never_run() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(execute(2), 0.0)
+    assert session.handle(Received(Cancel(2)), 0.0) == []
+    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+    assert not session.busy
+
+
+@pytest.mark.parametrize("outcome", [ran(1), RangeFailed(1, "execution", "x")], ids=["ran", "not"])
+def test_a_cancelled_running_query_is_not_answered(outcome: events.Event) -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(execute(2), 0.0)
+    session.handle(Received(Cancel(1)), 0.0)
+    assert session.handle(outcome, 1.0) == [RunRange(2, 0, 3, LIVE)]
+
+
+def test_cancelling_what_is_not_open_means_nothing() -> None:
+    assert ready().handle(Received(Cancel(9)), 0.0) == []
+    assert greeted().handle(Received(Cancel(9)), 0.0) == []
+
+
+# Workers that die.
+
+
+def test_a_dead_worker_fails_its_queries_and_is_replaced() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(execute(2), 0.0)
+    assert session.handle(WorkerLost("killed"), 1.0) == [
+        answer(1, "execution", "killed"),
+        answer(2, "execution", "killed"),
+        RestartWorker(),
+    ]
+    assert session.handle(execute(3), 1.0) == []
+    assert session.handle(WorkerRestarted(), 2.0) == [RunRange(3, 0, 3, LIVE)]
+
+
+def test_a_worker_that_keeps_dying_is_not_replaced_for_ever() -> None:
+    session = ready()
+    assert session.handle(WorkerLost("killed"), 0.0) == [RestartWorker()]
+    assert session.handle(WorkerLost("killed"), 0.0) == []
+    (refused,) = session.handle(execute(1), 0.0)
+    assert refused == answer(1, "execution", "the worker failed 2 times in a row; connect again")
+
+
+def test_an_answer_makes_up_for_earlier_deaths() -> None:
+    session = ready()
+    for query in range(3):
+        assert session.handle(WorkerLost("killed"), 0.0) == [RestartWorker()]
+        session.handle(WorkerRestarted(), 0.0)
+        session.handle(execute(query), 0.0)
+        session.handle(ran(query), 0.0)
+
+
+def test_a_range_that_never_ends_is_stopped_with_its_worker() -> None:
+    session = ready()
+    session.handle(execute(1), 1.0)
+    assert session.wake_at == 6.0
+    text = "the range ran for more than 5 s and was stopped"
+    assert session.handle(TimePassed(), 6.0) == [
+        StopWorker(),
+        answer(1, "execution", text),
+        RestartWorker(),
+    ]
+
+
+# Eviction.
+
+
+def test_an_evicted_client_is_told_and_may_offer_again() -> None:
+    session = ready()
+    assert session.handle(ModelEvicted("e.1"), 0.0) == [
+        StopWorker(),
+        Send(Evicted(MODEL.fingerprint, "e.1")),
+    ]
+    offer = Offer(MODEL.fingerprint, b"graph")
+    assert session.handle(Received(offer), 1.0) == [OpenModel(MODEL.fingerprint, b"graph")]
+    reopened = session.handle(ModelOpened(MODEL, "e.1", (0, 0, 0)), 1.0)
+    assert reopened == [Send(Have(MODEL.fingerprint, "e.1", (0, 0, 0)))]
+    assert session.handle(Received(Chunk(0, 0, b"x")), 1.0) == [WriteChunk(0, b"x", 1.0)]
+
+
+def test_what_crossed_the_eviction_is_dropped_or_refused() -> None:
+    session = ready()
+    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
+    session.handle(ModelEvicted("e.1"), 0.0)
+    assert session.handle(ChunkWritten(0, 1, False, 0.0), 0.0) == []
+    assert session.handle(Received(Chunk(0, 1, b"y")), 0.0) == []
+    (refused,) = session.handle(execute(1), 0.0)
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, Error)
+    assert (refused.message.code, refused.message.query) == ("not-uploaded", 1)
+
+
+# Draining.
+
+
+def test_an_idle_client_hears_goodbye_at_once() -> None:
+    assert ready().handle(events.Draining(), 0.0) == [Send(Bye("draining")), *END]
+    assert connected().handle(events.Draining(), 0.0) == [Send(Bye("draining")), *END]
+
+
+def test_running_queries_are_finished_before_goodbye() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(execute(2), 0.0)
+    assert session.handle(events.Draining(), 0.0) == []
+    assert session.handle(execute(3), 0.0) == [answer(3, "overloaded", "the edge is stopping")]
+    assert session.handle(ran(1), 1.0)[1:] == [RunRange(2, 0, 3, LIVE)]
+    answered, *farewell = session.handle(ran(2), 2.0)
+    assert answered == Send(Result(2, 0, 3, 0.25, 0.5, LIVE))
+    assert farewell == [Send(Bye("draining")), *END]
+
+
+def test_draining_does_not_wait_for_ever() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(events.Draining(), 1.0)
+    assert session.wake_at == 1.0 + CONFIG.drain_s
+    assert session.handle(TimePassed(), 4.0) == [Send(Bye("draining")), *END]
+
+
+# Any order of events.
+
+_MESSAGES = st.sampled_from(
+    [
+        Hello(1, 1, "t"), Offer(MODEL.fingerprint, b"g"), Chunk(0, 0, b"x"), Chunk(1, 0, b"x" * 50),
+        Execute(1, 0, 3, None, LIVE), Execute(2, 1, 2, 1.0, LIVE), Cancel(1), Ping(1), Pong(1, 0.0),
+        GetLoad(), Bye("done"), Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, 0.0), Cancel(2),
+    ]
+)  # fmt: skip
+_OWN = st.sampled_from(
+    [
+        TimePassed(), ChunkWritten(0, 1, False, 0.0), ran(1), ran(2), WorkerLost("x"),
+        RangeFailed(1, "input", "x"), WorkerRestarted(), events.Draining(),
+        events.LoadReported(Load(1, 0, 0, 1.0, 0, 1)), events.Garbled("x"),
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(_MESSAGES.map(Received), _OWN, st.just("evict")), max_size=40))
+def test_whatever_happens_every_query_has_one_answer_at_most_and_one_end(steps: list[Any]) -> None:
+    session = ready()
+    open_queries: set[int] = set()
+    now = 0.0
+    for step in steps:
+        now += 0.3
+        if step == "evict":
+            # The store asks first.
+            if session.busy or session.model is None:
+                continue
+            step = ModelEvicted("e.1")
+        if session.closed:
+            assert session.handle(step, now) == []
+            continue
+        if isinstance(step, Received) and isinstance(step.message, Execute):
+            open_queries.add(step.message.query)
+        commands = session.handle(step, now)
+        for command in commands:
+            if isinstance(command, OpenModel):
+                session.handle(ModelOpened(MODEL, "e.1", (0, 0, 0)), now)
+            if isinstance(command, Send) and isinstance(command.message, Result | Error):
+                query = command.message.query
+                if query is not None:
+                    open_queries.remove(query)
+            assert not isinstance(command, RunRange) or command.query in open_queries
+        assert (CloseConnection() in commands) == session.closed
+        if isinstance(step, Received) and isinstance(step.message, Cancel):
+            open_queries.discard(step.message.query)

@@ -1,0 +1,444 @@
+"""What the box holds: on disk, under a budget, across its own death."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ionn_edge.blobs import Mismatch, Part, StorageError, blob_path
+from ionn_edge.events import Model
+from ionn_edge.store import NoRoom, Store, WrongSize, verify
+
+DATA = {name: name.encode() * 100 for name in "abcdef"}
+DIGEST = {name: hashlib.sha256(data).digest() for name, data in DATA.items()}
+
+
+def model(names: str, fingerprint: str = "") -> Model:
+    weights = tuple((DIGEST[name], len(DATA[name])) for name in names)
+    return Model(fingerprint or names, len(names), weights)
+
+
+def opened(directory: Path, budget_bytes: int = 1000) -> Store:
+    store = Store(directory, budget_bytes)
+    store.open()
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return opened(tmp_path)
+
+
+def upload(store: Store, names: str, owner: object) -> None:
+    for name in names:
+        part = store.part(DIGEST[name], owner)
+        if part is not None:
+            part.write(DATA[name][part.held_bytes :])
+            store.finish(part)
+
+
+def admit(store: Store, names: str, busy: frozenset[str] = frozenset()) -> object:
+    """A client that uploads a whole model."""
+    owner = object()
+    store.admit(model(names), owner, busy)
+    upload(store, names, owner)
+    return owner
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()} - {"lock"}
+
+
+def whole(names: str) -> set[str]:
+    return {DIGEST[name].hex() for name in names}
+
+
+# Receiving.
+
+
+def test_a_blob_is_a_file_named_by_its_digest_once_it_is_whole(store: Store) -> None:
+    owner = object()
+    store.admit(model("a"), owner, ())
+    part = store.part(DIGEST["a"], owner)
+    assert part is not None
+    part.write(DATA["a"][:60])
+    assert not store.is_whole(DIGEST["a"])
+    assert files(store.directory) == {f"{DIGEST['a'].hex()}.0.part"}
+    part.write(DATA["a"][60:])
+    assert part.full
+    store.finish(part)
+    assert store.is_whole(DIGEST["a"])
+    assert files(store.directory) == whole("a")
+    assert blob_path(store.directory, DIGEST["a"]).read_bytes() == DATA["a"]
+
+
+def test_disk_blocks_for_the_whole_blob_are_reserved_with_the_first_chunk(tmp_path: Path) -> None:
+    part = Part(tmp_path, DIGEST["a"], 0, 1 << 20)
+    part.write(b"x" * 10)
+    stat = part.path.stat()
+    assert stat.st_size == 10
+    assert stat.st_blocks * 512 >= 1 << 20
+
+
+def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: Store) -> None:
+    owner = object()
+    store.admit(model("a"), owner, ())
+    part = store.part(DIGEST["a"], owner)
+    assert part is not None
+    part.write(b"?" + DATA["a"][1:60])
+    with pytest.raises(Mismatch, match=DIGEST["a"].hex()[:16]):
+        part.write(DATA["a"][60:])
+    store.drop(part)
+    assert files(store.directory) == set()
+    assert store.held_bytes(DIGEST["a"]) == 0
+    assert store.used_bytes == 0
+
+
+def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) -> None:
+    good, bad = object(), object()
+    store.admit(model("a"), bad, ())
+    store.admit(model("a"), good, ())
+    spoilt, sound = store.part(DIGEST["a"], bad), store.part(DIGEST["a"], good)
+    assert spoilt is not None
+    assert sound is not None
+    spoilt.write(b"?" * 60)
+    sound.write(DATA["a"][:40])
+    assert store.held_bytes(DIGEST["a"], good) == 40
+    sound.write(DATA["a"][40:])
+    store.finish(sound)
+    assert store.is_whole(DIGEST["a"])
+    # The other one's copy is of no use any more.
+    assert store.part(DIGEST["a"], bad) is None
+    assert files(store.directory) == whole("a")
+    assert store.used_bytes == 100
+
+
+# Resuming.
+
+
+def test_what_a_client_left_is_the_next_ones_to_continue(store: Store) -> None:
+    first, second = object(), object()
+    store.admit(model("ab"), first, ())
+    part = store.part(DIGEST["a"], first)
+    assert part is not None
+    part.write(DATA["a"][:70])
+    store.release(first)
+    store.admit(model("ab"), second, ())
+    assert store.held_bytes(DIGEST["a"], second) == 70
+    assert store.part(DIGEST["a"], second) is part
+    part.resume()
+    upload(store, "ab", second)
+    assert store.is_whole(DIGEST["a"])
+
+
+def test_the_received_prefix_survives_the_edges_sudden_death(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from ionn_edge.events import Model
+from ionn_edge.store import Store
+store = Store(Path({str(tmp_path)!r}), 1000)
+store.open()
+store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100),)), "me", ())
+store.part(bytes.fromhex({DIGEST["a"].hex()!r}), "me").write({DATA["a"][:70]!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    died = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
+    assert died.returncode == -signal.SIGKILL
+    store = opened(tmp_path)
+    owner = object()
+    store.admit(model("a"), owner, ())
+    assert store.held_bytes(DIGEST["a"], owner) == 70
+    part = store.part(DIGEST["a"], owner)
+    assert part is not None
+    part.resume()
+    part.write(DATA["a"][70:])
+    store.finish(part)
+    assert blob_path(tmp_path, DIGEST["a"]).read_bytes() == DATA["a"]
+
+
+def test_a_damaged_prefix_is_found_out_when_the_blob_is_full(tmp_path: Path) -> None:
+    (tmp_path / f"{DIGEST['a'].hex()}.3.part").write_bytes(b"?" * 70)
+    store = opened(tmp_path)
+    owner = object()
+    store.admit(model("a"), owner, ())
+    part = store.part(DIGEST["a"], owner)
+    assert part is not None
+    part.resume()
+    with pytest.raises(Mismatch):
+        part.write(DATA["a"][70:])
+    part.restart()
+    assert part.held_bytes == 0
+    upload(store, "a", owner)
+    assert store.is_whole(DIGEST["a"])
+
+
+def test_a_part_that_was_full_when_the_edge_died_is_checked_when_resumed(tmp_path: Path) -> None:
+    (tmp_path / f"{DIGEST['a'].hex()}.0.part").write_bytes(DATA["a"])
+    (tmp_path / f"{DIGEST['b'].hex()}.1.part").write_bytes(b"?" * 100)
+    store = opened(tmp_path)
+    owner = object()
+    store.admit(model("ab"), owner, ())
+    sound, damaged = store.part(DIGEST["a"], owner), store.part(DIGEST["b"], owner)
+    assert sound is not None
+    assert damaged is not None
+    sound.resume()
+    assert sound.full
+    with pytest.raises(Mismatch):
+        damaged.resume()
+
+
+def test_a_part_longer_than_the_weight_is_not_claimed(tmp_path: Path) -> None:
+    (tmp_path / f"{DIGEST['a'].hex()}.0.part").write_bytes(b"?" * 101)
+    store = opened(tmp_path)
+    owner = object()
+    store.admit(model("a"), owner, ())
+    assert store.held_bytes(DIGEST["a"], owner) == 0
+
+
+def test_of_several_parts_the_longest_is_kept(tmp_path: Path) -> None:
+    for number, size in enumerate((10, 30, 20, 0)):
+        (tmp_path / f"{DIGEST['a'].hex()}.{number}.part").write_bytes(DATA["a"][:size])
+    opened(tmp_path)
+    assert files(tmp_path) == {f"{DIGEST['a'].hex()}.1.part"}
+
+
+def test_whole_blobs_of_an_earlier_run_are_held_once_verified(tmp_path: Path) -> None:
+    for name in "ab":
+        blob_path(tmp_path, DIGEST[name]).write_bytes(DATA[name])
+    damaged = bytearray(DATA["b"])
+    damaged[50] ^= 1
+    blob_path(tmp_path, DIGEST["b"]).write_bytes(damaged)
+    store = opened(tmp_path)
+    assert not store.is_whole(DIGEST["a"])
+    assert store.held_bytes(DIGEST["a"]) == 0
+    for digest in store.unverified():
+        store.verified(digest, verify(tmp_path, digest))
+    assert store.unverified() == []
+    assert store.held_bytes(DIGEST["a"]) == 100
+    assert files(tmp_path) == whole("a")
+
+
+def test_somebody_elses_files_are_left_alone(tmp_path: Path) -> None:
+    names = {"thesis.txt", "a" * 63, "A" * 64, f"{'a' * 64}.part", f"{'a' * 64}.bak"}
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ("b" * 64)).mkdir()
+    store = opened(tmp_path, budget_bytes=1)
+    assert store.used_bytes == 0
+    assert files(tmp_path) == names | {"b" * 64}
+
+
+# The budget.
+
+
+def test_a_model_larger_than_the_budget_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=250)
+    with pytest.raises(NoRoom, match=r"take 300 bytes.*budget is 250 bytes"):
+        store.admit(model("abc"), object(), ())
+    assert store.models == {}
+    store.admit(model("ab"), object(), ())
+
+
+def test_equal_weights_count_once_within_and_across_models(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=300)
+    admit(store, "aab")
+    assert store.used_bytes == 200
+    admit(store, "bc")
+    assert store.used_bytes == 300
+    assert store.models == {"aab": (200, 200), "bc": (200, 200)}
+
+
+def test_the_least_recently_used_model_goes_first_and_whole(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=450)
+    admit(store, "ab")
+    admit(store, "cd")
+    store.touch("ab")
+    assert store.admit(model("e"), object(), ()) == ["cd"]
+    assert list(store.models) == ["ab", "e"]
+    assert files(tmp_path) == whole("ab")
+
+
+def test_a_model_that_is_executing_stays(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=450)
+    admit(store, "ab")
+    admit(store, "cd")
+    assert store.admit(model("e"), object(), {"ab"}) == ["cd"]
+    with pytest.raises(NoRoom, match="try later"):
+        store.admit(model("cdf"), object(), {"ab", "e"})
+    assert list(store.models) == ["ab", "e"]
+
+
+def test_nothing_is_evicted_for_a_model_that_does_not_fit_anyway(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=400)
+    admit(store, "ab")
+    admit(store, "cd")
+    with pytest.raises(NoRoom):
+        store.admit(model("abe"), object(), {"cd"})
+    assert list(store.models) == ["ab", "cd"]
+    assert files(tmp_path) == whole("abcd")
+
+
+def test_evicting_keeps_what_another_model_or_the_newcomer_shares(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=400)
+    admit(store, "ab")
+    admit(store, "bc")
+    # "ab" goes, and only its "a" with it; its "b" is still used by "bc".
+    assert store.admit(model("de"), object(), ()) == ["ab"]
+    assert files(tmp_path) == whole("bc")
+    store = opened_again(store, 300)
+    admit(store, "abc")
+    assert store.admit(model("cd"), object(), ()) == ["abc"]
+    assert files(tmp_path) == whole("c")
+
+
+def opened_again(store: Store, budget_bytes: int) -> Store:
+    store.close()
+    again = opened(store.directory, budget_bytes)
+    for digest in again.unverified():
+        again.verified(digest, verify(again.directory, digest))
+    return again
+
+
+def test_an_evicted_upload_is_dropped_and_its_late_chunk_leaves_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=100)
+    owner = object()
+    store.admit(model("a"), owner, ())
+    part = store.part(DIGEST["a"], owner)
+    assert part is not None
+    part.write(DATA["a"][:10])
+    assert store.admit(model("b"), object(), ()) == ["a"]
+    assert store.part(DIGEST["a"], owner) is None
+    with pytest.raises(StorageError):
+        part.write(DATA["a"][10:])
+    first = Part(tmp_path, DIGEST["c"], 7, 100)
+    first.dropped = True
+    first.write(DATA["c"])
+    assert files(tmp_path) == set()
+
+
+def test_what_earlier_runs_left_counts_and_goes_first(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=400)
+    admit(store, "a")
+    admit(store, "b")
+    os.utime(blob_path(tmp_path, DIGEST["a"]), (2, 2))
+    os.utime(blob_path(tmp_path, DIGEST["b"]), (1, 1))
+    store = opened_again(store, 400)
+    assert store.used_bytes == 200
+    assert store.models == {}
+    admit(store, "c")
+    # Room for 100 more is there; the older orphan goes for the rest, and no model.
+    assert store.admit(model("de"), object(), ()) == []
+    assert files(tmp_path) == whole("ac")
+
+
+def test_a_smaller_budget_takes_effect_at_the_start(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=400)
+    admit(store, "abc")
+    store = opened_again(store, 150)
+    assert store.used_bytes <= 150
+
+
+def test_a_blob_declared_with_another_size_is_refused(store: Store) -> None:
+    admit(store, "a")
+    liar = Model("liar", 1, ((DIGEST["a"], 99),))
+    with pytest.raises(WrongSize, match=r"99 bytes.*has 100"):
+        store.admit(liar, object(), ())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    offers=st.lists(
+        st.tuples(st.sampled_from(["a", "ab", "bc", "cde", "f", "abcd"]), st.booleans()),
+        max_size=12,
+    )
+)
+def test_the_budget_is_never_exceeded_whatever_is_offered(
+    tmp_path_factory: pytest.TempPathFactory, offers: list[tuple[str, bool]]
+) -> None:
+    store = opened(tmp_path_factory.mktemp("store"), budget_bytes=400)
+    for names, stays in offers:
+        owner = object()
+        try:
+            store.admit(model(names), owner, ())
+        except NoRoom:
+            continue
+        upload(store, names if stays else names[:1], owner)
+        if not stays:
+            store.release(owner)
+        assert store.used_bytes <= 400
+        on_disk = sum(len(path.read_bytes()) for path in store.directory.glob("?" * 64 + "*"))
+        assert on_disk <= store.used_bytes
+        for held_bytes, total_bytes in store.models.values():
+            assert held_bytes <= total_bytes
+    store.close()
+
+
+# Disks and directories.
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_what_was_held(tmp_path: Path) -> None:
+    part = Part(tmp_path, hashlib.sha256(b"x" * 8000).digest(), 0, 8000)
+    part.write(b"x" * 3000)
+    # The size limit of files stands in for the end of the disk: the kernel refuses alike.
+    with _file_size_limit(5000), pytest.raises(StorageError, match="cannot store weights in"):
+        part.write(b"x" * 4000)
+    assert part.held_bytes == part.path.stat().st_size == 3000
+    part.write(b"x" * 5000)
+    assert part.full
+
+
+def test_space_that_cannot_be_reserved_is_noticed_with_the_first_chunk(tmp_path: Path) -> None:
+    part = Part(tmp_path, bytes(32), 0, 1 << 62)
+    with pytest.raises(StorageError, match="cannot store weights in"):
+        part.write(b"x" * 100)
+    assert part.held_bytes == part.path.stat().st_size == 0
+
+
+class _file_size_limit:
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+
+    def __enter__(self) -> None:
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, self.before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def test_a_disk_too_small_for_the_model_is_noticed_before_a_byte_is_sent(tmp_path: Path) -> None:
+    store = opened(tmp_path, budget_bytes=1 << 60)
+    huge = Model("huge", 1, ((DIGEST["a"], 1 << 59),))
+    with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk has"):
+        store.admit(huge, object(), ())
+    assert store.models == {}
+
+
+def test_only_one_edge_uses_a_store(store: Store) -> None:
+    with pytest.raises(StorageError, match=r"another edge uses the store .*--store"):
+        opened(store.directory)
+    store.close()
+    opened(store.directory)
+
+
+def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be used"):
+        opened(tmp_path / "file" / "store")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match="permission denied"):
+        opened(tmp_path)
