@@ -58,7 +58,8 @@ async def _measure(
         try:
             with LinkProcess(spec, f"127.0.0.1:{port}") as link:
                 address = f"{link.host}:{link.port}"
-                trace = Options(trace=events.append)
+                # Slow enough that queries want the edge whenever it is there.
+                trace = Options(trace=events.append, device_slowdown=10.0)
                 async with connect(
                     what.profiled, what.inputs[0], edge=address, options=trace
                 ) as net:

@@ -99,16 +99,26 @@ class UploadPacer:
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
 
+    @property
+    def _window_rate_Bps(self) -> float | None:
+        """Bandwidth to size the window by.
+
+        The largest rate is the link's when the sender paused, but a receiver that stalls and
+        then catches up shows rates that the link never had; the mean bounds those.
+        """
+        largest, mean = self.bandwidth_Bps, self.mean_rate_Bps
+        return largest if largest is None or mean is None else min(largest, 1.2 * mean)
+
     def chunk_bytes(self) -> int:
         """Size of the next chunk: a few milliseconds of the link."""
-        rate = self.bandwidth_Bps
+        rate = self._window_rate_Bps
         if rate is None:
             return MIN_CHUNK_BYTES
         size = int(rate * CHUNK_S) // 4096 * 4096
         return max(MIN_CHUNK_BYTES, min(size, self._max_chunk_bytes))
 
     def window_bytes(self, now: float) -> float:
-        rate, trip = self.bandwidth_Bps, self.min_round_trip_s
+        rate, trip = self._window_rate_Bps, self.min_round_trip_s
         if rate is None or trip is None or self._startup:
             return self._startup_window
         phase_s = max(trip, 0.02)

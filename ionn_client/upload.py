@@ -52,13 +52,12 @@ class Upload:
 
         Returns how many bytes that were sent it does not hold: they will be sent again.
         """
+        lost_bytes = sum(max(0, sent - held_bytes[blob]) for blob, sent in self._sent.items())
         self.forget()
-        lost_bytes = 0
         for blob, size in self._sizes.items():
             held = min(held_bytes[blob], size)
             self._held[blob] = self._sent[blob] = held
             self.skipped_bytes += max(0, held - self._highest_sent[blob])
-            lost_bytes += max(0, self._highest_sent[blob] - held)
             self._highest_sent[blob] = max(held, self._highest_sent[blob])
             if held == size:
                 self._complete.add(blob)
