@@ -51,6 +51,11 @@ class Nursery:
         self._forked: deque[asyncio.Future[int]] = deque()
         self._ended: dict[int, asyncio.Future[int]] = {}
 
+    @property
+    def pid(self) -> int | None:
+        """The forkserver's process."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Until workers can be forked: a few seconds, while torch is imported."""
         async with self._turn:
@@ -97,16 +102,21 @@ class Nursery:
         self._ended.pop(pid, None)
 
     async def close(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        """End the forkserver and its workers, if they have not ended by themselves."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
+        self._hang_up()
         if self._process is not None:
             await self._process.wait()
 
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
     async def _start(self) -> None:
+        await self.close()
         ours, theirs = socket.socketpair()
         environment = dict(os.environ)
         # Its own threads would be lost in every fork; workers set the number of theirs.
@@ -131,6 +141,8 @@ class Nursery:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await reader.readexactly(RECORD.size)
         except (asyncio.IncompleteReadError, TimeoutError) as error:
+            self._writer.close()
+            self._hang_up()
             raise EngineError("the worker process does not start; is torch installed?") from error
         self._listening = asyncio.create_task(self._listen(reader))
 
@@ -154,6 +166,7 @@ class Nursery:
             pass
         finally:
             self._writer.close()
+            self._hang_up()
             while self._forked:
                 self._forked.popleft().set_exception(OSError("the forkserver ended"))
 

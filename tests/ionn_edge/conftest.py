@@ -1,0 +1,47 @@
+"""One nursery of workers for all tests of the edge (torch takes seconds to import), and boxes
+that listen on loopback within this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ionn_edge.box import Box
+from ionn_edge.config import Config
+from ionn_edge.engine import Nursery, WorkerSettings
+from ionn_edge.server import bound, serving
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Box, str]]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nursery() -> AsyncIterator[Nursery]:
+    nursery = Nursery(WorkerSettings("cpu", 1))
+    await nursery.start()
+    yield nursery
+    await nursery.close()
+
+
+@pytest.fixture
+def serve(nursery: Nursery, tmp_path: Path) -> Serve:
+    """`async with serve(**options) as (box, url)`: an edge with these options of Config."""
+
+    @asynccontextmanager
+    async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:
+        config = Config(**{"store": tmp_path / "store", "threads": 1, "port": 0, **options})
+        box = Box(config, nursery)
+        box.store.open()
+        listener = bound(config.bind, config.port)
+        host, port = listener.getsockname()
+        try:
+            async with serving(box, listener):
+                yield box, f"http://{host}:{port}/ionn"
+        finally:
+            box.close()
+
+    return serve

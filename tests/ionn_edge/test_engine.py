@@ -1,0 +1,232 @@
+"""Real worker processes: born quickly, checked, running, dying."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import msgpack
+import pytest
+import torch
+
+from ionn_edge import jobs
+from ionn_edge.blobs import blob_path
+from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
+from ionn_edge.worker import _mapped
+from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
+from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from tests.support import blobs, chain
+from wire.messages import Tensor
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[LayerGraph, dict[str, torch.Tensor]]:
+    """A model whose weights are in the store."""
+    graph, weights = chain(3)
+    for weight, blob in zip(graph.weights, blobs(graph, weights), strict=True):
+        blob_path(tmp_path, weight.digest).write_bytes(blob)
+    return graph, weights
+
+
+def check(graph: LayerGraph, store: Path) -> jobs.Check:
+    return jobs.Check(graph.fingerprint, msgpack.packb(graph.to_plain()), str(store))
+
+
+def run(query: int, start: int, stop: int, *live: torch.Tensor) -> jobs.Run:
+    return jobs.Run(query, start, stop, tuple(Tensor(*tensor_to_buffer(t)) for t in live))
+
+
+def tensors(ran: jobs.Job) -> tuple[torch.Tensor, ...]:
+    assert isinstance(ran, jobs.Ran), ran
+    return tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in ran.tensors)
+
+
+async def asked(worker: Worker, job: jobs.Job) -> jobs.Job:
+    worker.send(job)
+    async with asyncio.timeout(20):
+        return await worker.receive()
+
+
+async def test_a_worker_runs_what_is_ready_bitwise_as_here(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, weights = stored
+    worker = await nursery.fork()
+    try:
+        checked = await asked(worker, check(graph, tmp_path))
+        assert checked == jobs.Checked(3, tuple((w.digest, 256) for w in graph.weights))
+        x = torch.randn(1, 8)
+        missing = await asked(worker, run(1, 0, 3, x))
+        assert isinstance(missing, jobs.Failed)
+        assert (missing.query, missing.code) == (1, "not-uploaded")
+        assert "fc0" in missing.text
+        worker.send(jobs.Ready((0, 1)))
+        partly = await asked(worker, run(2, 0, 3, x))
+        assert isinstance(partly, jobs.Ran)
+        assert (partly.query, partly.stop) == (2, 2)
+        (live,) = tensors(partly)
+        assert torch.equal(live, execute(graph, weights, 0, 2, (x,))[0])
+        worker.send(jobs.Ready((2,)))
+        (last,) = tensors(await asked(worker, run(3, 2, 3, live)))
+        assert torch.equal(last, execute(graph, weights, 0, 3, (x,))[0])
+    finally:
+        await worker.close()
+
+
+async def test_tensors_that_do_not_fit_the_cut_are_refused_before_they_run(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(stored[0], tmp_path))
+        worker.send(jobs.Ready((0, 1, 2)))
+        good = torch.zeros(1, 8)
+        for live in ((), (good, good), (torch.zeros(2, 8),), (good.double(),)):
+            refused = await asked(worker, run(1, 0, 3, *live))
+            assert isinstance(refused, jobs.Failed)
+            assert refused.code == "input"
+            assert "cut 0" in refused.text
+        assert len(tensors(await asked(worker, run(2, 0, 3, good)))) == 1
+    finally:
+        await worker.close()
+
+
+def _broken(graph: LayerGraph, **changes: object) -> bytes:
+    packed: bytes = msgpack.packb({**graph.to_plain(), **changes})
+    return packed
+
+
+async def test_a_graph_that_must_not_run_is_refused_with_the_reason(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    graph, _ = chain(2)
+    plain = graph.to_plain()
+    first, second = plain["weights"]
+    evil = [["aten.from_file.default", *node[1:]] for node in plain["nodes"]]
+    wide = [[name, ["float32", [8, 9]], *rest] for name, _, *rest in plain["weights"]]
+    twins = [["same", *rest] for _, *rest in plain["weights"]]
+    torn = [first, ["b", ["float32", [8, 7]], *first[2:]]]
+    empty = [[first[0], ["float32", [0, 8]], *first[2:]], second]
+    offers = {
+        b"\xc1": "not msgpack",
+        msgpack.packb([1, 2]): "a graph is a map",
+        _broken(graph, format=99): "format 99",
+        _broken(graph, nodes=evil): "from_file",
+        _broken(graph, weights=wide): "linear",
+        _broken(graph, weights=twins): "same name",
+        _broken(graph, weights=torn): "digest of one",
+        _broken(graph, weights=empty): "has no bytes",
+        _broken(graph, layers=[["l", 0, 1, [0]]]): "cover 1 of 2",
+    }
+    for packed, reason in offers.items():
+        worker = await nursery.fork()
+        try:
+            fingerprint = _fingerprint(packed)
+            refused = await asked(worker, jobs.Check(fingerprint, packed, str(tmp_path)))
+            assert isinstance(refused, jobs.Refused), refused
+            assert refused.code == "graph"
+            assert reason in refused.text
+        finally:
+            await worker.close()
+
+
+def _fingerprint(packed: bytes) -> str:
+    try:
+        return LayerGraph.from_plain(msgpack.unpackb(packed)).fingerprint
+    except Exception:
+        return "none"
+
+
+async def test_a_graph_under_another_models_name_is_refused(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    graph, _ = chain(2)
+    worker = await nursery.fork()
+    try:
+        refused = await asked(worker, replace(check(graph, tmp_path), fingerprint="0" * 64))
+        assert isinstance(refused, jobs.Refused)
+        assert "fingerprint" in refused.text
+    finally:
+        await worker.close()
+
+
+async def test_a_failure_while_running_is_that_querys_and_the_worker_lives_on(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    graph = _embedding()
+    worker = await nursery.fork()
+    try:
+        assert isinstance(await asked(worker, check(graph, tmp_path)), jobs.Checked)
+        blob_path(tmp_path, graph.weights[0].digest).write_bytes(bytes(128))
+        worker.send(jobs.Ready((0,)))
+        failed = await asked(worker, run(1, 0, 1, torch.tensor([99])))
+        assert isinstance(failed, jobs.Failed)
+        assert (failed.query, failed.code) == (1, "execution")
+        assert "\n" not in failed.text
+        assert len(tensors(await asked(worker, run(2, 0, 1, torch.tensor([3]))))) == 1
+    finally:
+        await worker.close()
+
+
+def _embedding() -> LayerGraph:
+    table = Weight("e", TensorSpec("float32", (4, 8)), hashlib.sha256(bytes(128)).digest())
+    node = Node(
+        *("aten.embedding.default", (WeightRef(0), Ref(0)), ()),
+        *((TensorSpec("float32", (1, 8)),), "e"),
+    )
+    index = TensorSpec("int64", (1,))
+    return LayerGraph((index,), (table,), (), (node,), (Layer("e", 0, 1, (0,)),), (Ref(1),))
+
+
+async def test_what_a_worker_does_to_its_weights_stays_its_own(
+    stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, _ = stored
+    path = blob_path(tmp_path, graph.weights[0].digest)
+    before = path.read_bytes()
+    _mapped(path)[:4] = b"\0\0\0\0"
+    assert path.read_bytes() == before
+
+
+async def test_a_killed_worker_is_reported_with_the_signal(nursery: Nursery) -> None:
+    worker = await nursery.fork()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerGone, match="killed by SIGKILL"):
+        await worker.receive()
+    await worker.close()
+
+
+async def test_a_worker_has_no_sockets_but_its_own(nursery: Nursery) -> None:
+    others = [await nursery.fork() for _ in range(3)]
+    worker = others[-1]
+    assert isinstance(await asked(worker, jobs.Check("", b"", "")), jobs.Refused)
+    assert len(_sockets(worker.pid)) == 1
+    for each in others:
+        await each.close()
+
+
+def _sockets(pid: int) -> list[str]:
+    opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return [target for target in opened if target.startswith("socket:")]
+
+
+async def test_a_nursery_that_dies_takes_its_workers_along_and_is_started_again() -> None:
+    nursery = Nursery(WorkerSettings("cpu", 1))
+    first = await nursery.fork()
+    assert nursery.pid is not None
+    os.kill(nursery.pid, signal.SIGKILL)
+    with pytest.raises(WorkerGone):
+        await first.receive()
+    await first.close()
+    second = await nursery.fork()
+    assert isinstance(await asked(second, jobs.Check("", b"", "")), jobs.Refused)
+    await nursery.close()
+    with pytest.raises(WorkerGone):
+        await second.receive()
+    await second.close()
