@@ -1,4 +1,4 @@
-"""How busy the box is: what a range takes now against what it took at best."""
+"""How busy the box is: what ranges take now against what they took at best."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections import OrderedDict
 
 # Enough for every range of a few models in use; the oldest give way.
 _REMEMBERED = 4096
-_WEIGHT = 0.1
-_MEMORY_S = 5.0
+_HALF_LIFE_S = 5.0
+# A range of microseconds varies by itself: nothing is slow before there is this much to compare.
+_PRIOR_S = 0.02
 
 
 class LoadMeter:
-    """The slowdown (Neurosurgeon's K): recent ratio of a range's time to its best ever."""
+    """The slowdown (Neurosurgeon's K): recent execution time over the same ranges' best ever."""
 
     def __init__(self) -> None:
         self._best_s: OrderedDict[tuple[str, int, int], float] = OrderedDict()
-        self._ratio = 1.0
+        self._recent_s = 0.0
+        self._uncontended_s = 0.0
         self._measured_at = 0.0
         self._reported = 1.0
         self.answered: dict[str, int] = {}
@@ -28,15 +30,16 @@ class LoadMeter:
         self._best_s.move_to_end(key)
         if len(self._best_s) > _REMEMBERED:
             self._best_s.popitem(last=False)
-        ratio = seconds / best_s if best_s > 0 else 1.0
-        self._ratio = self.slowdown(now) + _WEIGHT * (ratio - self.slowdown(now))
+        faded = self._faded(now)
+        self._recent_s = self._recent_s * faded + seconds
+        self._uncontended_s = self._uncontended_s * faded + best_s
         self._measured_at = now
         self.answered[fingerprint] = self.answered.get(fingerprint, 0) + 1
 
     def slowdown(self, now: float) -> float:
         """1 or more. Fades to 1 while nothing runs: an idle box is not slow."""
-        faded: float = 0.5 ** ((now - self._measured_at) / _MEMORY_S)
-        return max(1.0, 1.0 + (self._ratio - 1.0) * faded)
+        faded = self._faded(now)
+        return (self._recent_s * faded + _PRIOR_S) / (self._uncontended_s * faded + _PRIOR_S)
 
     def changed_much(self, now: float) -> bool:
         """Whether clients should be told; True once per change by half."""
@@ -45,3 +48,7 @@ class LoadMeter:
             return False
         self._reported = self.slowdown(now)
         return True
+
+    def _faded(self, now: float) -> float:
+        faded: float = 0.5 ** ((now - self._measured_at) / _HALF_LIFE_S)
+        return faded

@@ -1,0 +1,553 @@
+"""An edge over loopback, talked to message by message by a client written by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgpack
+import pytest
+import torch
+
+from ionn_edge.blobs import blob_path
+from ionn_edge.engine import Nursery, Worker
+from layergraph import LayerGraph
+from layergraph import execute as execute_here
+from tests.ionn_edge.conftest import Serve
+from tests.ionn_edge.peer import Peer, blobs, chain, execute, offer, tensors_of
+from wire import chunks, encode, hello, messages
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GRAPH, WEIGHTS = chain(3)
+BLOBS = blobs(GRAPH, WEIGHTS)
+X = torch.linspace(-1, 1, 8).reshape(1, 8)
+
+
+# Conversation.
+
+
+async def test_a_box_says_what_it_is(serve: Serve) -> None:
+    async with serve(memory_bytes=1 << 20) as (_, url), aiohttp.ClientSession() as http:
+        async with http.get(url.removesuffix("/ionn")) as response:
+            said = await response.json()
+        assert said["what"] == "an IONN edge box"
+        assert said["protocol"] == {"path": "/ionn", "oldest": 1, "newest": 1}
+        assert said["memory_bytes"] == 1 << 20
+        async with http.get(url) as response:
+            assert response.status == 426
+            assert "WebSocket" in await response.text()
+
+
+async def test_a_browser_is_not_talked_to(serve: Serve) -> None:
+    async with serve() as (_, url), aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await http.ws_connect(url, origin="https://example.com")
+        assert refusal.value.status == 403
+
+
+async def test_hello_is_answered_with_what_the_box_is_and_takes(serve: Serve) -> None:
+    async with serve(memory_bytes=12345) as (box, url), Peer(url) as peer:
+        welcome = await peer.greet()
+        assert (welcome.version, welcome.device, welcome.threads) == (1, "cpu", 1)
+        assert welcome.memory_bytes == 12345
+        assert welcome.epoch == box.epoch
+
+
+async def test_an_unknown_version_is_refused_with_both_ranges(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        text = await peer.fails_with("version", messages.Hello(7, 9, "future"))
+        assert "the client speaks 7 to 9, the edge 1" in text
+
+
+@pytest.mark.parametrize(
+    ("frame", "text"),
+    [
+        (msgpack.packb([99]), "unknown message kind 99"),
+        (b"\xff\xff", "short list"),
+        (b"", "short list"),
+        (msgpack.packb([1, 1, 1]), "3 fields, not 2"),
+        (msgpack.packb([5, 0, 0, 1 << 30]), "Chunk.payload"),
+    ],
+    ids=["unknown kind", "junk", "empty", "too few fields", "chunk too large"],
+)
+async def test_what_is_no_message_is_answered_with_the_reason(
+    serve: Serve, frame: bytes, text: str
+) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        await peer.socket.send_bytes(frame)
+        assert text in await peer.fails_with("malformed")
+
+
+async def test_a_text_frame_is_answered_with_the_reason(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        await peer.socket.send_str("hello")
+        assert "text frame" in await peer.fails_with("malformed")
+
+
+async def test_a_frame_beyond_every_limit_is_cut_off_unread(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.greet()
+        # The edge hangs up as soon as it sees the length, so that much of it is never sent.
+        with contextlib.suppress(ConnectionError):
+            await peer.socket.send_bytes(bytes(box.config.limits.max_frame_bytes + 1))
+        assert await peer.heard_close() in (1006, 1009)
+        async with Peer(url) as other:
+            await other.greet()
+
+
+async def test_a_message_cut_off_harms_nobody(serve: Serve) -> None:
+    async with serve() as (box, url):
+        async with Peer(url) as peer:
+            await peer.greet()
+            await peer.offer(GRAPH)
+            header, _ = encode(messages.Chunk(0, 0, b"x" * 100))
+            await peer.socket.send_bytes(header)
+        async with Peer(url) as peer:
+            await peer.open(GRAPH, WEIGHTS)
+        assert not await _left(box)
+
+
+async def _left(box: Any) -> set[Any]:
+    """The box's clients, once those that said goodbye are gone."""
+    box.drain()
+    async with asyncio.timeout(20):
+        await box.empty.wait()
+    clients: set[Any] = box.clients
+    return clients
+
+
+async def test_one_client_too_many_is_told_so(serve: Serve) -> None:
+    async with serve(max_clients=1) as (_, url), Peer(url) as first, Peer(url) as second:
+        await first.greet()
+        assert "at most 1 clients" in await second.fails_with("overloaded", hello("t"))
+
+
+# Offers.
+
+
+def altered(**changes: Any) -> messages.Offer:
+    """GRAPH's offer with some of its plain form changed, under its true fingerprint."""
+    plain = {**GRAPH.to_plain(), **changes}
+    try:
+        fingerprint = LayerGraph.from_plain(plain).fingerprint
+    except Exception:
+        fingerprint = GRAPH.fingerprint
+    return messages.Offer(fingerprint, msgpack.packb(plain))
+
+
+PLAIN = GRAPH.to_plain()
+BAD_OFFERS = {
+    "junk": (messages.Offer("f", b"\xc1junk"), "not msgpack"),
+    "unknown operator": (
+        altered(nodes=[["aten.system.default", *node[1:]] for node in PLAIN["nodes"]]),
+        "aten.system.default",
+    ),
+    "cycle": (
+        altered(nodes=[[node[0], [["v", 3], *node[1][1:]], *node[2:]] for node in PLAIN["nodes"]]),
+        "dangling reference or a cycle",
+    ),
+    "dangling reference": (altered(outputs=[["v", 77]]), "value 77"),
+    "wrong shape": (
+        altered(
+            weights=[[name, ["float32", [9, 9]], *rest] for name, _, *rest in PLAIN["weights"]]
+        ),
+        "linear",
+    ),
+    "wrong fingerprint": (messages.Offer("0" * 64, offer(GRAPH).graph), "fingerprint"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OFFERS)
+async def test_a_graph_that_must_not_run_is_refused_with_the_reason(
+    serve: Serve, name: str
+) -> None:
+    bad, reason = BAD_OFFERS[name]
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        assert reason in await peer.fails_with("graph", bad)
+
+
+async def test_a_model_larger_than_the_budget_is_refused_with_both_sizes(serve: Serve) -> None:
+    async with serve(memory_bytes=700) as (_, url), Peer(url) as peer:
+        await peer.greet()
+        text = await peer.fails_with("memory", offer(GRAPH))
+        assert "take 768 bytes" in text
+        assert "budget is 700 bytes" in text
+
+
+async def test_a_weight_declared_with_another_size_than_its_blob_is_refused(serve: Serve) -> None:
+    async with serve() as (_, url):
+        async with Peer(url) as peer:
+            await peer.open(GRAPH, WEIGHTS)
+        narrow, _ = chain(1)
+        plain = narrow.to_plain()
+        digest = GRAPH.weights[1].digest
+        plain["inputs"], plain["weights"] = (
+            [["float32", [1, 4]]],
+            [["w", ["float32", [8, 4]], digest, False]],
+        )
+        liar = LayerGraph.from_plain(plain)
+        async with Peer(url) as peer:
+            await peer.greet()
+            assert "declared with 128 bytes" in await peer.fails_with("graph", offer(liar))
+
+
+# Uploads.
+
+
+async def test_layers_run_one_by_one_as_their_weights_arrive(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        have = await peer.offer(GRAPH)
+        assert have.held_bytes == (0, 0, 0)
+        live: tuple[torch.Tensor, ...] = (X,)
+        await peer.upload(1, BLOBS[1])
+        await peer.send(execute(1, 0, 3, live))
+        refused = await peer.hear(messages.Error)
+        assert (refused.code, refused.query) == ("not-uploaded", 1)
+        await peer.upload(0, BLOBS[0])
+        result, live = await peer.run(2, 0, 3, live)
+        assert result.stop == 2
+        assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 2, (X,))[0])
+        await peer.upload(2, BLOBS[2])
+        result, live = await peer.run(3, 2, 3, live)
+        assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 3, (X,))[0])
+        assert result.compute_s > 0
+
+
+async def test_acknowledgements_carry_the_edges_clock_in_order(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        welcome = await peer.greet()
+        await peer.offer(GRAPH)
+        await peer.send(*chunks(0, BLOBS[0], 50))
+        acks = [await peer.hear(messages.ChunkAck) for _ in range(6)]
+        clocks = [welcome.clock_s, *(ack.clock_s for ack in acks)]
+        assert clocks == sorted(clocks)
+        assert [ack.held_bytes for ack in acks] == [50, 100, 150, 200, 250, 256]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "code", "text"),
+    [
+        (messages.Chunk(0, 100, b"x"), "unexpected", "expected 0"),
+        (messages.Chunk(0, 0, b"x" * 257), "malformed", "257 of 256"),
+        (messages.Chunk(9, 0, b"x"), "malformed", "the model has 3"),
+    ],
+    ids=["out of order", "too long", "no such weight"],
+)
+async def test_a_chunk_that_does_not_fit_is_refused_with_the_reason(
+    serve: Serve, chunk: messages.Chunk, code: str, text: str
+) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        await peer.offer(GRAPH)
+        assert text in await peer.fails_with(code, chunk)
+
+
+async def test_wrong_bytes_are_dropped_and_everything_else_is_kept(serve: Serve) -> None:
+    async with serve() as (_, url):
+        async with Peer(url) as peer:
+            await peer.greet()
+            await peer.offer(GRAPH)
+            await peer.upload(0, BLOBS[0])
+            wrong = bytes(BLOBS[1])[::-1]
+            text = await peer.fails_with("digest", messages.Chunk(1, 0, wrong))
+            assert "do not match its digest" in text
+        async with Peer(url) as peer:
+            await peer.greet()
+            assert (await peer.offer(GRAPH)).held_bytes == (256, 0, 0)
+            await peer.upload(1, BLOBS[1])
+            result, _ = await peer.run(1, 0, 2, (X,))
+            assert result.stop == 2
+
+
+async def test_an_upload_goes_on_at_the_byte_where_the_connection_broke(serve: Serve) -> None:
+    async with serve() as (_, url):
+        async with Peer(url) as peer:
+            await peer.greet()
+            await peer.offer(GRAPH)
+            await peer.send(messages.Chunk(0, 0, BLOBS[0][:77]))
+            await peer.hear(messages.ChunkAck)
+        async with Peer(url) as peer:
+            await peer.greet()
+            assert (await peer.offer(GRAPH)).held_bytes == (77, 0, 0)
+            await peer.send(messages.Chunk(0, 77, BLOBS[0][77:]))
+            assert (await peer.hear(messages.ChunkAck)).complete
+
+
+async def test_a_full_disk_is_told_and_what_arrived_is_kept(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as (_, url):
+        async with Peer(url) as peer:
+            await peer.greet()
+            await peer.offer(GRAPH)
+            await peer.send(messages.Chunk(0, 0, BLOBS[0][:77]))
+            await peer.hear(messages.ChunkAck)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "pwrite", _disk_full)
+                text = await peer.fails_with("storage", messages.Chunk(0, 77, b"x"))
+            assert "no space left on device" in text
+        async with Peer(url) as peer:
+            await peer.greet()
+            assert (await peer.offer(GRAPH)).held_bytes == (77, 0, 0)
+
+
+def _disk_full(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+async def test_weights_of_an_earlier_run_are_verified_and_used(
+    serve: Serve, tmp_path: Path
+) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+    damaged = blob_path(tmp_path / "store", GRAPH.weights[1].digest)
+    damaged.write_bytes(bytes(256))
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        assert (await peer.offer(GRAPH)).held_bytes == (256, 0, 256)
+        await peer.upload(1, BLOBS[1])
+        _, live = await peer.run(1, 0, 3, (X,))
+        assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 3, (X,))[0])
+
+
+# Queries.
+
+
+async def test_bad_tensors_and_ranges_are_that_querys_error(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        for query, bad in enumerate(
+            (execute(0, 0, 3, ()), execute(1, 0, 3, (X.double(),)), execute(2, 2, 4, (X,)))
+        ):
+            await peer.send(bad)
+            error = await peer.hear(messages.Error)
+            assert (error.code, error.query) == ("input", query)
+        await peer.run(3, 0, 3, (X,))
+
+
+async def test_a_deadline_that_cannot_be_kept_is_told(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        await peer.send(execute(1, 0, 3, (X,), deadline_s=0.0))
+        error = await peer.hear(messages.Error)
+        assert (error.code, error.query) == ("deadline", 1)
+        await peer.send(execute(2, 0, 3, (X,), deadline_s=60.0))
+        assert (await peer.hear(messages.Result)).query == 2
+
+
+async def test_a_cancelled_query_is_not_answered_once_it_waits(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        _stop_worker(box)
+        await peer.send(
+            *(execute(query, 0, 3, (X,)) for query in range(3)),
+            messages.Cancel(1),
+            messages.Ping(7),
+        )
+        await peer.hear(messages.Pong)
+        _continue_worker(box)
+        assert (await peer.hear(messages.Result)).query == 0
+        assert (await peer.hear(messages.Result)).query == 2
+
+
+async def test_too_many_open_queries_are_refused_one_by_one(serve: Serve) -> None:
+    async with serve(max_queries=2) as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        _stop_worker(box)
+        await peer.send(*(execute(query, 0, 3, (X,)) for query in range(3)))
+        error = await peer.hear(messages.Error)
+        assert (error.code, error.query) == ("overloaded", 2)
+        _continue_worker(box)
+        assert [(await peer.hear(messages.Result)).query for _ in range(2)] == [0, 1]
+
+
+def _worker(box: Any) -> Worker:
+    (link,) = box.clients
+    worker: Worker = link._worker
+    return worker
+
+
+def _stop_worker(box: Any) -> None:
+    """Have the worker do nothing: whatever is asked of it stays under way."""
+    os.kill(_worker(box).pid, signal.SIGSTOP)
+
+
+def _continue_worker(box: Any) -> None:
+    os.kill(_worker(box).pid, signal.SIGCONT)
+
+
+async def test_a_killed_worker_costs_its_queries_and_is_replaced(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        _stop_worker(box)
+        await peer.send(execute(1, 0, 3, (X,)), messages.Ping(1))
+        await peer.hear(messages.Pong)
+        os.kill(_worker(box).pid, signal.SIGKILL)
+        error = await peer.hear(messages.Error)
+        assert (error.code, error.query) == ("execution", 1)
+        assert "SIGKILL" in error.text
+        _, live = await peer.run(2, 0, 3, (X,))
+        assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 3, (X,))[0])
+
+
+async def test_a_range_that_never_ends_is_stopped(serve: Serve) -> None:
+    async with serve(range_timeout_s=0.5) as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        _stop_worker(box)
+        await peer.send(execute(1, 0, 3, (X,)))
+        error = await peer.hear(messages.Error)
+        assert (error.code, error.query) == ("execution", 1)
+        assert "0.5 s" in error.text
+        await peer.run(2, 0, 3, (X,))
+
+
+# Several clients.
+
+
+async def test_two_clients_at_once_get_their_own_answers(serve: Serve) -> None:
+    other, other_weights = chain(2, seed=5)
+    async with serve() as (_, url), Peer(url) as first, Peer(url) as second:
+        await asyncio.gather(first.open(GRAPH, WEIGHTS), second.open(other, other_weights))
+        for query in range(3):
+            x = torch.randn(1, 8)
+            (_, ours), (_, theirs) = await asyncio.gather(
+                first.run(query, 0, 3, (x,)), second.run(query, 0, 2, (x,))
+            )
+            assert torch.equal(ours[0], execute_here(GRAPH, WEIGHTS, 0, 3, (x,))[0])
+            assert torch.equal(theirs[0], execute_here(other, other_weights, 0, 2, (x,))[0])
+
+
+async def test_what_one_client_uploads_another_of_the_same_model_can_run(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as first, Peer(url) as second:
+        await first.greet()
+        await second.greet()
+        assert (await first.offer(GRAPH)).held_bytes == (0, 0, 0)
+        assert (await second.offer(GRAPH)).held_bytes == (0, 0, 0)
+        await second.send(messages.Chunk(0, 0, BLOBS[0][:10]))
+        assert (await second.hear(messages.ChunkAck)).held_bytes == 10
+        await first.upload(0, BLOBS[0])
+        result, _ = await second.run(1, 0, 1, (X,))
+        assert result.stop == 1
+        # The rest of its own copy need not come, and does no harm.
+        await second.send(messages.Chunk(0, 10, b"?" * 10))
+        ack = await second.hear(messages.ChunkAck)
+        assert (ack.held_bytes, ack.complete) == (256, True)
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_others(serve: Serve) -> None:
+    async with serve(max_unsent_bytes=1000) as (_, url), Peer(url) as deaf, Peer(url) as other:
+        await deaf.greet()
+        for token in range(3000):
+            await deaf.send(messages.Ping(token))
+        await other.open(GRAPH, WEIGHTS)
+        await other.run(1, 0, 3, (X,))
+
+
+async def test_the_load_report_tells_models_clients_and_memory(serve: Serve) -> None:
+    async with serve(memory_bytes=10_000) as (_, url), Peer(url) as peer, Peer(url) as other:
+        await peer.open(GRAPH, WEIGHTS)
+        await peer.run(1, 0, 3, (X,))
+        await other.greet()
+        await other.send(messages.GetLoad())
+        load = await other.hear(messages.Load)
+        assert (load.clients, load.running, load.queued) == (2, 0, 0)
+        assert (load.used_bytes, load.memory_bytes) == (768, 10_000)
+        assert load.slowdown >= 1
+        assert load.models == (messages.ModelLoad(GRAPH.fingerprint, 768, 768, 1, 1),)
+
+
+async def test_an_evicted_client_is_told_and_can_offer_again(serve: Serve) -> None:
+    other, other_weights = chain(2, seed=5)
+    async with serve(memory_bytes=1000) as (_, url), Peer(url) as first, Peer(url) as second:
+        epoch = (await first.greet()).epoch
+        await first.offer(GRAPH)
+        await first.upload(0, BLOBS[0])
+        await second.open(other, other_weights)
+        evicted = await first.hear(messages.Evicted)
+        assert evicted.fingerprint == GRAPH.fingerprint
+        assert evicted.epoch != epoch
+        # Said before it heard of the eviction.
+        await first.send(messages.Chunk(1, 0, BLOBS[1]), execute(4, 0, 1, (X,)))
+        late = await first.hear(messages.Error)
+        assert (late.code, late.query) == ("not-uploaded", 4)
+        have = await first.offer(GRAPH)
+        assert have.held_bytes == (0, 0, 0)
+        assert have.epoch != evicted.epoch
+        assert (await second.hear(messages.Evicted)).fingerprint == other.fingerprint
+        await first.upload(0, BLOBS[0])
+        await first.run(5, 0, 1, (X,))
+
+
+async def test_a_model_that_is_executing_is_not_evicted(serve: Serve) -> None:
+    other, _ = chain(2, seed=5)
+    async with serve(memory_bytes=1000) as (box, url), Peer(url) as first:
+        await first.open(GRAPH, WEIGHTS)
+        _stop_worker(box)
+        worker = _worker(box)
+        await first.send(execute(1, 0, 3, (X,)), messages.Ping(1))
+        await first.hear(messages.Pong)
+        async with Peer(url) as second:
+            await second.greet()
+            assert "try later" in await second.fails_with("memory", offer(other))
+        os.kill(worker.pid, signal.SIGCONT)
+        assert tensors_of(await first.hear(messages.Result))
+
+
+# Stopping.
+
+
+async def test_draining_finishes_what_runs_and_says_goodbye(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as busy, Peer(url) as idle:
+        await idle.greet()
+        await busy.open(GRAPH, WEIGHTS)
+        (worker,) = (link._worker for link in box.clients if link._worker)
+        os.kill(worker.pid, signal.SIGSTOP)
+        await busy.send(execute(1, 0, 3, (X,)), messages.Ping(1))
+        await busy.hear(messages.Pong)
+        box.drain()
+        assert (await idle.hear(messages.Bye)).reason == "draining"
+        await busy.send(execute(2, 0, 3, (X,)))
+        assert (await busy.hear(messages.Error)).code == "overloaded"
+        os.kill(worker.pid, signal.SIGCONT)
+        assert (await busy.hear(messages.Result)).query == 1
+        assert (await busy.hear(messages.Bye)).reason == "draining"
+        assert await busy.heard_close() == 1000
+        async with Peer(url) as late:
+            assert (await late.hear(messages.Bye)).reason == "draining"
+
+
+async def test_a_bug_in_one_connection_ends_that_one_only(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as (box, url), Peer(url) as unlucky, Peer(url) as other:
+        await other.open(GRAPH, WEIGHTS)
+        await unlucky.greet()
+        (link,) = (link for link in box.clients if link.session.model is None)
+        monkeypatch.setattr(link.session, "_dispatch", _bug)
+        await unlucky.send(messages.Ping(1))
+        await unlucky.heard_close()
+        await other.run(1, 0, 3, (X,))
+        assert "error of our own" in caplog.text
+
+
+def _bug(_: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+async def test_connections_leave_no_workers_behind(serve: Serve, nursery: Nursery) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        pid = _worker(box).pid
+        await peer.send(messages.Bye("done"))
+        await peer.heard_close()
+    assert "ended" in await nursery.exit_reason(pid)
