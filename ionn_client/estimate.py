@@ -107,7 +107,14 @@ class UploadPacer:
         then catches up shows rates that the link never had; the mean bounds those.
         """
         largest, mean = self.bandwidth_Bps, self.mean_rate_Bps
-        return largest if largest is None or mean is None else min(largest, 1.2 * mean)
+        if largest is None or mean is None or not self._mean_is_settled:
+            return largest
+        return min(largest, 1.2 * mean)
+
+    @property
+    def _mean_is_settled(self) -> bool:
+        """Whether the mean covers its whole second; before, it is mostly of the start-up."""
+        return self._deliveries[-1][0] - self._deliveries[0][0] > 0.9 * DELIVERY_MEMORY_S
 
     def chunk_bytes(self) -> int:
         """Size of the next chunk: a few milliseconds of the link."""
