@@ -6,7 +6,10 @@ fake tensors, and compared with what the graph declares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -32,6 +35,7 @@ from layergraph.ops import (
     Operator,
     Parameter,
 )
+from layergraph.validators import recurrent_outputs
 
 DEFAULT_LIMIT_BYTES = 8 << 30
 
@@ -47,7 +51,7 @@ def check_graph(graph: LayerGraph, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> No
     given = [("an input", spec) for spec in graph.inputs]
     given += [(f"weight {weight.name}", weight.spec) for weight in graph.weights]
     for what, spec in given:
-        if spec.nbytes > limit_bytes:
+        if spec.reach_bytes > limit_bytes:
             raise InvalidGraph(f"{what} is {spec}, more than {limit_bytes} bytes")
     for index, node in enumerate(graph.nodes):
         _check_node(graph, index, node, limit_bytes)
@@ -94,7 +98,7 @@ def _check_node(graph: LayerGraph, index: int, node: Node, limit_bytes: int) -> 
     if not operator.returns_many and len(node.outputs) != 1:
         raise InvalidGraph(f"{where}: {len(node.outputs)} outputs declared, it makes one")
     for spec in node.outputs:
-        if spec is not None and spec.nbytes > limit_bytes:
+        if spec is not None and spec.reach_bytes > limit_bytes:
             raise InvalidGraph(f"{where}: makes {spec}, more than {limit_bytes} bytes")
     try:
         arguments = bind(operator, node)
@@ -170,7 +174,7 @@ def _describe(value: object) -> str:
 def _check_shapes(graph: LayerGraph) -> None:
     # A fallback kernel would run for real, with real memory.
     mode = FakeTensorMode(allow_fallback_kernels=False)
-    with torch.no_grad(), mode:
+    with _quiet(), torch.no_grad(), mode:
         weights = [_fake(weight.spec, f"weight {weight.name}") for weight in graph.weights]
         constants = [_fake(constant.spec, "a constant") for constant in graph.constants]
         values: list[Any] = [_fake(spec, "an input") for spec in graph.inputs]
@@ -192,9 +196,23 @@ def _check_shapes(graph: LayerGraph) -> None:
 
         last_use = _last_uses(graph)
         for index, node in enumerate(graph.nodes):
-            values.extend(_run_fake(index, node, real))
+            values.extend(_run_fake(graph, index, node, real))
             for number in last_use[index]:
                 values[number] = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log of every shape that does not fit: the exception says it all."""
+    token = _checking.set(True)
+    try:
+        yield
+    finally:
+        _checking.reset(token)
+
+
+_checking: ContextVar[bool] = ContextVar("checking", default=False)
+logging.getLogger("torch._subclasses.fake_tensor").addFilter(lambda _: not _checking.get())
 
 
 def _last_uses(graph: LayerGraph) -> list[list[int]]:
@@ -216,18 +234,24 @@ def _fake(spec: TensorSpec, what: str) -> torch.Tensor:
         raise InvalidGraph(f"{what} cannot be {spec}: {_first_line(error)}") from None
 
 
-def _run_fake(index: int, node: Node, real: Callable[[Argument], Any]) -> list[Any]:
+def _run_fake(
+    graph: LayerGraph, index: int, node: Node, real: Callable[[Argument], Any]
+) -> list[Any]:
     where = f"node {index}, {node.op} at {node.module or 'the model'}"
     operator = OPERATORS[node.op]
     try:
-        made = operator.overload(
-            *(real(a) for a in node.args), **{name: real(a) for name, a in node.kwargs}
-        )
+        if operator.kind == "recurrent":
+            arguments = {k: _resolve(graph, v) for k, v in bind(operator, node).items()}
+            outputs = [_fake(made, where) for made in recurrent_outputs(arguments)]
+        else:
+            made = operator.overload(
+                *(real(a) for a in node.args), **{name: real(a) for name, a in node.kwargs}
+            )
+            outputs = list(made) if operator.returns_many else [made]
+        got = tuple(None if t is None else spec_of(t) for t in outputs)
     # Shape functions are Python of many hands: any exception of theirs means bad arguments.
     except Exception as error:
         raise InvalidGraph(f"{where}: {_first_line(error)}") from error
-    outputs = list(made) if operator.returns_many else [made]
-    got = tuple(None if t is None else spec_of(t) for t in outputs)
     if got != node.outputs:
         raise InvalidGraph(f"{where}: declares {_specs(node.outputs)}, makes {_specs(got)}")
     return outputs

@@ -44,6 +44,11 @@ class TensorSpec:
     def nbytes(self) -> int:
         return DTYPE_BYTES[self.dtype] * math.prod(self.shape)
 
+    @property
+    def reach_bytes(self) -> int:
+        """`nbytes` with empty dimensions taken as 1: some kernels loop over the others anyway."""
+        return DTYPE_BYTES[self.dtype] * math.prod(max(size, 1) for size in self.shape)
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
@@ -459,7 +464,7 @@ def _spec_from_plain(row: object) -> TensorSpec:
     ):
         raise InvalidGraph(f"{_brief(shape)} is not a shape of at most {MAX_RANK} dimensions")
     spec = TensorSpec(dtype, tuple(shape))
-    if spec.nbytes > MAX_TENSOR_BYTES:
+    if spec.reach_bytes > MAX_TENSOR_BYTES:
         raise InvalidGraph(f"a tensor {spec} exceeds {MAX_TENSOR_BYTES} bytes")
     return spec
 

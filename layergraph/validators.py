@@ -15,6 +15,7 @@ from layergraph.graph import TensorSpec
 
 Arguments = Mapping[str, Any]
 
+MAX_PIECES = 4096
 _INDEX_DTYPES = ("int32", "int64")
 
 
@@ -95,7 +96,7 @@ def check_instance_norm(a: Arguments) -> None:
 
 
 def check_layer_norm(a: Arguments) -> None:
-    source, normalized = a["input"], tuple(a["normalized_shape"])
+    source, normalized = a["input"], _ints(a["normalized_shape"])
     _demand(
         0 < len(normalized) <= len(source.shape) and source.shape[-len(normalized) :] == normalized,
         f"normalized_shape {list(normalized)} for input {source}",
@@ -193,6 +194,17 @@ def _recurrent_params(
             _shape("a projection", group[-1], output, size)
 
 
+def recurrent_outputs(a: Arguments) -> tuple[TensorSpec, ...]:
+    """What a checked lstm, gru or rnn makes: the sequence and the last states.
+
+    Torch's own shape function unrolls the sequence, step by step, for as long as it is told.
+    """
+    source = a["input"]
+    hidden = tuple(a["hx"]) if isinstance(a["hx"], tuple) else (a["hx"],)
+    width = hidden[0].shape[2] * (2 if a["bidirectional"] else 1)
+    return (TensorSpec(source.dtype, (*source.shape[:2], width)), *hidden)
+
+
 def check_index(a: Arguments) -> None:
     indices = a["indices"]
     _demand(len(indices) <= len(a["self"].shape), f"{len(indices)} indices for {a['self']}")
@@ -222,9 +234,51 @@ def check_attention(a: Arguments) -> None:
     _demand(key.shape[-2] == value.shape[-2], f"key is {key} for value {value}")
 
 
+def check_unbind(a: Arguments) -> None:
+    _few(_extent(a["self"], a["dim"]))
+
+
+def check_split(a: Arguments) -> None:
+    _demand(a["split_size"] > 0, f"split size {a['split_size']}")
+    _few(-(-_extent(a["self"], a["dim"]) // a["split_size"]))
+
+
+def check_chunk(a: Arguments) -> None:
+    pieces = a["chunks"] if "chunks" in a else a["sections"]
+    _demand(pieces > 0, f"{pieces} pieces")
+    _few(pieces)
+
+
+def _few(pieces: int) -> None:
+    # Each piece is an object, even where it has no elements.
+    _demand(pieces <= MAX_PIECES, f"{pieces} pieces; the limit is {MAX_PIECES}")
+
+
+def _extent(spec: TensorSpec, dim: int) -> int:
+    rank = len(spec.shape)
+    _demand(-rank <= dim < rank, f"dim {dim} of {spec}")
+    return spec.shape[dim]
+
+
+def check_diff(a: Arguments) -> None:
+    # Torch takes differences of differences one after the other.
+    _demand(0 <= a["n"] <= MAX_PIECES, f"{a['n']} differences")
+
+
+def check_pow(a: Arguments) -> None:
+    # The shape function and the kernel disagree about the result's element type.
+    _demand(not isinstance(a["exponent"], bool), "a bool as exponent")
+
+
+def check_pixel_unshuffle(a: Arguments) -> None:
+    source, factor = a["self"], a["downscale_factor"]
+    _demand(len(source.shape) >= 3 and factor > 0, f"factor {factor} for {source}")
+    _demand(math.prod(source.shape) > 0, f"{source} is empty")
+
+
 def check_softmax(a: Arguments) -> None:
-    rank = max(len(a["self"].shape), 1)
-    _demand(-rank <= a["dim"] < rank, f"dim {a['dim']} of {a['self']}")
+    if a["self"].shape:
+        _extent(a["self"], a["dim"])
 
 
 def check_unfold(a: Arguments) -> None:

@@ -246,6 +246,7 @@ def test_frozen_weights_multiply_as_the_eager_model_does() -> None:
     assert not any(weight.trainable for weight in frozen.weights)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 def test_projected_lstm() -> None:
     assert_splits_equal_eager(nn.LSTM(5, 6, proj_size=3, num_layers=2), (torch.randn(7, 2, 5),))
 

@@ -276,6 +276,34 @@ def test_huge_tensors_are_refused_and_not_allocated() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 200_000
 
 
+def test_lists_of_endless_pieces_are_refused() -> None:
+    wide = spec(1 << 24, dtype="uint8")
+    for op, args in (
+        ("aten.unbind.int", (Ref(0),)),
+        ("aten.split.Tensor", (Ref(0), 1)),
+        ("aten.chunk.default", (Ref(0), 1 << 24)),
+        ("aten.tensor_split.sections", (Ref(0), 1 << 24)),
+    ):
+        refused(graph(op, args, inputs=(wide,), makes=(spec(1, dtype="uint8"),)), "pieces")
+    refused(graph("aten.diff.default", (Ref(0), 1 << 40), inputs=(X,), makes=(X,)), "differences")
+
+
+def test_endless_sequences_are_checked_at_once() -> None:
+    good = recurrent(nn.GRU)
+    long = TensorSpec("float32", (1 << 26, 2, 5))
+    node = dataclasses.replace(good.nodes[-1], outputs=(spec(1 << 26, 2, 4), spec(1, 2, 4)))
+    check_graph(dataclasses.replace(good, inputs=(long,), nodes=(*good.nodes[:-1], node)))
+
+
+def test_torch_does_not_log_what_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="torch._subclasses.fake_tensor"):
+        refused(
+            graph("aten.add.Tensor", (Ref(0), Ref(1)), inputs=(X, spec(1, 5)), makes=(X,)),
+            "broadcast",
+        )
+    assert "failed" not in caplog.text
+
+
 def test_a_device_of_the_peers_choice_is_ours() -> None:
     zeros = graph(
         "aten.zeros.default", ((2,),), kwargs=(("device", Symbol("device", "")),), makes=(spec(2),)

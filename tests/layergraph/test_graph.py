@@ -111,6 +111,7 @@ def nested(depth: int) -> list[Any]:
         (("format",), 99, "format 99"),
         (("inputs", 0), ["float32", [1, 3, 10**6, 10**6, 10**6]], "exceeds"),
         (("inputs", 0), ["float32", [0, 10**30]], "not a shape"),
+        (("inputs", 0), ["float32", [0, 10**9, 10**9]], "exceeds"),
         (("inputs", 0), ["float32", [-1]], "not a shape"),
         (("inputs", 0), ["float33", [1]], "element type"),
         (("inputs", 0), ["float32", [1] * 17], "not a shape"),
