@@ -240,7 +240,7 @@ def _run_fake(
     where = f"node {index}, {node.op} at {node.module or 'the model'}"
     operator = OPERATORS[node.op]
     try:
-        if operator.kind == "recurrent":
+        if any(parameter.name == "params" for parameter in operator.parameters):
             arguments = {k: _resolve(graph, v) for k, v in bind(operator, node).items()}
             outputs = [_fake(made, where) for made in recurrent_outputs(arguments)]
         else:

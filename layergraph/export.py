@@ -71,6 +71,11 @@ def _explain(model: nn.Module, error: Exception) -> str:
             f"data-dependent control flow at {where}: what runs next depends on a tensor's"
             f" values ({text}). Use torch.where, or offload the part of the model before it"
         )
+    if "not a known type" in str(error):
+        return (
+            f"the model takes or returns a structure that torch does not know: {text} Register"
+            " it with torch.export.register_dataclass, or return a tuple or dict"
+        )
     return (
         f"the model cannot be captured: {type(error).__name__} at {where}: {text}."
         " Check that model(*args, **kwargs) itself runs, or offload a submodule that captures"

@@ -33,16 +33,20 @@ def _weights_of(node: Node) -> dict[int, None]:
 
 
 def _name(module: str, weights: Sequence[str], taken: set[str]) -> str:
+    owner = weights[0].rpartition(".")[0] if weights else ""
     if not weights:
         candidates = ["input"]
+    elif owner == "_folded":
+        candidates = [module]
     else:
         # A parameter that a block owns itself is better known by its own name.
-        owner = weights[0].rpartition(".")[0]
-        candidates = [module, weights[0]] if owner == module else [module, owner, weights[0]]
+        candidates = [module, owner, weights[0]]
     for candidate in candidates:
         if candidate and candidate not in taken:
             return candidate
-    stem = next(filter(None, candidates), "layer")
+    stem = next(filter(None, candidates), "model")
+    if stem not in taken:
+        return stem
     number = 2
     while f"{stem}#{number}" in taken:
         number += 1

@@ -122,6 +122,10 @@ _RECURRENT = [
     (aten.gru.input, _VF.gru, check.check_gru),
     (aten.rnn_tanh.input, _VF.rnn_tanh, check.check_rnn),
     (aten.rnn_relu.input, _VF.rnn_relu, check.check_rnn),
+    (aten.lstm_cell.default, None, check.check_lstm_cell),
+    (aten.gru_cell.default, None, check.check_gru_cell),
+    (aten.rnn_tanh_cell.default, None, check.check_rnn_cell),
+    (aten.rnn_relu_cell.default, None, check.check_rnn_cell),
 ]
 _NORM = [
     (aten.batch_norm.default, t.batch_norm, check.check_batch_norm),
@@ -191,6 +195,7 @@ _SOFTMAX = [
 ]
 _EMBEDDING = [
     (aten.embedding.default, t.embedding, check.check_embedding),
+    (aten.embedding_bag.padding_idx, None, check.check_embedding_bag),
     (aten.index.Tensor, None, check.check_index),
     (aten.index_select.default,),
     (aten.gather.default, t.gather, check.check_gather),

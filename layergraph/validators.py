@@ -194,6 +194,43 @@ def _recurrent_params(
             _shape("a projection", group[-1], output, size)
 
 
+def check_lstm_cell(a: Arguments) -> None:
+    _demand(len(a["hx"]) == 2, f"{len(a['hx'])} initial states for 2")
+    _cell(a, tuple(a["hx"]), gates=4)
+
+
+def check_gru_cell(a: Arguments) -> None:
+    _cell(a, (a["hx"],), gates=3)
+
+
+def check_rnn_cell(a: Arguments) -> None:
+    _cell(a, (a["hx"],), gates=1)
+
+
+def _cell(a: Arguments, hidden: Sequence[TensorSpec], *, gates: int) -> None:
+    source = a["input"]
+    _demand(len(source.shape) == 2, f"input is {source}, not batch x features")
+    _demand(len(hidden[0].shape) == 2, f"an initial state is {hidden[0]}")
+    size = hidden[0].shape[1]
+    for state in hidden:
+        _shape("an initial state", state, source.shape[0], size)
+    _shape("w_ih", a["w_ih"], gates * size, source.shape[1])
+    _shape("w_hh", a["w_hh"], gates * size, size)
+    _shape("b_ih", a["b_ih"], gates * size)
+    _shape("b_hh", a["b_hh"], gates * size)
+
+
+def check_embedding_bag(a: Arguments) -> None:
+    weight, indices, offsets = a["weight"], a["indices"], a["offsets"]
+    _demand(len(weight.shape) == 2, f"weight is {weight}, not a matrix")
+    for name, spec in (("indices", indices), ("offsets", offsets)):
+        _demand(spec.dtype in _INDEX_DTYPES and len(spec.shape) == 1, f"{name} are {spec}")
+    _demand(a["mode"] in (0, 1, 2), f"mode {a['mode']}")
+    _demand(not a["sparse"], "sparse gradients have no place in inference")
+    if a["per_sample_weights"] is not None:
+        _shape("per_sample_weights", a["per_sample_weights"], *indices.shape)
+
+
 def recurrent_outputs(a: Arguments) -> tuple[TensorSpec, ...]:
     """What a checked lstm, gru or rnn makes: the sequence and the last states.
 

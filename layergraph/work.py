@@ -149,8 +149,10 @@ def _attention(a: dict[str, Any], _read: list[TensorSpec], made: list[TensorSpec
 
 def _recurrent(a: dict[str, Any], _read: list[TensorSpec], _made: list[TensorSpec]) -> float:
     source: TensorSpec = a["input"]
-    steps = math.prod(source.shape[:2])
-    return 2.0 * steps * sum(_size(spec) for spec in a["params"] if len(spec.shape) == 2)
+    # A cell takes one step, for a batch; the others take a sequence of them.
+    steps = math.prod(source.shape[:-1])
+    params: tuple[TensorSpec, ...] = a.get("params") or (a["w_ih"], a["w_hh"])
+    return 2.0 * steps * sum(_size(spec) for spec in params if len(spec.shape) == 2)
 
 
 def _pool(a: dict[str, Any], read: list[TensorSpec], made: list[TensorSpec]) -> float:

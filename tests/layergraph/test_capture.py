@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from typing import Any
 
@@ -165,6 +166,8 @@ class TestWeights:
         assert operators(graph) == ["aten.conv1d.default", "aten.relu.default"]
         assert "_folded.0" in weights
         assert graph.layers[0].name == "0"
+        graph, _ = capture(weight_norm(nn.Conv1d(3, 40, 9)), (torch.randn(1, 3, 20),))
+        assert graph.layers[0].name == "model"
 
     def test_buffers_and_constants(self) -> None:
         class Constants(nn.Module):
@@ -244,6 +247,17 @@ def test_frozen_weights_multiply_as_the_eager_model_does() -> None:
     frozen, _ = assert_splits_equal_eager(model.requires_grad_(False), (x,))
     assert all(weight.trainable for weight in trainable.weights)
     assert not any(weight.trainable for weight in frozen.weights)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_cells(kind: type[nn.RNNCellBase]) -> None:
+    assert_splits_equal_eager(kind(5, 4), (torch.randn(2, 5),))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_embeddings(mode: str) -> None:
+    model = nn.Sequential(nn.EmbeddingBag(9, 4, mode=mode), nn.Linear(4, 2))
+    assert_splits_equal_eager(model, (torch.tensor([[1, 2, 8], [0, 0, 3]]),))
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
@@ -459,6 +473,18 @@ class TestRefusals:
     def test_a_model_that_fails_by_itself(self) -> None:
         with pytest.raises(UnsupportedOperator, match=r"model\.1 \(Linear"):
             capture(nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), (torch.randn(2, 4),))
+
+    def test_a_dataclass_that_torch_does_not_know(self) -> None:
+        @dataclasses.dataclass
+        class Result:
+            logits: torch.Tensor
+
+        class Returns(nn.Module):
+            def forward(self, x: torch.Tensor) -> Result:
+                return Result(x + 1)
+
+        with pytest.raises(UnsupportedOperator, match="register_dataclass"):
+            capture(Returns(), (torch.randn(2),))
 
     def test_an_output_without_a_structure(self) -> None:
         class Opaque(nn.Module):

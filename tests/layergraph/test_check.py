@@ -169,6 +169,13 @@ def test_recurrent_weights_of_wrong_shapes(kind: type[nn.RNNBase]) -> None:
             refused(reshaped(good, number, wrong), r"lstm|gru|rnn")
 
 
+def test_a_cell_with_weights_of_wrong_shapes() -> None:
+    good, _ = capture(nn.LSTMCell(5, 4), (torch.randn(2, 5),))
+    check_graph(good)
+    for number in range(4):
+        refused(reshaped(good, number, spec(1)), r"aten\.lstm_cell.*[wb]_[ih]h")
+
+
 def rearranged(source: LayerGraph, change: Callable[[list[Argument]], None]) -> LayerGraph:
     args = list(source.nodes[0].args)
     change(args)
