@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from ionn_edge import jobs
 from ionn_edge.blobs import Mismatch, Part
 from ionn_edge.config import Config
-from ionn_edge.engine import Nursery, WorkerSettings
+from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
 from ionn_edge.events import Model
 from ionn_edge.load import LoadMeter
 from ionn_edge.session import Session
@@ -50,6 +51,7 @@ class Box:
         self.nursery = nursery or Nursery(WorkerSettings(config.device, config.threads))
         self.load_meter = LoadMeter()
         self.clients: set[Client] = set()
+        self.device_name = config.device
         self.predictor: dict[str, Any] = {}
         self.draining = False
         self.empty = asyncio.Event()
@@ -135,6 +137,21 @@ class Box:
         if self.load_meter.changed_much(now):
             for client in list(self.clients):
                 client.tell_load()
+
+    async def probe(self) -> None:
+        """Make sure that workers can be had, and the device. Raises EngineError."""
+        worker = await self.nursery.fork()
+        try:
+            worker.send(jobs.Probe())
+            answer = await worker.receive()
+        except WorkerGone as error:
+            raise EngineError(f"no worker can be started: {error}") from error
+        finally:
+            await worker.close()
+        if isinstance(answer, jobs.Refused):
+            raise EngineError(answer.text)
+        assert isinstance(answer, jobs.Probed)
+        self.device_name = answer.device
 
     def close(self) -> None:
         """After the last connection has ended."""

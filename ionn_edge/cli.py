@@ -120,7 +120,7 @@ def _banner(box: Box, address: tuple[str, int]) -> str:
         [
             f"IONN edge box, protocol version {VERSION}",
             f"  listening  {_url(host, port)}",
-            f"  device     {config.device}, {threads} per query",
+            f"  device     {box.device_name}, {threads} per query",
             f"  memory     {format_bytes(config.memory_bytes)} for weights,"
             f" {format_bytes(box.store.used_bytes)} used",
             f"  store      {config.store}",

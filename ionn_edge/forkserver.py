@@ -33,9 +33,12 @@ def record(letter: bytes, number: int = 0, status: int = 0) -> bytes:
 
 
 def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # Whatever the server was started with is none of the workers' business.
+    os.closerange(3, control.fileno())
+    os.closerange(control.fileno() + 1, _most_descriptors())
     from ionn_edge import worker
 
-    control = socket.socket(fileno=int(sys.argv[1]))
     settings = worker.Settings(**json.loads(sys.argv[2]))
     worker.warm_up()
     gc.collect()
@@ -60,6 +63,12 @@ def main() -> None:
     signal.set_wakeup_fd(-1)
     for child in children:
         os.kill(child, signal.SIGKILL)
+
+
+def _most_descriptors() -> int:
+    with contextlib.suppress(OSError):
+        return 1 + max(map(int, os.listdir("/proc/self/fd")))
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16)
 
 
 def _reap(control: socket.socket, children: set[int]) -> None:

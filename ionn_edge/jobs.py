@@ -87,6 +87,18 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Server: is the device there? Answered by Probed or Refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Worker: it is, and this is what people call it."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrate:
     """Server: measure this machine for about so long. Answered by Calibrated."""
 
@@ -100,9 +112,12 @@ class Calibrated:
     samples: tuple[tuple[str, float, float, float], ...]
 
 
-Job: TypeAlias = Check | Checked | Refused | Ready | Run | Ran | Failed | Calibrate | Calibrated
+Job: TypeAlias = (
+    Check | Checked | Refused | Ready | Run | Ran | Failed | Probe | Probed | Calibrate
+    | Calibrated
+)  # fmt: skip
 KINDS: tuple[type[Job], ...] = (
-    Check, Checked, Refused, Ready, Run, Ran, Failed, Calibrate, Calibrated,
+    Check, Checked, Refused, Ready, Run, Ran, Failed, Probe, Probed, Calibrate, Calibrated,
 )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def description(box: Box) -> dict[str, Any]:
         "agent": AGENT,
         "protocol": {"path": PATH, "oldest": OLDEST_VERSION, "newest": VERSION},
         "device": config.device,
+        "device_name": box.device_name,
         "threads": config.threads,
         "memory_bytes": config.memory_bytes,
         "used_bytes": box.store.used_bytes,
@@ -113,6 +114,7 @@ async def serve(
     box.store.open()
     try:
         await box.nursery.start()
+        await box.probe()
         box.predictor = await calibrated(box)
         stop = _stop_signal()
         async with serving(box, listener):

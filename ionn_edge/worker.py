@@ -88,6 +88,8 @@ class _Worker:
                 return None
             case jobs.Run():
                 return self._run(job)
+            case jobs.Probe():
+                return self._probe()
             case jobs.Calibrate(seconds):
                 return self._calibrate(seconds)
         raise AssertionError(f"{type(job).__name__} is not for a worker")
@@ -165,6 +167,14 @@ class _Worker:
             if not all(name in self._weights for name in names):
                 return layer
         return stop
+
+    def _probe(self) -> jobs.Job:
+        if self._settings.device == "cpu":
+            return jobs.Probed("cpu")
+        if not torch.cuda.is_available():
+            text = f"there is no CUDA device here (torch {torch.__version__}); use --device cpu"
+            return jobs.Refused("device", text)
+        return jobs.Probed(f"cuda ({torch.cuda.get_device_name()})")
 
     def _calibrate(self, seconds: float) -> jobs.Calibrated:
         # Imported by the one worker that needs it.

@@ -16,7 +16,7 @@ import torch
 from ionn_edge import jobs
 from ionn_edge.blobs import blob_path
 from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
-from ionn_edge.worker import _mapped
+from ionn_edge.worker import Settings, _mapped, _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import blobs, chain
@@ -192,6 +192,14 @@ async def test_what_a_worker_does_to_its_weights_stays_its_own(
     before = path.read_bytes()
     _mapped(path)[:4] = b"\0\0\0\0"
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+async def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
+    refused = _Worker(Settings("cuda", 1)).answer(jobs.Probe())
+    assert isinstance(refused, jobs.Refused)
+    assert "no CUDA device here" in refused.text
+    assert "--device cpu" in refused.text
 
 
 async def test_a_killed_worker_is_reported_with_the_signal(nursery: Nursery) -> None:

@@ -1,0 +1,46 @@
+"""Options, and the forms of sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ionn_edge.config import Config, default_store, format_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("512M", 512 << 20), ("4G", 4 << 30), ("1.5g", 3 << 29), ("2 GiB", 2 << 30),
+     ("64KB", 64 << 10), ("1T", 1 << 40)],
+)  # fmt: skip
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "0", "4X", "4 G B", "1e9", "nan", "9" * 30])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a size looks like"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (4 << 30, "4.0 GiB")]
+)
+def test_sizes_are_written_for_people(size: int, text: str) -> None:
+    assert format_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("port", 65_536), ("port", -1), ("device", "tpu"), ("threads", 0), ("calibration", "maybe")],
+)
+def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=str(value)):
+        Config(**{option: value})
+
+
+def test_the_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_store() == tmp_path / "ionn" / "edge"

@@ -1,0 +1,144 @@
+"""The edge as people and scripts start it: its own process, killed and stopped by signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from layergraph import execute as execute_here
+from tests.ionn_edge.peer import Peer, blobs, chain, execute, tensors_of
+from wire import messages
+
+GRAPH, WEIGHTS = chain(3)
+BLOBS = blobs(GRAPH, WEIGHTS)
+X = torch.linspace(-1, 1, 8).reshape(1, 8)
+TIMEOUT_S = 60
+
+
+def command(*options: str) -> list[str]:
+    common = ["--threads", "1", "--calibration", "off"]
+    return [sys.executable, "-m", "ionn_edge", "serve", *common, *options]
+
+
+@contextmanager
+def edge(*options: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command(*options), stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+
+
+async def test_a_killed_edge_goes_on_at_the_byte_where_it_was(tmp_path: Path) -> None:
+    with edge("--json", "--port", "0", "--store", str(tmp_path)) as first:
+        said = json.loads(line(first))
+        assert said["pid"] == first.pid
+        assert said["url"] == f"ionn://127.0.0.1:{said['port']}"
+        url = f"http://127.0.0.1:{said['port']}/ionn"
+        async with Peer(url) as peer:
+            epoch = (await peer.greet()).epoch
+            await peer.offer(GRAPH)
+            await peer.upload(0, BLOBS[0])
+            await peer.send(messages.Chunk(1, 0, BLOBS[1][:77]))
+            await peer.hear(messages.ChunkAck)
+            (forkserver,) = children(first.pid)
+            (worker,) = children(forkserver)
+            first.kill()
+            await peer.heard_close()
+    with edge("--json", "--port", str(said["port"]), "--store", str(tmp_path)) as second:
+        assert json.loads(line(second))["port"] == said["port"]
+        assert gone(forkserver)
+        assert gone(worker)
+        async with Peer(url) as peer:
+            assert (await peer.greet()).epoch != epoch
+            assert (await peer.offer(GRAPH)).held_bytes == (256, 77, 0)
+            await peer.send(messages.Chunk(1, 77, BLOBS[1][77:]))
+            assert (await peer.hear(messages.ChunkAck)).complete
+            _, live = await peer.run(1, 0, 2, (X,))
+            assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 2, (X,))[0])
+
+
+async def test_sigterm_finishes_what_runs_says_goodbye_and_exits_cleanly(tmp_path: Path) -> None:
+    with edge("--port", "0", "--store", str(tmp_path), "--memory", "64M") as process:
+        text = "".join(iter(lambda: line(process), "Ctrl-C stops.\n"))
+        assert "protocol version 1" in text
+        assert "64.0 MiB for weights" in text
+        assert str(tmp_path) in text
+        (address,) = {word for word in text.split() if word.startswith("ionn://")}
+        assert f"ionn run --edge {address}" in text
+        async with Peer(address.replace("ionn", "http", 1) + "/ionn") as peer:
+            await peer.open(GRAPH, WEIGHTS)
+            (worker,) = children(children(process.pid)[0])
+            os.kill(worker, signal.SIGSTOP)
+            await peer.send(execute(1, 0, 3, (X,)), messages.Ping(1))
+            await peer.hear(messages.Pong)
+            process.terminate()
+            os.kill(worker, signal.SIGCONT)
+            live = tensors_of(await peer.hear(messages.Result))
+            assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 3, (X,))[0])
+            assert (await peer.hear(messages.Bye)).reason == "draining"
+        assert process.wait(TIMEOUT_S) == 0
+        assert gone(worker)
+
+
+def fails(*options: str) -> str:
+    """The one line of an edge that does not start."""
+    done = subprocess.run(
+        command(*options), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    (text,) = done.stderr.splitlines()
+    assert text.startswith("ionn edge: ")
+    return text
+
+
+def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = fails("--port", str(port), "--store", str(tmp_path))
+    assert f"cannot listen on 127.0.0.1:{port}: address already in use" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--bind", "192.0.2.1"], "cannot listen on 192.0.2.1:7431"),
+        (["--memory", "lots"], "a size looks like 512M or 4G, not 'lots'"),
+        (["--device", "tpu"], "the device is cpu or cuda"),
+        (["--store", "/dev/null/store", "--port", "0"], "the store /dev/null/store cannot be used"),
+    ],
+    ids=["bind", "memory", "device", "store"],
+)
+def test_a_bad_option_is_one_clear_line(options: list[str], reason: str) -> None:
+    assert reason in fails(*options)
