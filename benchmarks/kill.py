@@ -15,11 +15,12 @@ import sys
 import tempfile
 from typing import Any
 
-from ionn_client import Offload, Options, connect
+from ionn_client import Offload, Options, Status, connect
 from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.processes import EdgeProcess
 from ionn_client.scenario import Asked, run_scenario
 from ionn_client.trial import Subject, subject
+from wire import DEFAULT_LIMITS
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
     else:
         for name, value in report.items():
             print(f"{name:28} {value}")
-    sys.exit(report["unequal_answers"] > 0 or not report["uploaded"])
+    sys.exit(_failures(report))
 
 
 async def _measure(
@@ -50,9 +51,10 @@ async def _measure(
 ) -> dict[str, Any]:
     port = _free_port()
     # Kills spread over the time that the upload takes if nothing happens.
-    pauses = [chance.uniform(0.2, 1.8) * what.total_bytes / spec.up_Bps / (kills + 2)
+    pauses = [chance.uniform(0.1, 1.2) * what.total_bytes / spec.up_Bps / (kills + 2)
               for _ in range(kills)]  # fmt: skip
     events: list[dict[str, Any]] = []
+    phases: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ionn-kill-") as store:
         edge = EdgeProcess(store, port=port).__enter__()
         try:
@@ -71,6 +73,7 @@ async def _measure(
                     for pause in pauses:
                         await _upload_runs(net)
                         await asyncio.sleep(pause)
+                        phases.append(net.status.phase)
                         edge.kill()
                         edge = await asyncio.to_thread(EdgeProcess(store, port=port).__enter__)
                     await net.uploaded(timeout_s=20 + 4 * what.total_bytes / spec.up_Bps)
@@ -79,22 +82,38 @@ async def _measure(
                     status = net.status
         finally:
             edge.__exit__(None, None, None)
-    return _report(asked, status, kills, events)
+    return _report(asked, status, phases, events)
 
 
 async def _upload_runs(net: Offload) -> None:
     """Until the client and the edge agree on what is held, and bytes flow or all are there."""
-    while net.status.phase not in ("uploading", "ready"):  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(60):
+        while net.status.phase not in ("uploading", "ready"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def _failures(report: dict[str, Any]) -> int:
+    """How much of what must hold does not; what is lost in flight is at most one chunk."""
+    return sum(
+        (
+            report["unequal_answers"] > 0,
+            not report["uploaded"],
+            report["resumed"] != report["kills"],
+            report["kills_while_uploading"] != report["kills"],
+            report["sent_though_held_bytes"] != 0,
+            report["lost_in_flight_most_bytes"] > DEFAULT_LIMITS.max_chunk_bytes,
+        )
+    )
 
 
 def _report(
-    asked: list[Asked], status: Any, kills: int, events: list[dict[str, Any]]
+    asked: list[Asked], status: Status, phases: list[str], events: list[dict[str, Any]]
 ) -> dict[str, Any]:
     resumed = [e for e in events if e["event"] == "phase" and e["phase"] == "uploading"][1:]
     lost = [event["lost_bytes"] for event in resumed]
     return {
-        "kills": kills,
+        "kills": len(phases),
+        "kills_while_uploading": phases.count("uploading"),
         "resumed": len(resumed),
         "queries": len(asked),
         "unequal_answers": sum(query.difference > 0 for query in asked),

@@ -16,10 +16,11 @@ from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
 from layergraph.execute import Live
-from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
+from wire import DEFAULT_LIMITS, Decoder, Encoder, ProtocolError, RemoteProtocolError, messages
 
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
+LATE_S = 0.1
 
 
 class Driver:
@@ -38,10 +39,10 @@ class Driver:
         self._next_query = 0
         self._tasks: asyncio.TaskGroup
         self._connection: _Connection | None = None
-        self._dialling: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
+        self._ended = False
 
     async def run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
@@ -61,11 +62,13 @@ class Driver:
         await self._started.wait()
 
     async def ask(self, live: Live, deadline_s: float | None) -> Answer:
+        if self._ended:
+            raise OffloadError("the session was closed")
         number, self._next_query = self._next_query, self._next_query + 1
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._answers[number] = future
-        self._post(events.QueryAsked(number, live, deadline_s))
         try:
+            self._post(events.QueryAsked(number, live, deadline_s))
             return await future
         except asyncio.CancelledError:
             self._post(events.QueryAbandoned(number))
@@ -88,6 +91,8 @@ class Driver:
                 return  # A frozen edge; whoever cancels `run` ends the connection.
 
     def _end(self) -> None:
+        self._ended = True
+        self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
         for future in self._answers.values():
@@ -95,21 +100,29 @@ class Driver:
                 future.set_exception(OffloadError("the session was closed"))
 
     def _post(self, event: events.Event) -> None:
-        for command in self.session.handle(event, self._loop.time()):
+        now = self._loop.time()
+        try:
+            commands = self.session.handle(event, now)
+        except Exception as error:
+            commands = self.session.failed(error, now)
+        for command in commands:
             self._perform(command)
         if self._timer is not None:
             self._timer.cancel()
         wake_at = self.session.wake_at
-        self._timer = None if wake_at is None else self._loop.call_at(wake_at, self._wake)
+        self._timer = None if wake_at is None else self._loop.call_at(wake_at, self._wake, wake_at)
 
-    def _wake(self) -> None:
-        self._post(events.TimePassed())
+    def _wake(self, due_at: float) -> None:
+        if self._loop.time() - due_at > LATE_S:
+            # This program was busy elsewhere: what has arrived meanwhile is heard first.
+            self._timer = self._loop.call_later(LATE_S / 2, self._post, events.TimePassed())
+        else:
+            self._post(events.TimePassed())
 
     def _perform(self, command: events.Command) -> None:
         match command:
             case events.SendMessage(message):
-                if self._connection is not None:
-                    self._connection.send(message)
+                self._send(message)
             case events.RunRange():
                 self._tasks.create_task(self._run_range(command))
             case events.FinishQuery(number, answer):
@@ -117,9 +130,13 @@ class Driver:
             case events.FailQuery(number, error):
                 self._settle(number, error)
             case events.OpenConnection(delay_s):
-                self._dialling = self._tasks.create_task(self._connect(delay_s))
+                self._tasks.create_task(self._connect(delay_s))
             case events.CloseConnection():
-                self._close_connection()
+                if (connection := self._forget_connection()) is not None:
+                    connection.close()
+            case events.AbortConnection():
+                if (connection := self._forget_connection()) is not None:
+                    connection.abort()
             case events.Record(kind, fields):
                 self._record(kind, fields)
 
@@ -141,40 +158,57 @@ class Driver:
     async def _run_range(self, command: events.RunRange) -> None:
         start, stop = command.start, command.stop
         try:
-            live, seconds = await self._runner.run(start, stop, command.live)
+            ran = await self._runner.run(
+                start, stop, command.live, lambda: command.query in self._answers
+            )
         except asyncio.CancelledError:
             raise
         except Exception as error:
             # The model itself fails on this input: the caller's to see, as without an edge.
             self._post(events.RangeFailed(command.query, error))
         else:
-            self._post(events.RangeRan(command.query, start, stop, live, seconds))
+            if ran is not None:
+                self._post(events.RangeRan(command.query, start, stop, *ran))
 
-    def _close_connection(self) -> None:
+    def _send(self, message: messages.Message) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.send(message)
+        except ProtocolError as error:
+            # Not sendable, which the session should have known: answer from here.
+            connection = self._forget_connection()
+            if connection is not None:
+                connection.abort()
+            lost = events.ConnectionLost(f"internal error: {error}")
+            self._loop.call_soon(self._post, lost)
+
+    def _forget_connection(self) -> _Connection | None:
         # Its task sees that it is no longer the current one, and ends quietly.
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        return connection
 
     async def _connect(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         try:
-            socket = await self._http.ws_connect(
-                self._address.http_url,
-                compress=0,
-                autoping=True,
-                heartbeat=None,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await self._http.ws_connect(
+                    self._address.http_url,
+                    compress=0,
+                    autoping=True,
+                    heartbeat=None,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                    max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self._post(events.ConnectionLost(f"no edge at {self._address}: {_cause(error)}"))
             return
         connection = self._connection = _Connection(socket)
         receiving = asyncio.create_task(self._converse(connection))
         sending = asyncio.create_task(connection.send_all())
+        connection.tasks = (receiving, sending)
         try:
-            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(connection.tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             try:
                 receiving.cancel()
@@ -218,6 +252,7 @@ class _Connection:
         self._frames: deque[bytes | memoryview] = deque()
         self._waiting = asyncio.Event()
         self._closing = False
+        self.tasks: tuple[asyncio.Task[str], ...] = ()
 
     def send(self, message: messages.Message) -> None:
         self._frames.extend(self._encoder.encode(message))
@@ -227,6 +262,12 @@ class _Connection:
         """End once everything is sent."""
         self._closing = True
         self._waiting.set()
+
+    def abort(self) -> None:
+        """End now, and drop what waits."""
+        self._frames.clear()
+        for task in self.tasks:
+            task.cancel()
 
     async def send_all(self) -> str:
         """Send frames as they come; return why that ended."""
@@ -254,6 +295,8 @@ def _reason(ended: Sequence[str | BaseException]) -> str:
 
 
 def _cause(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     return str(error) or type(error).__name__

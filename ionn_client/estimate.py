@@ -28,6 +28,7 @@ CYCLE = (1.25, 0.85, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 @dataclass(frozen=True, slots=True)
 class _InFlight:
     size_bytes: int
+    carried_bytes: int
     sent_at: float
     delivered_bytes: int
     delivered_clock_s: float | None
@@ -64,6 +65,7 @@ class UploadPacer:
         self._max_chunk_bytes = max_chunk_bytes
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = 0
+        self._carried_bytes = 0
         self._delivered_bytes = 0
         self._delivered_clock_s: float | None = None
         self._deliveries: deque[tuple[float, int]] = deque()
@@ -121,8 +123,9 @@ class UploadPacer:
         rate = self._window_rate_Bps
         if rate is None:
             return MIN_CHUNK_BYTES
-        size = int(rate * CHUNK_S) // 4096 * 4096
-        return max(MIN_CHUNK_BYTES, min(size, self._max_chunk_bytes))
+        # Bounded before it is made an int: a lying clock can make a rate infinite.
+        size = int(min(rate * CHUNK_S, self._max_chunk_bytes)) // 4096 * 4096
+        return min(max(MIN_CHUNK_BYTES, size), self._max_chunk_bytes)
 
     def window_bytes(self, now: float) -> float:
         rate, trip = self._window_rate_Bps, self.min_round_trip_s
@@ -137,9 +140,14 @@ class UploadPacer:
     def may_send(self, now: float) -> bool:
         return self._in_flight_bytes < self.window_bytes(now)
 
+    def carried(self, size_bytes: int) -> None:
+        """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
+        self._carried_bytes += size_bytes
+
     def sent(self, size_bytes: int, now: float) -> None:
+        carried, self._carried_bytes = self._carried_bytes, 0
         self._in_flight.append(
-            _InFlight(size_bytes, now, self._delivered_bytes, self._delivered_clock_s)
+            _InFlight(size_bytes, carried, now, self._delivered_bytes, self._delivered_clock_s)
         )
         self._in_flight_bytes += size_bytes
 
@@ -147,7 +155,7 @@ class UploadPacer:
         """The oldest chunk in flight was acknowledged; acknowledgements come in order."""
         chunk = self._in_flight.popleft()
         self._in_flight_bytes -= chunk.size_bytes
-        self._delivered_bytes += chunk.size_bytes
+        self._delivered_bytes += chunk.size_bytes + chunk.carried_bytes
         self._last_round_trip_s = now - chunk.sent_at
         self._negated_round_trips.add(-self._last_round_trip_s, now)
         if chunk.delivered_clock_s is not None and clock_s > chunk.delivered_clock_s:
@@ -161,7 +169,7 @@ class UploadPacer:
     def reset_flight(self) -> None:
         """The connection is gone, and with it whatever was in flight."""
         self._in_flight.clear()
-        self._in_flight_bytes = 0
+        self._in_flight_bytes = self._carried_bytes = 0
         self._delivered_clock_s = None
         self._deliveries.clear()
 
@@ -195,7 +203,6 @@ class LinkEstimator:
     def __init__(self, assumed: Link) -> None:
         self._link = assumed
         self._down_measured = False
-        self.measured = False
 
     @property
     def link(self) -> Link:
@@ -206,7 +213,6 @@ class LinkEstimator:
         to be as fast."""
         down_Bps = self._link.down_Bps if self._down_measured else rate_Bps
         self._link = Link(rate_Bps, down_Bps, self._link.rtt_s)
-        self.measured = True
 
     def observe_round_trip(self, rtt_s: float) -> None:
         self._link = Link(self._link.up_Bps, self._link.down_Bps, max(rtt_s, 0.0))
@@ -218,16 +224,16 @@ class LinkEstimator:
 
         What remains is transfers: bytes/rate + rtt/2 each way. It is charged to the term that
         dominates: the round trip for small tensors, else the larger direction's rate. The
-        uplink's rate is left alone while an upload measures it (`idle` False).
+        uplink's rate is left to the upload while there is one (`idle` False).
         """
         link = self._link
         transfer_s = elapsed_s - busy_s
         up_s, down_s = up_bytes / link.up_Bps, down_bytes / link.down_Bps
-        if max(up_s, down_s) < 2 * link.rtt_s + 0.002 or (up_s >= down_s and not idle):
+        if max(up_s, down_s) < 2 * link.rtt_s + 0.002:
             self._blend(rtt_s=max(transfer_s - up_s - down_s, 1e-5))
-        elif up_s >= down_s:
+        elif up_s >= down_s and idle:
             self._blend(up_Bps=up_bytes / max(transfer_s - link.rtt_s - down_s, 0.1 * up_s))
-        else:
+        elif down_s > up_s:
             self._down_measured = True
             self._blend(down_Bps=down_bytes / max(transfer_s - link.rtt_s - up_s, 0.1 * down_s))
 

@@ -93,6 +93,15 @@ class OpenConnection:
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
+    """End the connection once everything is sent."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortConnection:
+    """End the connection at once: what waits to be sent is worthless."""
+
     reason: str
 
 
@@ -132,5 +141,6 @@ class Record:
 
 
 Command: TypeAlias = (
-    OpenConnection | CloseConnection | SendMessage | RunRange | FinishQuery | FailQuery | Record
-)
+    OpenConnection | CloseConnection | AbortConnection | SendMessage | RunRange | FinishQuery
+    | FailQuery | Record
+)  # fmt: skip

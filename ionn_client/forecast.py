@@ -31,14 +31,12 @@ class Forecast:
         layers = len(graph.layers)
         self._client_correction = Correction(layers)
         self._edge_correction = Correction(layers)
-        self._cut_bytes = [
-            graph.cut_bytes[cut] if _fits_the_wire(graph, cut) else NEVER_BYTES
-            for cut in range(layers + 1)
-        ]
+        self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
         self._costs: LayerCosts | None = None
 
-    def edge_predictor(self, predictor: Predictor) -> None:
-        """A new edge: its own predictions, and no observations of it yet."""
+    def meet_edge(self, predictor: Predictor, max_message_bytes: int) -> None:
+        """A new edge: its own predictions and limits, and no observations of it yet."""
+        self._limit_cuts(max_message_bytes)
         self._edge_s = np.array(
             [
                 predictor.layer_s((node.kind, node.flops, node.bytes) for node in layer)
@@ -55,6 +53,13 @@ class Forecast:
     def observe_edge(self, start: int, stop: int, seconds: float) -> None:
         self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
         self._costs = None
+
+    def _limit_cuts(self, max_message_bytes: int) -> None:
+        graph = self._graph
+        self._cut_bytes = [
+            size if _fits_the_wire(graph, cut, max_message_bytes) else NEVER_BYTES
+            for cut, size in enumerate(graph.cut_bytes)
+        ]
 
     def relax_edge(self) -> None:
         """Nothing was observed of the edge: let what it was observed to do fade."""
@@ -125,10 +130,11 @@ class Forecast:
         return f"edge runs {', '.join(pieces)}; saves {local_s - chosen.latency_s:.2f} s"
 
 
-def _fits_the_wire(graph: LayerGraph, cut: int) -> bool:
+def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
     sizes = [spec.nbytes for spec in graph.cut_specs(cut)]
     # Leave room for the header.
-    most = DEFAULT_LIMITS.max_message_bytes - DEFAULT_LIMITS.max_header_bytes
+    most = min(max_message_bytes, DEFAULT_LIMITS.max_message_bytes)
+    most -= DEFAULT_LIMITS.max_header_bytes
     return len(sizes) <= DEFAULT_LIMITS.max_tensors and sum(sizes) <= most
 
 

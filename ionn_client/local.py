@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -45,10 +45,17 @@ class LocalRunner:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, start: int, stop: int, live: Live) -> tuple[Live, float]:
-        """Layers [start, stop): the live tensors at `stop`, and the seconds it took."""
+    async def run(
+        self, start: int, stop: int, live: Live, wanted: Callable[[], bool]
+    ) -> tuple[Live, float] | None:
+        """Layers [start, stop): the live tensors at `stop`, and the seconds it took.
+
+        None, without running them, if nobody wants them any more when their turn comes.
+        """
         loop = asyncio.get_running_loop()
         async with self._turn:
+            if not wanted():
+                return None
             began = time.perf_counter()
             result = await loop.run_in_executor(self._pool, self._executor.run, start, stop, live)
             if self._device is not None:

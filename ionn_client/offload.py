@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Status:
     phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
     uploaded_layers of weighted_layers, held_bytes of total_bytes are on the edge.
     sent_bytes: weights sent in all; skipped_bytes were on the edge already; resent_bytes were
-        sent again after a connection broke.
+        sent again after a connection broke or the edge evicted the model.
     rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
     route: where the layers of a query would run now, and `reason` why; predicted_latency_s
         what it would take. error: the last failure, in words.
@@ -146,7 +147,11 @@ class Offload:
         with self._runner:
             await self._driver.close()
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            try:
+                await self._running
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's answer, in the structure that the model itself returns."""
@@ -166,7 +171,7 @@ class Offload:
     async def _ask(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float | None
     ) -> QueryResult:
-        if deadline_s is not None and not deadline_s > 0:
+        if deadline_s is not None and not 0 < deadline_s < math.inf:
             raise ValueError(f"deadline_s is a positive number of seconds, not {deadline_s}")
         answer = await self._driver.ask(flatten_inputs(self._graph, args, kwargs), deadline_s)
         return QueryResult(

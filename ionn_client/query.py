@@ -63,6 +63,9 @@ class Query:
     sent_at: float | None = None
     give_up_at: float | None = None
     up_bytes: int = 0
+    transfer_s: float = 0.0
+    queueing_s: float = 0.0
+    shared_link: bool = False
 
     @property
     def on_edge(self) -> bool:
@@ -93,6 +96,7 @@ class Query:
 
     def left_edge(self) -> None:
         self.sent_at = self.give_up_at = None
+        self.shared_link = False
 
     def answer(self, now: float) -> Answer:
         return Answer(

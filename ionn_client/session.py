@@ -14,6 +14,7 @@ from ionn_client.config import Options
 from ionn_client.errors import DeadlineExceeded, EdgeRejected, OffloadError, VersionMismatch
 from ionn_client.estimate import LinkEstimator, UploadPacer
 from ionn_client.events import (
+    AbortConnection,
     CloseConnection,
     Command,
     Connected,
@@ -99,14 +100,14 @@ class Session:
         self._backoff_s = options.backoff_s
         self._uploaded: frozenset[int] = frozenset()
         self._max_chunk_bytes = 0
+        self._greeting_pings = 0
         self._pings: dict[int, float] = {}
         self._next_ping = 0
         self._heard_at = 0.0
         self._owed_since: float | None = None
         self._offer_at: float | None = None
-        self._planned_for: Link | None = None
+        self._planned_for: tuple[float, float] | None = None
         self._replan_at = 0.0
-        self._partitions_done = 0
         self._now = 0.0
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -115,6 +116,8 @@ class Session:
         match event:
             case Started():
                 self._do(OpenConnection(0.0))
+            case Connected() if self.phase in ("rejected", "closed"):
+                self._do(CloseConnection("no longer wanted"))
             case Connected():
                 self._greet()
             case ConnectionLost(reason):
@@ -145,7 +148,7 @@ class Session:
         times = [t for q in self._queries.values() for t in (q.give_up_at, q.deadline_at) if t]
         if self.phase in ONLINE:
             if self._owed_since is not None:
-                times.append(self._quiet_since + self.options.silence_s)
+                times.append(self._quiet_since + self._silence_limit_s)
             else:
                 times.append(self._heard_at + IDLE_PING_S)
         if self._offer_at is not None:
@@ -169,7 +172,28 @@ class Session:
         """Where a query's layers would run now."""
         if self.phase not in ("uploading", "ready"):
             return _all_local(self._layers, self.forecast.local_s())
-        return self.forecast.route(self.links.link, self._uploaded)
+        return self.forecast.route(self._link_now(), self._uploaded)
+
+    def _link_now(self) -> Link:
+        """The link as the next message finds it: behind the chunks that are under way."""
+        link = self.links.link
+        return Link(link.up_Bps, link.down_Bps, link.rtt_s + self._queueing_s())
+
+    def _queueing_s(self) -> float:
+        link = self.links.link
+        in_flight_bytes = 0 if self.pacer is None else self.pacer.in_flight_bytes
+        return max(0.0, in_flight_bytes / link.up_Bps - link.rtt_s)
+
+    def failed(self, error: Exception, now: float) -> list[Command]:
+        """The safety net: an exception of our own costs the connection, never a query."""
+        self._now = now
+        self._commands.clear()
+        if self.phase in ONLINE:
+            self._drop_connection(f"internal error: {error!r}")
+        for query in list(self._queries.values()):
+            self._run_here(query, f"internal error: {error!r}")
+        commands, self._commands = self._commands, []
+        return commands
 
     def explanation(self) -> str:
         """One line: where a query's layers would run now, and why."""
@@ -196,6 +220,7 @@ class Session:
     def _greet(self) -> None:
         self._conversation = Conversation(Role.CLIENT)
         self._heard_at = self._now
+        self._greeting_pings = 0
         self._pings.clear()
         self._enter("greeting")
         self._send(hello(AGENT))
@@ -218,7 +243,7 @@ class Session:
 
     def _drop_connection(self, reason: str) -> None:
         """End the connection from here; the driver need not tell us that it ended."""
-        self._do(CloseConnection(reason))
+        self._do(AbortConnection(reason))
         self._lost(reason)
 
     def _stop(self) -> None:
@@ -269,7 +294,7 @@ class Session:
         except RemoteProtocolError as error:
             self._reject(VersionMismatch(str(error), error.code))
             return
-        self.forecast.edge_predictor(Predictor.from_plain(welcome.predictor))
+        self.forecast.meet_edge(Predictor.from_plain(welcome.predictor), welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
         self._ping()
 
@@ -285,10 +310,10 @@ class Session:
         if self.phase == "greeting" and self._offer_at is None:
             self.links.observe_round_trip(self._now - sent_at)
             # A few round trips on the idle link, before the upload fills it.
-            if token % GREETING_PINGS < GREETING_PINGS - 1:
+            self._greeting_pings += 1
+            if self._greeting_pings < GREETING_PINGS:
                 self._ping()
             else:
-                self._next_ping += -self._next_ping % GREETING_PINGS
                 self._make_offer()
 
     def _make_offer(self) -> None:
@@ -301,7 +326,6 @@ class Session:
             raise ValueError("the edge answered for another model")
         if len(have.held_bytes) != len(self.graph.weights):
             raise ValueError(f"{len(have.held_bytes)} held sizes for {len(self.graph.weights)}")
-        self._backoff_s = self.options.backoff_s
         lost_bytes = self.upload.renegotiated(have.held_bytes)
         if self.pacer is None:
             self.pacer = UploadPacer(self._max_chunk_bytes)
@@ -315,7 +339,8 @@ class Session:
         self._uploaded = frozenset()
         if self.pacer is not None:
             self.pacer.reset_flight()
-        self._enter("greeting", reason="the edge evicted the model to make room")
+        self.last_failure = "the edge evicted the model to make room"
+        self._enter("greeting", reason=self.last_failure)
         # At once would start two clients evicting each other in turn.
         self._offer_at = self._now + RETRY_REFUSED_S
 
@@ -347,8 +372,7 @@ class Session:
             self.links.link, self.upload.missing_bytes(), self.options.algorithm, self.options.k
         )
         self.upload.follow(plan.partitions)
-        self._partitions_done = 0
-        self._planned_for = self.links.link
+        self._planned_for = self._plan_basis()
         self._replan_at = self._now + REPLAN_INTERVAL_S
         self._do(
             Record(
@@ -372,15 +396,21 @@ class Session:
         if rate is not None:
             self.links.observe_upload(rate)
         if ack.complete:
+            # Only now is it sure that this edge takes what it is sent.
+            self._backoff_s = self.options.backoff_s
             self._refresh_uploaded()
-        if self.options.replan and self._now >= self._replan_at and self._link_moved():
+        if self.options.replan and self._now >= self._replan_at and self._world_moved():
             self._plan()
 
-    def _link_moved(self) -> bool:
-        planned, now = self._planned_for, self.links.link
+    def _plan_basis(self) -> tuple[float, float]:
+        """What a plan rests on and may change: the uplink's rate, and the edge's whole time."""
+        return self.links.link.up_Bps, self.forecast.edge_range_s(0, self._layers)
+
+    def _world_moved(self) -> bool:
         self._replan_at = self._now + REPLAN_INTERVAL_S
-        return planned is not None and not (
-            1 - REPLAN_CHANGE < now.up_Bps / planned.up_Bps < 1 + REPLAN_CHANGE
+        return self._planned_for is not None and any(
+            abs(now - planned) > REPLAN_CHANGE * planned
+            for planned, now in zip(self._planned_for, self._plan_basis(), strict=True)
         )
 
     def _refresh_uploaded(self) -> None:
@@ -400,6 +430,7 @@ class Session:
                 )
             )
         if self.upload.done:
+            self._backoff_s = self.options.backoff_s
             self._enter("ready", sent_bytes=self.upload.sent_bytes, query_bytes=self.query_bytes)
 
     def _send_chunks(self) -> None:
@@ -441,15 +472,16 @@ class Session:
         self._advance(query)
 
     def _run_there(self, query: Query, stop: int) -> None:
-        link, start = self.links.link, query.position
+        link, start = self._link_now(), query.position
+        others = [other for other in self._queries.values() if other.on_edge]
+        for sharing in (query, *others) if others else ():
+            sharing.shared_link = True
         query.sent_at = self._now
+        query.queueing_s = self._queueing_s()
         query.up_bytes = live_bytes(query.live)
-        expected_s = (
-            link.rtt_s
-            + query.up_bytes / link.up_Bps
-            + self.forecast.edge_range_s(start, stop)
-            + self.graph.cut_bytes[stop] / link.down_Bps
-        )
+        query.transfer_s = query.up_bytes / link.up_Bps + self.graph.cut_bytes[stop] / link.down_Bps
+        expected_s = link.rtt_s + query.transfer_s + self.forecast.edge_range_s(start, stop)
+        expected_s += sum(other.transfer_s for other in others)
         query.give_up_at = self._now + HOP_GRACE_S + self.options.patience * expected_s
         remaining_s = None
         if query.deadline_at is not None:
@@ -459,6 +491,8 @@ class Session:
             if last_call > self._now + expected_s:
                 query.give_up_at = min(query.give_up_at, last_call)
         self.query_bytes += query.up_bytes
+        if self.pacer is not None:
+            self.pacer.carried(query.up_bytes)
         tensors = live_to_wire(query.live)
         self._send(messages.Execute(query.number, start, stop, remaining_s, tensors))
 
@@ -471,13 +505,16 @@ class Session:
             raise ValueError(f"layers [{result.start}, {result.stop}) were not asked for")
         live = live_from_wire(result.tensors, self.graph, result.stop)
         self.forecast.observe_edge(result.start, result.stop, result.compute_s)
-        self.links.observe_hop(
-            query.up_bytes,
-            live_bytes(live),
-            self._now - query.sent_at,
-            result.queue_s + result.compute_s,
-            idle=self.phase == "ready",
-        )
+        self._backoff_s = self.options.backoff_s
+        # Queries that shared the link waited for each other: their times are not the link's.
+        if not query.shared_link:
+            self.links.observe_hop(
+                query.up_bytes,
+                live_bytes(live),
+                self._now - query.sent_at,
+                result.queue_s + result.compute_s + query.queueing_s,
+                idle=self.phase == "ready",
+            )
         query.left_edge()
         query.reached("edge", result.stop, live)
         if result.stop < asked_stop:
@@ -487,7 +524,7 @@ class Session:
     def _ran(self, number: int, start: int, stop: int, live: Live, seconds: float) -> None:
         query = self._queries.get(number)
         self.forecast.observe_client(start, stop, seconds)
-        if query is not None:
+        if query is not None and query.position == start:
             query.reached("client", stop, live)
             self._advance(query)
 
@@ -527,6 +564,12 @@ class Session:
         """Since when the edge says nothing although it owes us something."""
         return max(self._heard_at, self._owed_since or 0.0)
 
+    @property
+    def _silence_limit_s(self) -> float:
+        """How long silence is no sign: tensors under way hold up every answer behind them."""
+        transfers_s = sum(q.transfer_s for q in self._queries.values() if q.on_edge)
+        return self.options.silence_s + transfers_s
+
     def _watch_silence(self) -> None:
         if not self._owed:
             self._owed_since = None
@@ -535,7 +578,7 @@ class Session:
         if self._owed and self._owed_since is None:
             self._owed_since = self._now
         quiet_s = self._now - self._quiet_since
-        if self._owed_since is not None and quiet_s >= self.options.silence_s:
+        if self._owed_since is not None and quiet_s >= self._silence_limit_s:
             self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")
 
 

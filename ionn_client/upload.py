@@ -64,8 +64,12 @@ class Upload:
         return lost_bytes
 
     def follow(self, partitions: Sequence[Sequence[int]]) -> None:
-        """Upload these layers, in this order, from now on. Layers not named stay here."""
-        self.partitions = tuple(map(tuple, partitions))
+        """Upload these layers, in this order, from now on. Layers not named stay here.
+
+        Partitions of earlier plans that are there stay counted, so that progress only grows.
+        """
+        finished = [p for p in self.partitions if self._is_there(p)]
+        self.partitions = (*finished, *map(tuple, partitions))
         layers = (layer for partition in partitions for layer in partition)
         blobs = (blob for layer in layers for blob in self._blobs_of_layer[layer])
         self._order = [blob for blob in dict.fromkeys(blobs) if blob not in self._complete]
@@ -138,8 +142,7 @@ class Upload:
 
     @property
     def partitions_done(self) -> int:
-        present = self.layers(whole_partitions=False)
-        return sum(
-            all(layer in present for layer in partition if self._blobs_of_layer[layer])
-            for partition in self.partitions
-        )
+        return sum(map(self._is_there, self.partitions))
+
+    def _is_there(self, partition: Sequence[int]) -> bool:
+        return all(self._complete.issuperset(self._blobs_of_layer[layer]) for layer in partition)

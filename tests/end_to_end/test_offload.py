@@ -131,6 +131,8 @@ async def test_inputs_unlike_the_example_are_refused_clearly(profiled: Profiled)
             await net(ARGS[0])
         with pytest.raises(ValueError, match="deadline_s"):
             await net.query(*ARGS, deadline_s=0)
+        with pytest.raises(ValueError, match="deadline_s"):
+            await net.query(*ARGS, deadline_s=float("inf"))
         assert (await net.query(*ARGS)).served_by == "client"
 
 
@@ -235,6 +237,56 @@ async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
     ):
         with pytest.raises(ionn_client.EdgeUnreachable, match="no edge at"):
             await net.uploaded(timeout_s=0.5)
+
+
+async def test_a_server_that_never_answers_is_given_up_and_tried_again(
+    profiled: Profiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ionn_client.driver.CONNECT_TIMEOUT_S", 0.1)
+    accepted: list[asyncio.StreamWriter] = []
+    twice = asyncio.Event()
+
+    async def freeze(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        if len(accepted) == 2:
+            twice.set()
+
+    async with await asyncio.start_server(freeze, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with ionn_client.connect(profiled, ARGS, edge=f"127.0.0.1:{port}") as net:
+            await asyncio.wait_for(twice.wait(), 10)
+            assert "no answer" in (net.status.error or "")
+            assert (await net.query(*ARGS)).served_by == "client"
+        for writer in accepted:
+            writer.close()
+
+
+async def test_a_host_name_that_cannot_be_is_only_an_unreachable_edge(profiled: Profiled) -> None:
+    async with ionn_client.connect(profiled, ARGS, edge="a" * 70) as net:
+        with pytest.raises(ionn_client.EdgeUnreachable):
+            await net.uploaded(timeout_s=0.3)
+        assert (await net.query(*ARGS)).served_by == "client"
+
+
+async def test_abandoned_queries_do_not_keep_the_device_busy(profiled: Profiled) -> None:
+    # The model takes about half a second on this device; nobody waits longer than 50 ms.
+    slowdown = 0.5 / sum(profiled.client_s)
+    options = Options(device_slowdown=slowdown, profile_runs=1)
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE, options=options) as net:
+        late = await asyncio.gather(
+            *(net.query(*ARGS, deadline_s=0.05) for _ in range(12)), return_exceptions=True
+        )
+        assert {type(error) for error in late} == {ionn_client.DeadlineExceeded}
+        result = await net.query(*ARGS)
+    # Twelve abandoned runs of half a second each would be in front of it.
+    assert result.latency_s < 12 * 0.5 / 2
+
+
+async def test_a_closed_session_says_so(profiled: Profiled) -> None:
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE) as net:
+        pass
+    with pytest.raises(ionn_client.OffloadError, match="closed"):
+        await net(*ARGS)
 
 
 def test_the_blocking_api_gives_the_same(model: nn.Module, edge: EdgeProcess) -> None:

@@ -103,3 +103,32 @@ def test_any_observation_leaves_a_valid_link(
         assert link.up_Bps > 0
         assert link.down_Bps > 0
         assert link.rtt_s >= 0
+
+
+@given(st.lists(st.floats(0, 1e300, allow_subnormal=True), min_size=2, max_size=40))
+def test_no_clock_of_an_edge_can_break_the_pacer(clocks: list[float]) -> None:
+    pacer = UploadPacer(1 << 18)
+    now = 0.0
+    for clock_s in [*clocks, 0.0, 5e-324]:
+        pacer.sent(4096, now)
+        now += 0.001
+        pacer.acknowledged(clock_s, now)
+        assert 1 <= pacer.chunk_bytes() <= 1 << 18
+        pacer.may_send(now)
+
+
+def test_a_query_in_between_does_not_look_like_a_slow_link() -> None:
+    rate_Bps, now, departs = 1e6, 0.0, 0.0
+    pacer = UploadPacer(1 << 18)
+    for number in range(400):
+        if number == 200:
+            pacer.carried(600_000)
+            departs += 0.6
+        departs = max(now, departs) + 4096 / rate_Bps
+        pacer.sent(4096, now)
+        now = departs + 0.01
+        pacer.acknowledged(departs, now)
+        if number > 20:
+            assert pacer.mean_rate_Bps is not None
+            assert pacer.mean_rate_Bps > 0.25 * rate_Bps
+    assert pacer.mean_rate_Bps == pytest.approx(4096 / 0.014096, rel=0.1)

@@ -263,7 +263,7 @@ def test_a_final_refusal_ends_the_attempts(code: str, kind: type) -> None:
     bench = Bench()
     bench.greet()
     commands = bench.hear(messages.Error(code, "aten.x is not allowed"))
-    assert kinds(commands) == [events.CloseConnection]
+    assert kinds(commands) == [events.AbortConnection]
     assert type(bench.session.error) is kind
     assert bench.session.phase == "rejected"
     assert bench.session.wake_at is None
@@ -296,7 +296,7 @@ def test_a_silent_edge_that_owes_an_acknowledgement_is_given_up() -> None:
     bench.have(0, 0, 0)
     assert bench.session.wake_at == pytest.approx(bench.now + bench.options.silence_s)
     commands = bench.step(events.TimePassed(), after_s=bench.options.silence_s)
-    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+    assert kinds(commands) == [events.AbortConnection, events.OpenConnection]
 
 
 def test_an_idle_edge_is_asked_whether_it_is_there() -> None:
@@ -324,7 +324,7 @@ def test_an_edge_that_says_what_it_must_not_is_dropped(lie: messages.Message) ->
     bench = Bench()
     bench.upload_all()
     commands = bench.hear(lie)
-    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+    assert kinds(commands) == [events.AbortConnection, events.OpenConnection]
     assert "broke the protocol" in (bench.session.last_failure or "")
 
 
@@ -332,7 +332,7 @@ def test_an_edge_that_says_what_it_must_not_is_dropped(lie: messages.Message) ->
 def test_a_have_of_another_length_is_refused(held: tuple[int, ...]) -> None:
     bench = Bench()
     bench.greet()
-    assert events.CloseConnection in kinds(bench.have(*held))
+    assert events.AbortConnection in kinds(bench.have(*held))
 
 
 def test_a_result_that_does_not_fit_its_cut_is_not_used() -> None:
@@ -341,7 +341,7 @@ def test_a_result_that_does_not_fit_its_cut_is_not_used() -> None:
     bench.step(events.QueryAsked(0, (X,), None))
     wrong = messages.Result(0, 0, LAYERS, 0.0, 0.0, live_to_wire((torch.ones(2, WIDTH),)))
     commands = bench.hear(wrong)
-    assert events.CloseConnection in kinds(commands)
+    assert events.AbortConnection in kinds(commands)
     answer = only(bench.local(only(commands, events.RunRange)), events.FinishQuery).answer
     assert answer.served_by == "client"
 
@@ -350,7 +350,7 @@ def test_draining_edge_is_left() -> None:
     bench = Bench()
     bench.upload_all()
     commands = bench.hear(messages.Bye("draining"))
-    assert kinds(commands) == [events.CloseConnection, events.OpenConnection]
+    assert kinds(commands) == [events.AbortConnection, events.OpenConnection]
 
 
 def test_stopping_says_goodbye_and_fails_what_waits() -> None:
@@ -362,3 +362,68 @@ def test_stopping_says_goodbye_and_fails_what_waits() -> None:
     assert kinds(commands)[-1] is events.CloseConnection
     assert events.FailQuery in kinds(commands)
     assert bench.session.wake_at is None
+
+
+def test_a_connection_that_opens_after_the_end_is_not_used() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Stopped())
+    assert kinds(bench.step(events.Connected())) == [events.CloseConnection]
+
+
+def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> None:
+    slow = Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False)
+    bench = Bench(slow)
+    # 32 bytes at 10 B/s: the edge cannot answer anything for more than three seconds.
+    bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    for _ in range(5):
+        commands = bench.step(events.TimePassed(), after_s=1.0)
+        assert events.AbortConnection not in kinds(commands)
+    bench.step(events.TimePassed(), after_s=60.0)
+    assert "said nothing" in (bench.session.last_failure or "")
+
+
+def test_an_error_of_our_own_costs_the_connection_and_no_query() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    commands = bench.session.failed(RuntimeError("bug"), bench.now)
+    assert events.AbortConnection in kinds(commands)
+    runs = [command for command in commands if isinstance(command, events.RunRange)]
+    answer = only(bench.local(runs[0]), events.FinishQuery).answer
+    assert "internal error" in (answer.fallback_reason or "")
+
+
+def test_queries_that_share_the_link_say_nothing_of_its_speed() -> None:
+    bench = Bench()
+    bench.upload_all()
+    before = bench.session.link
+    sent_now = [sent(bench.step(events.QueryAsked(n, (X,), None)))[0] for n in range(3)]
+    for message in sent_now:
+        bench.hear(answer_on_edge(bench, message), after_s=1.0)
+    assert bench.session.link == before
+
+
+def test_repeated_failures_after_an_offer_back_off() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    delays = []
+    for _ in range(4):
+        bench.greet()
+        bench.have(0, 0, 0)
+        commands = bench.hear(messages.Error("digest", "the bytes do not match the digest"))
+        delays.append(only(commands, events.OpenConnection).delay_s)
+    assert delays == sorted(set(delays))
+
+
+def test_progress_only_grows_when_plans_change() -> None:
+    bench = Bench(Options(algorithm="front-to-back", assumed_link=Link(1e6, 1e6, 0.01)))
+    bench.greet()
+    chunks = sent(bench.have(0, 0, 0))
+    bench.hear(messages.ChunkAck(chunks[0].weight, len(chunks[0].payload), True, 1.0), 0.01)
+    upload = bench.session.upload
+    assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
+    bench.session._plan()
+    assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
