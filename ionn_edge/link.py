@@ -283,11 +283,12 @@ class Link:
             raise _Refused("graph", "the graph made its worker talk nonsense")
         except BaseException as error:
             await worker.close()
+            # Not "graph", which is final: a box short of memory or time may check it later.
             if isinstance(error, WorkerGone):
-                raise _Refused("graph", f"the graph cannot be checked: {error}") from error
+                raise _Refused("overloaded", f"the graph cannot be checked: {error}") from error
             if isinstance(error, TimeoutError):
                 text = f"checking the graph took more than {timeout_s:g} s"
-                raise _Refused("graph", text) from error
+                raise _Refused("overloaded", text) from error
             raise
 
     def _use(self, worker: Worker, model: events.Model) -> None:
