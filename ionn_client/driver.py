@@ -201,7 +201,7 @@ class Driver:
                     max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._post(events.ConnectionLost(f"no edge at {self._address}: {_cause(error)}"))
+            self._post(events.ConnectionLost(f"no edge at {self._address}: {cause(error)}"))
             return
         connection = self._connection = _Connection(socket)
         receiving = asyncio.create_task(self._converse(connection))
@@ -281,7 +281,7 @@ class _Connection:
                 self._waiting.clear()
                 await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
-            return f"the connection broke: {_cause(error)}"
+            return f"the connection broke: {cause(error)}"
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:
@@ -294,7 +294,8 @@ def _reason(ended: Sequence[str | BaseException]) -> str:
     return "closed"
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
+    """Why a connection failed, in a few words for a person."""
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ionn_client.commands.arguments import Json, print_json
 from ionn_client.config import EdgeAddress
+from ionn_client.driver import cause
 from ionn_client.errors import EdgeRejected, EdgeUnreachable, VersionMismatch
 from wire import (
     DEFAULT_LIMITS,
@@ -81,7 +82,7 @@ async def ask_load(address: EdgeAddress) -> tuple[messages.Welcome, messages.Loa
     except TimeoutError:
         raise EdgeUnreachable(f"no answer from {address} within {TIMEOUT_S:.0f} s") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise EdgeUnreachable(f"no edge at {address}: {error}") from None
+        raise EdgeUnreachable(f"no edge at {address}: {cause(error)}") from None
     except RemoteProtocolError as error:
         raise EdgeRejected(f"{address} does not speak the protocol: {error}", "malformed") from None
 
