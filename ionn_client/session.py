@@ -395,12 +395,15 @@ class Session:
         rate = pacer.mean_rate_Bps
         if rate is not None:
             self.links.observe_upload(rate)
+        replanned = self.options.replan and self._now >= self._replan_at and self._world_moved()
+        if replanned:
+            self._plan()
         if ack.complete:
             # Only now is it sure that this edge takes what it is sent.
             self._backoff_s = self.options.backoff_s
+        if ack.complete or replanned:
+            # A new plan may want nothing more ("ionn" leaves layers out): then this is the end.
             self._refresh_uploaded()
-        if self.options.replan and self._now >= self._replan_at and self._world_moved():
-            self._plan()
 
     def _plan_basis(self) -> tuple[float, float]:
         """What a plan rests on and may change: the uplink's rate, and the edge's whole time."""

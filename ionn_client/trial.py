@@ -115,7 +115,8 @@ async def run_trial(
         acknowledge=scheme.acknowledge,
         k=scheme.k,
         device_slowdown=slowdown,
-        # For all alike: the link as it is, which SoCC'18 measures beforehand.
+        # SoCC'18 plans once, for the link as measured beforehand; all are given that link.
+        replan=scheme.algorithm == "efficiency",
         assumed_link=Link(spec.up_Bps, spec.down_Bps, spec.rtt_s),
         trace=records.append,
     )

@@ -427,3 +427,17 @@ def test_progress_only_grows_when_plans_change() -> None:
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
     bench.session._plan()
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
+
+
+def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
+    # Given a slow link, Algorithm 1 leaves the layers where they are: nothing is uploaded.
+    options = Options(algorithm="ionn", assumed_link=Link(1e6, 1e6, 0.01))
+    bench = Bench(options)
+    bench.greet()
+    chunks = sent(bench.have(0, 0, 0))
+    assert bench.session.phase == "uploading"
+    bench.session.links.observe_upload(1.0)
+    size = len(chunks[0].payload)
+    bench.hear(messages.ChunkAck(chunks[0].weight, size, True, 1.0), after_s=1.5)
+    assert bench.session.upload.pending_bytes == 0
+    assert bench.session.phase == "ready"
