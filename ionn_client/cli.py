@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import entry_points
 
@@ -31,6 +32,8 @@ for _room in entry_points(group="ionn.commands"):
 
 def main() -> None:
     """Run the command line; a foreseeable failure is one line and exit code 2."""
+    # Without this, a terminated demo or benchmark would leave its edge process behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except (OffloadError, GraphError, ValueError, OSError) as error:
