@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,16 +65,19 @@ def scan(directory: Path) -> Iterator[Found]:
             yield Found(bytes.fromhex(match[1]), number, stat.st_size, stat.st_mtime)
 
 
-def has_digest(path: Path, digest: bytes, stop: Callable[[], bool] = lambda: False) -> bool:
-    """Whether the file's bytes have this digest. False also when `stop` says so meanwhile."""
-    return _hash_file(path, stop).digest() == digest and not stop()
+def has_digest(path: Path, digest: bytes) -> bool:
+    """Whether the file's bytes have this digest; they have not where it cannot be read."""
+    try:
+        return _hash_file(path).digest() == digest
+    except OSError:
+        return False
 
 
-def _hash_file(path: Path, stop: Callable[[], bool] = lambda: False) -> hashlib._Hash:
+def _hash_file(path: Path) -> hashlib._Hash:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
     with path.open("rb", buffering=0) as file:
-        while (count := file.readinto(buffer)) and not stop():
+        while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest
 

@@ -12,16 +12,19 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from ionn_edge import jobs
-from ionn_edge.blobs import Mismatch, Part
+from ionn_edge.blobs import Mismatch, Part, blob_path, has_digest
 from ionn_edge.config import Config
 from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
 from ionn_edge.events import Model
 from ionn_edge.load import LoadMeter
 from ionn_edge.session import Session
-from ionn_edge.store import Store, verify
+from ionn_edge.store import Store
 from wire.messages import Load, ModelLoad, Welcome
 
 AGENT = f"ionn-edge {version('ionn')}"
+# A client that reconnects may find its old connection, of which nobody knows yet that it is
+# dead, still holding its uploads.
+TAKEOVER_S = 1.0
 log = logging.getLogger("ionn_edge")
 
 
@@ -57,13 +60,13 @@ class Box:
         self.empty = asyncio.Event()
         self.writers = ThreadPoolExecutor(4, "ionn-store")
         self._run = secrets.token_hex(4)
-        self._evictions = 0
+        self._lapses = 0
         self._opening: dict[Client, str] = {}
 
     @property
     def epoch(self) -> str:
         """Names the time over which nothing acknowledged is forgotten."""
-        return f"{self._run}.{self._evictions}"
+        return f"{self._run}.{self._lapses}"
 
     def welcome(self, protocol: int, now: float) -> Welcome:
         config = self.config
@@ -108,7 +111,7 @@ class Box:
         """
         for digest in set(self.store.unverified()).intersection(dict(model.weights)):
             await self._verify(digest)
-        evicted = self.store.admit(model, owner, self._busy())
+        evicted = self.store.admit(model, owner, self._busy(), self._silent())
         if evicted:
             self._forget(evicted)
         self._opening[owner] = model.fingerprint
@@ -126,7 +129,9 @@ class Box:
         )
 
     def completed(self, digest: bytes) -> None:
-        """A blob is whole: every client whose model has it may use it."""
+        """A blob is whole, unless it was evicted meanwhile: whose model has it may use it."""
+        if not self.store.is_whole(digest):
+            return
         for client in self.clients:
             client.completed(digest)
 
@@ -184,8 +189,16 @@ class Box:
         busy = {s.model.fingerprint for s in sessions if s.model is not None and s.busy}
         return busy.union(self._opening.values())
 
+    def _silent(self) -> set[Client]:
+        since = self.clock() - TAKEOVER_S
+        return {client for client in self.clients if client.session.heard_at < since}
+
+    def forgot(self) -> None:
+        """Something acknowledged does not hold any more: a new epoch begins."""
+        self._lapses += 1
+
     def _forget(self, fingerprints: list[str]) -> None:
-        self._evictions += 1
+        self.forgot()
         log.info("evicted %s", ", ".join(name[:16] for name in fingerprints))
         for client in list(self.clients):
             model = client.session.model
@@ -193,7 +206,7 @@ class Box:
                 client.evicted(self.epoch)
 
     async def _verify(self, digest: bytes) -> None:
-        sound = await asyncio.to_thread(verify, self.store.directory, digest)
+        sound = await asyncio.to_thread(has_digest, blob_path(self.store.directory, digest), digest)
         if not sound:
             log.warning("dropped a damaged file from the store: %s", digest.hex())
         self.store.verified(digest, sound)

@@ -127,9 +127,16 @@ def _banner(box: Box, address: tuple[str, int]) -> str:
             "",
             f"On the client:  ionn run --edge {url}",
             f'or in Python:   ionn_client.connect(model, args, edge="{url}")',
+            *_warning(host),
             "Ctrl-C stops.",
         ]
     )
+
+
+def _warning(host: str) -> list[str]:
+    if host in ("127.0.0.1", "::1"):
+        return []
+    return ["Whoever reaches this address can use this edge: serve on trusted networks only."]
 
 
 def _url(host: str, port: int) -> str:

@@ -53,7 +53,8 @@ class Config:
     memory_bytes: budget for weights, of all models together. store: directory for them.
     calibration: "auto" measures layer times once per store directory, "again" anew, "off" ships
         generic figures and leaves it to clients to correct them.
-    max_clients, max_queries: connections, and open queries of each.
+    max_clients, max_queries: connections, and open queries of each. max_waiting_bytes: tensors
+        that one client's waiting queries may hold.
     hello_timeout_s: a connection that says nothing is closed after so long.
     ping_after_s, silence_s: a silent client is pinged after the first, closed after the second.
     range_timeout_s: a range that runs longer is stopped, with its worker.
@@ -72,6 +73,7 @@ class Config:
     limits: Limits = DEFAULT_LIMITS
     max_clients: int = 64
     max_queries: int = 32
+    max_waiting_bytes: int = 128 << 20
     hello_timeout_s: float = 10.0
     ping_after_s: float = 20.0
     silence_s: float = 60.0

@@ -25,6 +25,8 @@ from ionn_edge.store import NoRoom, WrongSize
 from wire import Decoder, Encoder, RemoteProtocolError
 
 CLOSE_TIMEOUT_S = 2.0
+# Smaller chunks are hashed and written in less time than another thread takes to be told.
+INLINE_BYTES = 64 << 10
 
 
 class _Refused(Exception):
@@ -207,27 +209,36 @@ class Link:
         digest, total_bytes = model.weights[command.weight]
         store = self._box.store
         part = store.part(digest, self)
-        held_bytes, complete = total_bytes, store.is_whole(digest)
-        if part is not None:
-            try:
+        try:
+            if part is not None:
                 await self._append(part, command)
-                held_bytes, complete = part.held_bytes, part.full
-                if complete:
+                if part.full:
                     store.finish(part)
                     self._box.completed(digest)
-            except StorageError as error:
-                self._post(events.ChunkFailed("storage", str(error)))
-                return
-            except Mismatch as error:
-                store.drop(part)
-                self._post(events.ChunkFailed("digest", f"{error}; send it again from 0"))
-                return
+        except StorageError as error:
+            self._post(events.ChunkFailed("storage", str(error)))
+            return
+        except Mismatch as error:
+            assert part is not None
+            store.drop(part)
+            self._box.forgot()
+            self._post(events.ChunkFailed("digest", f"{error}; send it again from 0"))
+            return
+        complete = store.is_whole(digest)
+        if part is None and not complete:
+            text = "another connection that offers this model has taken over the upload"
+            self._post(events.ChunkFailed("unexpected", text))
+            return
+        held_bytes = total_bytes if complete or part is None else part.held_bytes
         self._post(events.ChunkWritten(command.weight, held_bytes, complete, command.arrived_at))
 
     async def _append(self, part: Part, command: events.WriteChunk) -> None:
         store = self._box.store
         store.touch(self._graph.fingerprint)
-        await self._loop.run_in_executor(self._box.writers, part.write, command.payload)
+        if part.held_bytes and memoryview(command.payload).nbytes <= INLINE_BYTES:
+            part.write(command.payload)
+        else:
+            await self._loop.run_in_executor(self._box.writers, part.write, command.payload)
 
     # The worker.
 

@@ -32,6 +32,7 @@ class Session:
     """One connection's conversation, its model and its queue of queries.
 
     welcome: makes the Welcome for (protocol version, now).
+    heard_at: when the client last said something.
     """
 
     def __init__(self, config: Config, welcome: Callable[[int, float], messages.Welcome]) -> None:
@@ -43,7 +44,7 @@ class Session:
         self._commands: list[Command] = []
         self._now = 0.0
         self._admitted = True
-        self._heard_at = 0.0
+        self.heard_at = 0.0
         self._pinged = False
         self._received_bytes: dict[bytes, int] = {}
         self._waiting: dict[int, _Query] = {}
@@ -85,10 +86,10 @@ class Session:
         if self._drain_until is not None:
             times.append(self._drain_until)
         if self._conversation.state is State.HELLO:
-            times.append(self._heard_at + config.hello_timeout_s)
+            times.append(self.heard_at + config.hello_timeout_s)
         else:
             patience_s = config.silence_s if self._pinged else config.ping_after_s
-            times.append(self._heard_at + patience_s)
+            times.append(self.heard_at + patience_s)
         return min(times)
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -109,7 +110,7 @@ class Session:
     def _take(self, event: Event) -> None:
         match event:
             case events.Connected(admitted):
-                self._admitted, self._heard_at = admitted, self._now
+                self._admitted, self.heard_at = admitted, self._now
             case events.Received(message):
                 self._receive(message)
             case events.Garbled(text, code):
@@ -168,7 +169,7 @@ class Session:
     # Hearing things.
 
     def _receive(self, message: messages.Message) -> None:
-        self._heard_at, self._pinged = self._now, False
+        self.heard_at, self._pinged = self._now, False
         try:
             self._conversation.received(message)
             self._dispatch(message)
@@ -280,6 +281,9 @@ class Session:
             return "overloaded", "the edge is stopping"
         if self.queued + self.running >= self.config.max_queries:
             return "overloaded", f"{self.config.max_queries} queries are open already"
+        size = sum(map(_query_bytes, self._waiting.values())) + _tensor_bytes(execute.tensors)
+        if self._waiting and size > self.config.max_waiting_bytes:
+            return "overloaded", f"open queries hold {size} bytes of tensors"
         if self._deaths > self.config.max_restarts:
             return "execution", f"the worker failed {self._deaths} times in a row; connect again"
         return None
@@ -339,7 +343,7 @@ class Session:
         self._expect_life()
 
     def _expect_life(self) -> None:
-        silent_s = self._now - self._heard_at
+        silent_s = self._now - self.heard_at
         if self._conversation.state is State.HELLO:
             if silent_s >= self.config.hello_timeout_s:
                 self._fail("unexpected", f"no Hello within {self.config.hello_timeout_s:g} s")
@@ -352,3 +356,11 @@ class Session:
     def _drain(self, until: float) -> None:
         if not self.busy or self._now >= until:
             self._end(messages.Bye("draining"))
+
+
+def _query_bytes(query: _Query) -> int:
+    return _tensor_bytes(query.tensors)
+
+
+def _tensor_bytes(tensors: tuple[messages.Tensor, ...]) -> int:
+    return sum(memoryview(tensor.data).nbytes for tensor in tensors)

@@ -14,15 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ionn_edge.blobs import (
-    Part,
-    StorageError,
-    blob_path,
-    has_digest,
-    part_path,
-    remove,
-    scan,
-)
+from ionn_edge.blobs import Part, StorageError, blob_path, remove, scan
 from ionn_edge.config import format_bytes
 from ionn_edge.events import Model
 
@@ -132,10 +124,17 @@ class Store:
         elif blob is not None and not blob.verified:
             self._drop_blob(digest)
 
-    def admit(self, model: Model, owner: object, busy: Collection[str]) -> list[str]:
+    def admit(
+        self,
+        model: Model,
+        owner: object,
+        busy: Collection[str] = (),
+        silent: Collection[object] = (),
+    ) -> list[str]:
         """Make room for a model and give its missing blobs to `owner` to write.
 
-        Returns the models evicted for it; never one in `busy`. Raises NoRoom, WrongSize, or
+        Partial blobs that nobody writes, or an owner in `silent`, are its to continue. Returns
+        the models evicted for it; never one in `busy`. Raises NoRoom, WrongSize, or
         StorageError where the disk has not the space.
         """
         sizes = dict(model.weights)
@@ -147,7 +146,7 @@ class Store:
             )
         self._check_sizes(sizes)
         claims = {
-            digest: self._claimable(digest, size)
+            digest: self._claimable(digest, size, silent)
             for digest, size in sizes.items()
             if digest not in self._blobs and size
         }
@@ -257,12 +256,14 @@ class Store:
                 f" {format_bytes(free)} left ({self.directory})"
             )
 
-    def _claimable(self, digest: bytes, size: int) -> Part | None:
-        """The longest partial blob that nobody writes."""
+    def _claimable(self, digest: bytes, size: int, silent: Collection[object]) -> Part | None:
+        """The longest partial blob that nobody writes any more."""
         free = [
             part
             for part in self._parts.get(digest, ())
-            if part.owner is None and part.held_bytes <= size and part.size_bytes in (None, size)
+            if (part.owner is None or part.owner in silent)
+            and part.held_bytes <= size
+            and part.size_bytes in (None, size)
         ]
         return max(free, key=lambda part: part.held_bytes, default=None)
 
@@ -355,14 +356,3 @@ class Store:
                 os.utime(blob_path(self.directory, digest))
             except OSError:
                 return  # Only the order of a later run's eviction suffers.
-
-
-def verify(directory: Path, digest: bytes) -> bool:
-    """Whether a whole blob has its digest; it has not where it cannot be read. May take long."""
-    try:
-        return has_digest(blob_path(directory, digest), digest)
-    except OSError:
-        return False
-
-
-__all__ = ["NoRoom", "Part", "StorageError", "Store", "WrongSize", "part_path", "verify"]

@@ -120,7 +120,10 @@ class _Worker:
     def _map(self, index: int) -> None:
         assert self._graph is not None
         weight = self._graph.weights[index]
-        if weight.name not in self._weights:
+        if weight.name in self._weights:
+            return
+        # A blob that was evicted since, or that somebody cut short, is not there: queries say so.
+        with contextlib.suppress(OSError, ValueError, InvalidInput):
             buffer = _mapped(blob_path(self._store, weight.digest))
             self._add(weight.name, tensor_from_weight_bytes(buffer, weight.spec))
 

@@ -97,6 +97,25 @@ async def test_tensors_that_do_not_fit_the_cut_are_refused_before_they_run(
         await worker.close()
 
 
+async def test_a_blob_that_is_gone_or_cut_short_is_not_ready(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, _ = stored
+    blob_path(tmp_path, graph.weights[0].digest).unlink()
+    blob_path(tmp_path, graph.weights[1].digest).write_bytes(b"")
+    blob_path(tmp_path, graph.weights[2].digest).write_bytes(b"short")
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(graph, tmp_path))
+        worker.send(jobs.Ready((0, 1, 2)))
+        for layer in range(3):
+            failed = await asked(worker, run(layer, layer, layer + 1, torch.zeros(1, 8)))
+            assert isinstance(failed, jobs.Failed)
+            assert failed.code == "not-uploaded"
+    finally:
+        await worker.close()
+
+
 def _broken(graph: LayerGraph, **changes: object) -> bytes:
     packed: bytes = msgpack.packb({**graph.to_plain(), **changes})
     return packed

@@ -14,6 +14,7 @@ import msgpack
 import pytest
 import torch
 
+from ionn_edge import box as box_module
 from ionn_edge.blobs import blob_path
 from ionn_edge.engine import Nursery, Worker
 from layergraph import LayerGraph
@@ -442,6 +443,24 @@ async def test_what_one_client_uploads_another_of_the_same_model_can_run(serve: 
         await second.send(messages.Chunk(0, 10, b"?" * 10))
         ack = await second.hear(messages.ChunkAck)
         assert (ack.held_bytes, ack.complete) == (256, True)
+
+
+async def test_a_client_that_reconnects_takes_over_from_its_silent_old_self(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box_module, "TAKEOVER_S", 0.0)
+    async with serve() as (_, url), Peer(url) as old, Peer(url) as new:
+        await old.greet()
+        await old.offer(GRAPH)
+        await old.send(messages.Chunk(0, 0, BLOBS[0][:77]))
+        await old.hear(messages.ChunkAck)
+        await new.greet()
+        assert (await new.offer(GRAPH)).held_bytes == (77, 0, 0)
+        # Not dead after all: it learns what happened, and would resume in its turn.
+        text = await old.fails_with("unexpected", messages.Chunk(0, 77, BLOBS[0][77:90]))
+        assert "taken over" in text
+        await new.send(messages.Chunk(0, 77, BLOBS[0][77:]))
+        assert (await new.hear(messages.ChunkAck)).complete
 
 
 async def test_a_client_that_does_not_read_does_not_hold_up_others(serve: Serve) -> None:

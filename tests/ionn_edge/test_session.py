@@ -290,6 +290,17 @@ def test_more_queries_than_allowed_are_refused_one_by_one() -> None:
     assert session.handle(execute(4), 1.0) == []
 
 
+def test_waiting_queries_may_hold_so_many_bytes_only() -> None:
+    session = ready()
+    session.config = Config(max_waiting_bytes=5)
+    assert session.handle(execute(1), 0.0) == [RunRange(1, 0, 3, LIVE)]
+    assert session.handle(execute(2), 0.0) == []
+    assert session.handle(execute(3), 0.0) == []
+    assert session.handle(execute(4), 0.0) == [
+        answer(4, "overloaded", "open queries hold 6 bytes of tensors")
+    ]
+
+
 def test_a_range_beyond_the_model_is_that_querys_error() -> None:
     session = ready()
     beyond = Received(Execute(1, 2, 4, None, LIVE))

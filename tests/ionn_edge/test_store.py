@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.blobs import Mismatch, Part, StorageError, blob_path
+from ionn_edge.blobs import Mismatch, Part, StorageError, blob_path, has_digest
 from ionn_edge.events import Model
-from ionn_edge.store import NoRoom, Store, WrongSize, verify
+from ionn_edge.store import NoRoom, Store, WrongSize
 
 DATA = {name: name.encode() * 100 for name in "abcdef"}
 DIGEST = {name: hashlib.sha256(data).digest() for name, data in DATA.items()}
@@ -67,7 +67,7 @@ def whole(names: str) -> set[str]:
 
 def test_a_blob_is_a_file_named_by_its_digest_once_it_is_whole(store: Store) -> None:
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
     part.write(DATA["a"][:60])
@@ -91,7 +91,7 @@ def test_disk_blocks_for_the_whole_blob_are_reserved_with_the_first_chunk(tmp_pa
 
 def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: Store) -> None:
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
     part.write(b"?" + DATA["a"][1:60])
@@ -105,8 +105,8 @@ def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: S
 
 def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) -> None:
     good, bad = object(), object()
-    store.admit(model("a"), bad, ())
-    store.admit(model("a"), good, ())
+    store.admit(model("a"), bad)
+    store.admit(model("a"), good)
     spoilt, sound = store.part(DIGEST["a"], bad), store.part(DIGEST["a"], good)
     assert spoilt is not None
     assert sound is not None
@@ -127,12 +127,12 @@ def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) 
 
 def test_what_a_client_left_is_the_next_ones_to_continue(store: Store) -> None:
     first, second = object(), object()
-    store.admit(model("ab"), first, ())
+    store.admit(model("ab"), first)
     part = store.part(DIGEST["a"], first)
     assert part is not None
     part.write(DATA["a"][:70])
     store.release(first)
-    store.admit(model("ab"), second, ())
+    store.admit(model("ab"), second)
     assert store.held_bytes(DIGEST["a"], second) == 70
     assert store.part(DIGEST["a"], second) is part
     part.resume()
@@ -148,7 +148,7 @@ from ionn_edge.events import Model
 from ionn_edge.store import Store
 store = Store(Path({str(tmp_path)!r}), 1000)
 store.open()
-store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100),)), "me", ())
+store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100),)), "me")
 store.part(bytes.fromhex({DIGEST["a"].hex()!r}), "me").write({DATA["a"][:70]!r})
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -156,7 +156,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert died.returncode == -signal.SIGKILL
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     assert store.held_bytes(DIGEST["a"], owner) == 70
     part = store.part(DIGEST["a"], owner)
     assert part is not None
@@ -166,11 +166,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert blob_path(tmp_path, DIGEST["a"]).read_bytes() == DATA["a"]
 
 
+def test_a_connection_that_fell_silent_loses_its_upload_to_the_next(store: Store) -> None:
+    old, new = object(), object()
+    store.admit(model("a"), old)
+    part = store.part(DIGEST["a"], old)
+    assert part is not None
+    part.write(DATA["a"][:70])
+    store.admit(model("a"), new, silent={old})
+    assert store.held_bytes(DIGEST["a"], new) == 70
+    assert store.part(DIGEST["a"], new) is part
+    assert store.part(DIGEST["a"], old) is None
+    assert store.used_bytes == 100
+
+
 def test_a_damaged_prefix_is_found_out_when_the_blob_is_full(tmp_path: Path) -> None:
     (tmp_path / f"{DIGEST['a'].hex()}.3.part").write_bytes(b"?" * 70)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
     part.resume()
@@ -187,7 +200,7 @@ def test_a_part_that_was_full_when_the_edge_died_is_checked_when_resumed(tmp_pat
     (tmp_path / f"{DIGEST['b'].hex()}.1.part").write_bytes(b"?" * 100)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("ab"), owner, ())
+    store.admit(model("ab"), owner)
     sound, damaged = store.part(DIGEST["a"], owner), store.part(DIGEST["b"], owner)
     assert sound is not None
     assert damaged is not None
@@ -201,7 +214,7 @@ def test_a_part_longer_than_the_weight_is_not_claimed(tmp_path: Path) -> None:
     (tmp_path / f"{DIGEST['a'].hex()}.0.part").write_bytes(b"?" * 101)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     assert store.held_bytes(DIGEST["a"], owner) == 0
 
 
@@ -222,7 +235,7 @@ def test_whole_blobs_of_an_earlier_run_are_held_once_verified(tmp_path: Path) ->
     assert not store.is_whole(DIGEST["a"])
     assert store.held_bytes(DIGEST["a"]) == 0
     for digest in store.unverified():
-        store.verified(digest, verify(tmp_path, digest))
+        store.verified(digest, has_digest(blob_path(tmp_path, digest), digest))
     assert store.unverified() == []
     assert store.held_bytes(DIGEST["a"]) == 100
     assert files(tmp_path) == whole("a")
@@ -244,9 +257,9 @@ def test_somebody_elses_files_are_left_alone(tmp_path: Path) -> None:
 def test_a_model_larger_than_the_budget_is_refused_with_both_sizes(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=250)
     with pytest.raises(NoRoom, match=r"take 300 bytes.*budget is 250 bytes"):
-        store.admit(model("abc"), object(), ())
+        store.admit(model("abc"), object())
     assert store.models == {}
-    store.admit(model("ab"), object(), ())
+    store.admit(model("ab"), object())
 
 
 def test_equal_weights_count_once_within_and_across_models(tmp_path: Path) -> None:
@@ -263,7 +276,7 @@ def test_the_least_recently_used_model_goes_first_and_whole(tmp_path: Path) -> N
     admit(store, "ab")
     admit(store, "cd")
     store.touch("ab")
-    assert store.admit(model("e"), object(), ()) == ["cd"]
+    assert store.admit(model("e"), object()) == ["cd"]
     assert list(store.models) == ["ab", "e"]
     assert files(tmp_path) == whole("ab")
 
@@ -293,11 +306,11 @@ def test_evicting_keeps_what_another_model_or_the_newcomer_shares(tmp_path: Path
     admit(store, "ab")
     admit(store, "bc")
     # "ab" goes, and only its "a" with it; its "b" is still used by "bc".
-    assert store.admit(model("de"), object(), ()) == ["ab"]
+    assert store.admit(model("de"), object()) == ["ab"]
     assert files(tmp_path) == whole("bc")
     store = opened_again(store, 300)
     admit(store, "abc")
-    assert store.admit(model("cd"), object(), ()) == ["abc"]
+    assert store.admit(model("cd"), object()) == ["abc"]
     assert files(tmp_path) == whole("c")
 
 
@@ -305,18 +318,18 @@ def opened_again(store: Store, budget_bytes: int) -> Store:
     store.close()
     again = opened(store.directory, budget_bytes)
     for digest in again.unverified():
-        again.verified(digest, verify(again.directory, digest))
+        again.verified(digest, has_digest(blob_path(again.directory, digest), digest))
     return again
 
 
 def test_an_evicted_upload_is_dropped_and_its_late_chunk_leaves_nothing(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=100)
     owner = object()
-    store.admit(model("a"), owner, ())
+    store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
     part.write(DATA["a"][:10])
-    assert store.admit(model("b"), object(), ()) == ["a"]
+    assert store.admit(model("b"), object()) == ["a"]
     assert store.part(DIGEST["a"], owner) is None
     with pytest.raises(StorageError):
         part.write(DATA["a"][10:])
@@ -337,7 +350,7 @@ def test_what_earlier_runs_left_counts_and_goes_first(tmp_path: Path) -> None:
     assert store.models == {}
     admit(store, "c")
     # Room for 100 more is there; the older orphan goes for the rest, and no model.
-    assert store.admit(model("de"), object(), ()) == []
+    assert store.admit(model("de"), object()) == []
     assert files(tmp_path) == whole("ac")
 
 
@@ -352,7 +365,7 @@ def test_a_blob_declared_with_another_size_is_refused(store: Store) -> None:
     admit(store, "a")
     liar = Model("liar", 1, ((DIGEST["a"], 99),))
     with pytest.raises(WrongSize, match=r"99 bytes.*has 100"):
-        store.admit(liar, object(), ())
+        store.admit(liar, object())
 
 
 @settings(max_examples=60, deadline=None)
@@ -369,7 +382,7 @@ def test_the_budget_is_never_exceeded_whatever_is_offered(
     for names, stays in offers:
         owner = object()
         try:
-            store.admit(model(names), owner, ())
+            store.admit(model(names), owner)
         except NoRoom:
             continue
         upload(store, names if stays else names[:1], owner)
@@ -420,7 +433,7 @@ def test_a_disk_too_small_for_the_model_is_noticed_before_a_byte_is_sent(tmp_pat
     store = opened(tmp_path, budget_bytes=1 << 60)
     huge = Model("huge", 1, ((DIGEST["a"], 1 << 59),))
     with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk has"):
-        store.admit(huge, object(), ())
+        store.admit(huge, object())
     assert store.models == {}
 
 
