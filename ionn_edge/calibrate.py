@@ -44,6 +44,7 @@ async def calibrated(box: Box) -> dict[str, Any]:
     cached = _read(path) if config.calibration == "auto" else None
     if cached is not None:
         return cached.to_plain()
+    log.info("measuring how fast this machine runs layers, this once (a few seconds) ...")
     plain = (await _measured(box)).to_plain()
     with contextlib.suppress(OSError):
         # Without it the next start measures again, no more.

@@ -46,7 +46,8 @@ def serve(
         int, typer.Option(help="Processor threads that one query gets; 0 is all of them.")
     ] = 0,
     store: Annotated[
-        Path | None, typer.Option(help="Directory that keeps weights. [default: user's cache]")
+        Path | None,
+        typer.Option(help="Directory that keeps weights; by default in the user's cache."),
     ] = None,
     calibration: Annotated[
         str,
@@ -60,7 +61,8 @@ def serve(
 
     Weights stay in the store, so that a client that comes back uploads nothing twice.
     """
-    logging.basicConfig(format="ionn edge: %(message)s", level=logging.INFO)
+    level = logging.WARNING if as_json else logging.INFO
+    logging.basicConfig(format="ionn edge: %(message)s", level=level)
     try:
         config = Config(
             bind=bind,

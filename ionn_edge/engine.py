@@ -121,6 +121,11 @@ class Nursery:
         environment = dict(os.environ)
         # Its own threads would be lost in every fork; workers set the number of theirs.
         environment["OPENBLAS_NUM_THREADS"] = "1"
+        if self._settings.device == "cuda":
+            # Asking CUDA itself whether it is there would break it for every fork.
+            environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        else:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ionn_edge.forkserver"),
             *(str(theirs.fileno()), json.dumps(asdict(self._settings))),

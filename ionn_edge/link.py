@@ -9,6 +9,7 @@ faster than the disk takes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
@@ -19,11 +20,13 @@ from aiohttp import web
 from ionn_edge import events, jobs
 from ionn_edge.blobs import Mismatch, Part, StorageError
 from ionn_edge.box import Box
+from ionn_edge.config import format_bytes
 from ionn_edge.engine import EngineError, Worker, WorkerGone
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
 from wire import Decoder, Encoder, RemoteProtocolError
 
+log = logging.getLogger("ionn_edge")
 CLOSE_TIMEOUT_S = 2.0
 # Smaller chunks are hashed and written in less time than another thread takes to be told.
 INLINE_BYTES = 64 << 10
@@ -36,7 +39,10 @@ class _Refused(Exception):
 class Link:
     """A WebSocket and its session, for as long as the connection lasts."""
 
-    def __init__(self, box: Box, socket: web.WebSocketResponse, transport: Any) -> None:
+    def __init__(
+        self, box: Box, socket: web.WebSocketResponse, transport: Any, address: str
+    ) -> None:
+        self._address = address
         self.session = Session(box.config, box.welcome)
         self._box = box
         self._socket = socket
@@ -62,6 +68,7 @@ class Link:
         """Until the connection has ended, from whichever side."""
         box = self._box
         box.clients.add(self)
+        log.info("%s came", self._address)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -75,6 +82,7 @@ class Link:
                 for task in self._cancellable:
                     task.cancel()
         finally:
+            log.info("%s left", self._address)
             box.left(self)
             if self._timer is not None:
                 self._timer.cancel()
@@ -261,6 +269,12 @@ class Link:
         else:
             self._use(worker, model)
             self._post(events.ModelOpened(model, self._box.epoch, held_bytes))
+            held = sum(dict(zip(model.weights, held_bytes, strict=True)).values())
+            log.info(
+                "%s offers model %s with %s of weights, %s of them here",
+                *(self._address, model.fingerprint[:12]),
+                *(format_bytes(model.total_bytes), format_bytes(held)),
+            )
 
     async def _restart(self) -> None:
         model = self.session.model

@@ -73,7 +73,7 @@ async def _converse(box: Box, request: web.Request) -> web.StreamResponse:
     await ws.prepare(request)
     transport = request.transport
     assert transport is not None
-    link = Link(box, ws, transport)
+    link = Link(box, ws, transport, request.remote or "a client")
     try:
         await link.serve()
     except Exception:
