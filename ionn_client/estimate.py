@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from planner import Link
 
 MIN_CHUNK_BYTES = 4 << 10
-CHUNK_S = 0.004
+CHUNK_S = 0.003
 SLACK_S = 0.003
 RATE_MEMORY_S = 1.5
 ROUND_TRIP_MEMORY_S = 10.0
 DELIVERY_MEMORY_S = 1.0
 STARTUP_WINDOW_BYTES = 32 << 10
-# Every so often the queue is let run empty for two round trips: a round trip that was only ever
+# Every so often the queue is let run empty for a round trip: a round trip that was only ever
 # measured behind one's own queue would make the window, and so that queue, grow without end.
 DRAIN_INTERVAL_S = 4.0
 # One phase in eight asks whether there is more bandwidth, the next drains what that queued.
@@ -72,6 +72,7 @@ class UploadPacer:
         self._rates = _Extreme(RATE_MEMORY_S)
         self._negated_round_trips = _Extreme(ROUND_TRIP_MEMORY_S)
         self._last_round_trip_s = 0.0
+        self._acknowledged_at = 0.0
         self._startup = True
         self._startup_window = float(STARTUP_WINDOW_BYTES)
         self._best_startup_rate = 0.0
@@ -111,7 +112,7 @@ class UploadPacer:
         largest, mean = self.bandwidth_Bps, self.mean_rate_Bps
         if largest is None or mean is None or not self._mean_is_settled:
             return largest
-        return min(largest, 1.2 * mean)
+        return min(largest, 1.1 * mean)
 
     @property
     def _mean_is_settled(self) -> bool:
@@ -132,13 +133,24 @@ class UploadPacer:
         if rate is None or trip is None or self._startup:
             return self._startup_window
         phase_s = max(trip, 0.02)
-        if now % DRAIN_INTERVAL_S < 2 * phase_s:
-            return 0.5 * rate * trip
+        # Rarely where round trips are long and so is each drain, but within their memory.
+        interval_s = min(max(DRAIN_INTERVAL_S, 80 * phase_s), 0.8 * ROUND_TRIP_MEMORY_S)
+        if now % interval_s < 1.2 * phase_s:
+            return 2 * self.chunk_bytes()
         phase = int(now / phase_s) % len(CYCLE)
-        return CYCLE[phase] * rate * (trip + SLACK_S) + 2 * self.chunk_bytes()
+        # A chunk's round trip holds its own serialisation, which is no delay of the link.
+        travel_s = max(trip - self.chunk_bytes() / rate, 0.0)
+        return CYCLE[phase] * rate * (travel_s + SLACK_S) + 2 * self.chunk_bytes()
 
-    def may_send(self, now: float) -> bool:
-        return self._in_flight_bytes < self.window_bytes(now)
+    def may_send(self, now: float, credit_bytes: float = 0.0) -> bool:
+        return self._in_flight_bytes < self.window_bytes(now) + credit_bytes
+
+    def stalled_s(self, now: float) -> float:
+        """How long acknowledgements have been overdue."""
+        trip = self.min_round_trip_s
+        if trip is None or not self._in_flight:
+            return 0.0
+        return max(0.0, now - max(self._acknowledged_at + trip, self._in_flight[0].sent_at + trip))
 
     def carried(self, size_bytes: int) -> None:
         """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
@@ -156,6 +168,7 @@ class UploadPacer:
         chunk = self._in_flight.popleft()
         self._in_flight_bytes -= chunk.size_bytes
         self._delivered_bytes += chunk.size_bytes + chunk.carried_bytes
+        self._acknowledged_at = now
         self._last_round_trip_s = now - chunk.sent_at
         self._negated_round_trips.add(-self._last_round_trip_s, now)
         if chunk.delivered_clock_s is not None and clock_s > chunk.delivered_clock_s:

@@ -64,6 +64,7 @@ class Query:
     give_up_at: float | None = None
     up_bytes: int = 0
     transfer_s: float = 0.0
+    reply_s: float = 0.0
     queueing_s: float = 0.0
     shared_link: bool = False
 

@@ -56,6 +56,7 @@ from wire import (
 
 AGENT = "ionn-client"
 GREETING_PINGS = 3
+REPLY_TICK_S = 0.003
 IDLE_PING_S = 2.0
 REPLAN_INTERVAL_S = 1.0
 REPLAN_CHANGE = 0.2
@@ -153,6 +154,10 @@ class Session:
                 times.append(self._heard_at + IDLE_PING_S)
         if self._offer_at is not None:
             times.append(self._offer_at)
+        if self.phase == "uploading" and any(
+            query.on_edge and query.reply_s > REPLY_TICK_S for query in self._queries.values()
+        ):
+            times.append(self._now + REPLY_TICK_S)
         return min(times, default=None)
 
     @property
@@ -439,12 +444,22 @@ class Session:
     def _send_chunks(self) -> None:
         if self.phase != "uploading" or self.pacer is None:
             return
-        while self.pacer.may_send(self._now):
+        while self.pacer.may_send(self._now, self._reply_credit_bytes()):
             chunk = self.upload.next_chunk(self.pacer.chunk_bytes())
             if chunk is None:
                 return
             self._send(chunk)
             self.pacer.sent(len(chunk.payload), self._now)
+
+    def _reply_credit_bytes(self) -> float:
+        """What to send beyond the window while a large reply holds up the acknowledgements.
+
+        They wait behind it on the downlink; the uplink need not wait with them.
+        """
+        if self.pacer is None:
+            return 0.0
+        reply_s = max((q.reply_s for q in self._queries.values() if q.on_edge), default=0.0)
+        return min(self.pacer.stalled_s(self._now), reply_s) * self.links.link.up_Bps
 
     # Queries.
 
@@ -482,7 +497,8 @@ class Session:
         query.sent_at = self._now
         query.queueing_s = self._queueing_s()
         query.up_bytes = live_bytes(query.live)
-        query.transfer_s = query.up_bytes / link.up_Bps + self.graph.cut_bytes[stop] / link.down_Bps
+        query.reply_s = self.graph.cut_bytes[stop] / link.down_Bps
+        query.transfer_s = query.up_bytes / link.up_Bps + query.reply_s
         expected_s = link.rtt_s + query.transfer_s + self.forecast.edge_range_s(start, stop)
         expected_s += sum(other.transfer_s for other in others)
         query.give_up_at = self._now + HOP_GRACE_S + self.options.patience * expected_s
@@ -509,6 +525,21 @@ class Session:
         live = live_from_wire(result.tensors, self.graph, result.stop)
         self.forecast.observe_edge(result.start, result.stop, result.compute_s)
         self._backoff_s = self.options.backoff_s
+        self._do(
+            Record(
+                "hop",
+                {
+                    "query": result.query,
+                    "layers": [result.start, result.stop],
+                    "up_bytes": query.up_bytes,
+                    "down_bytes": live_bytes(live),
+                    "elapsed_s": self._now - query.sent_at,
+                    "queueing_s": query.queueing_s,
+                    "queue_s": result.queue_s,
+                    "compute_s": result.compute_s,
+                },
+            )
+        )
         # Queries that shared the link waited for each other: their times are not the link's.
         if not query.shared_link:
             self.links.observe_hop(

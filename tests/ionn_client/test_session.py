@@ -441,3 +441,19 @@ def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
     bench.hear(messages.ChunkAck(chunks[0].weight, size, True, 1.0), after_s=1.5)
     assert bench.session.upload.pending_bytes == 0
     assert bench.session.phase == "ready"
+
+
+def test_acknowledgements_behind_a_large_reply_do_not_hold_up_the_upload() -> None:
+    # A graph whose reply takes a second on this downlink, and weights that fill the window.
+    bench = Bench(Options(assumed_link=Link(1e4, 32.0, 0.01), replan=False))
+    bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
+    bench.greet()
+    chunks = sent(bench.have(0, 0, 0))
+    first = chunks[0]
+    bench.hear(messages.ChunkAck(first.weight, len(first.payload), True, 1.0), after_s=0.01)
+    assert bench.session._reply_credit_bytes() == 0
+    bench.step(events.QueryAsked(0, (X,), None))
+    bench.session._now += 0.5
+    credit = bench.session._reply_credit_bytes()
+    assert 0 < credit <= bench.session.link.up_Bps
+    assert bench.session.wake_at == pytest.approx(bench.session._now + 0.003)
