@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,12 @@ class Trial:
     records: tuple[dict[str, Any], ...] = field(repr=False)
 
     def mean_latency_s(self, horizon_s: float) -> float:
+        """Mean over the queries that were asked before the horizon."""
+        latencies = [query.latency_s for query in self.asked if query.time_s < horizon_s]
+        return sum(latencies) / len(latencies) if latencies else math.nan
+
+    def mean_over_time_s(self, horizon_s: float) -> float:
+        """Mean over the time until the horizon, as planner.timeline predicts it."""
         return mean_over_time_s(self.asked, horizon_s)
 
 
