@@ -1,0 +1,40 @@
+"""Capturing and profiling a model before it is offloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ionn_client import Options, prepare
+from layergraph import UnsupportedOperator
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+
+
+def test_every_layer_gets_a_time() -> None:
+    profiled = prepare(model(), (torch.ones(1, 8),), options=Options(profile_runs=2))
+    assert len(profiled.client_s) == len(profiled.graph.layers)
+    assert all(seconds > 0 for seconds in profiled.client_s)
+
+
+def test_captures_are_kept_where_asked(tmp_path: Path) -> None:
+    options = Options(captures=tmp_path, profile_runs=1)
+    first = prepare(model(), (torch.ones(1, 8),), options=options)
+    assert list(tmp_path.iterdir())
+    again = prepare(model(), (torch.ones(1, 8),), options=options)
+    assert again.graph.fingerprint == first.graph.fingerprint
+
+
+def test_a_model_that_decides_on_its_data_is_refused_by_name() -> None:
+    class Deciding(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum() > 0 else x - 1
+
+    with pytest.raises(UnsupportedOperator):
+        prepare(Deciding(), (torch.ones(1, 8),))
