@@ -29,7 +29,7 @@ from layergraph import (
     unflatten_outputs,
     weight_bytes_view,
 )
-from planner import Link, Range
+from planner import LayerCosts, Link, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,20 @@ class Profiled:
     graph: LayerGraph
     weights: Mapping[str, torch.Tensor]
     client_s: tuple[float, ...]
+
+    def costs(self, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
+        """The planner's numbers for a device so many times slower than this machine, and an
+        edge so many times faster."""
+        graph = self.graph
+        return LayerCosts(
+            [device_slowdown * seconds for seconds in self.client_s],
+            [seconds / edge_speed for seconds in self.client_s],
+            graph.weight_bytes,
+            graph.cut_bytes,
+            graph.cut_bytes,
+            edges=graph.edges,
+            shared=graph.shared,
+        )
 
 
 def prepare(

@@ -105,6 +105,11 @@ def _inputs(loaded: LoadedModel) -> tuple[tuple[Any, ...], ...]:
     )
 
 
+def planner_link(spec: LinkSpec) -> Link:
+    """The emulated link as the planner has it."""
+    return Link(spec.up_Bps, spec.down_Bps, spec.rtt_s)
+
+
 async def run_trial(
     scheme: Scheme,
     what: Subject,
@@ -124,7 +129,7 @@ async def run_trial(
         device_slowdown=slowdown,
         # SoCC'18 plans once, for the link as measured beforehand; all are given that link.
         replan=scheme.algorithm == "efficiency",
-        assumed_link=Link(spec.up_Bps, spec.down_Bps, spec.rtt_s),
+        assumed_link=planner_link(spec),
         trace=records.append,
     )
     with contextlib.ExitStack() as processes:

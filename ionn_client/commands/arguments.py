@@ -7,9 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ionn_client.emulate import LinkSpec
-from planner import Link
-
 Network = Annotated[
     str,
     typer.Option(
@@ -32,10 +29,6 @@ Slowdown = Annotated[
         " sleeping. Default: so that AlexNet takes 1.3 s locally, as in IONN section 2.",
     ),
 ]
-
-
-def planner_link(spec: LinkSpec) -> Link:
-    return Link(spec.up_Bps, spec.down_Bps, spec.rtt_s)
 
 
 def print_json(value: Any) -> None:

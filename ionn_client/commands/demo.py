@@ -18,9 +18,9 @@ from ionn_client.commands.arguments import Json, Network, Queue, Rate, RoundTrip
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
 from ionn_client.scenario import TOLERANCE, Asked
-from ionn_client.trial import SCHEMES, Subject, Trial, run_trial, subject
+from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject
 from ionn_client.view import View, megabytes
-from planner import LayerCosts, Link, timeline, upload_plan
+from planner import timeline, upload_plan
 from planner.timeline import Ack
 from planner.upload import Algorithm
 
@@ -71,20 +71,13 @@ def demo(
 
 
 def _records(what: Subject, spec: LinkSpec, factor: float, trial: Trial) -> list[dict[str, Any]]:
-    link = Link(spec.up_Bps, spec.down_Bps, spec.rtt_s)
+    link = planner_link(spec)
     horizon_s = max(query.time_s + query.latency_s for query in trial.asked)
     title = (
         f"{what.name}, {megabytes(what.total_bytes)}, over {spec.up_Bps * 8 / 1e6:g} Mbit/s,"
         f" {spec.rtt_s * 1e3:g} ms (emulated), device {factor:.0f}x slower (emulated)"
     )
-    graph = what.profiled.graph
-    costs = LayerCosts(
-        [factor * seconds for seconds in what.profiled.client_s],
-        what.profiled.client_s,
-        graph.weight_bytes,
-        graph.cut_bytes,
-        graph.cut_bytes,
-    )
+    costs = what.profiled.costs(factor)
     forecasts = []
     baselines: tuple[tuple[Algorithm, Ack, str], ...] = (
         ("efficiency", "layer", "predicted before the upload"),

@@ -14,12 +14,12 @@ from ionn_client.commands.arguments import (
     Rate,
     RoundTrip,
     Slowdown,
-    planner_link,
     print_json,
 )
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
 from ionn_client.offload import prepare
+from ionn_client.trial import planner_link
 from layergraph import LayerGraph
 from layergraph.load import load
 from planner import LayerCosts, Link, UploadPlan, route, timeline, upload_plan
@@ -53,15 +53,7 @@ def plan(
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
     factor = device_slowdown(slowdown, profiled if network == "alexnet" else None)
     graph = profiled.graph
-    costs = LayerCosts(
-        [factor * seconds for seconds in profiled.client_s],
-        [seconds / edge_speed for seconds in profiled.client_s],
-        graph.weight_bytes,
-        graph.cut_bytes,
-        graph.cut_bytes,
-        edges=graph.edges,
-        shared=graph.shared,
-    )
+    costs = profiled.costs(factor, edge_speed)
     link = planner_link(LinkSpec.parse(rate, rtt=rtt))
     plans = {
         f"{name} K={k}" if name == "ionn" else name: (upload_plan(costs, link, name, k), ack)
