@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {"ionn_client", "ionn_edge", "layergraph", "planner", "wire"}
 ALLOWED = {
-    "wire": {"msgpack", "numpy"},
+    "wire": {"msgpack", "numpy", "zstandard", "PIL"},
     "planner": {"numpy", "scipy"},
     "layergraph": {"torch", "safetensors", "sklearn", "PIL", "numpy",
                    "torchvision", "timm", "transformers"},

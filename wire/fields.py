@@ -8,15 +8,15 @@ right side. Knows nothing of messages' order of fields, or of msgpack.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
 from wire.limits import MAX_COUNT, MAX_WEIGHT_BYTES, Limits
-from wire.messages import ERROR_CODES, Tensor
-from wire.tensors import DTYPE_BYTES, tensor_fault
+from wire.messages import TENSOR_CODINGS, Tensor
+from wire.tensors import DTYPE_BYTES, tensor_bytes, tensor_fault
 
 
 class Unfit(Exception):
@@ -132,15 +132,15 @@ def text(max_bytes: int, min_chars: int = 1) -> Field:
     return _checked(PREFIX_BYTES + max_bytes, check)
 
 
-def error_code() -> Field:
-    """One of ERROR_CODES."""
+def one_of(what: str, allowed: Collection[str]) -> Field:
+    """One of a few known strings."""
 
     def check(value: Any) -> Any:
-        if type(value) is not str or value not in ERROR_CODES:
-            raise Unfit(f"{shown(value)} is not an error code")
+        if type(value) is not str or value not in allowed:
+            raise Unfit(f"{shown(value)} is not {what}")
         return value
 
-    return _checked(PREFIX_BYTES + max(map(len, ERROR_CODES)), check)
+    return _checked(PREFIX_BYTES + max(map(len, allowed)), check)
 
 
 def items(value: Any, max_items: int, types: tuple[type, ...]) -> Any:
@@ -205,15 +205,19 @@ def as_bytes(value: Any) -> memoryview:
 
 
 def tensors(limits: Limits) -> Field:
-    """A tuple of Tensors; [dtype, shape, order, bytes] each in the header."""
+    """A tuple of Tensors; [dtype, shape, order, coding, bytes] each in the header."""
 
     shape_of = wholes(limits.max_rank, MAX_WEIGHT_BYTES)
     data_of = buffer(0, limits.max_buffer_bytes)
 
-    def check(dtype: Any, shape: Any, order: Any, data_bytes: int) -> None:
-        fault = tensor_fault(dtype, shape, order, data_bytes)
+    coding_of = one_of("a tensor's coding", TENSOR_CODINGS)
+
+    def check(dtype: Any, shape: Any, order: Any, coding: Any, data_bytes: int) -> None:
+        fault = tensor_fault(dtype, shape, order, coding, data_bytes)
         if fault is not None:
             raise Unfit(fault)
+        if tensor_bytes(dtype, shape) > limits.max_buffer_bytes:
+            raise Unfit(f"decodes to more than {limits.max_buffer_bytes} bytes")
 
     def encode(value: Any, buffers: Buffers) -> Any:
         plain = []
@@ -222,34 +226,46 @@ def tensors(limits: Limits) -> Field:
                 raise Unfit(f"expected a Tensor, got {kind_name(tensor)}")
             shape = shape_of.encode(tensor.shape, buffers)
             order = shape_of.encode(tensor.order, buffers)
+            coding = coding_of.encode(tensor.coding, buffers)
             data_bytes = data_of.encode(tensor.data, buffers)
-            check(tensor.dtype, shape, order, data_bytes)
-            plain.append((tensor.dtype, shape, order, data_bytes))
+            check(tensor.dtype, shape, order, coding, data_bytes)
+            plain.append((tensor.dtype, shape, order, coding, data_bytes))
         return plain
 
     def decode(value: Any, sizes: list[int]) -> Any:
         checked = []
+        decoded_bytes = 0
         for plain in items(value, limits.max_tensors, (list,)):
-            dtype, shape, order, data_bytes = row(plain, 4, "tensor")
+            dtype, shape, order, coding, data_bytes = row(plain, 5, "tensor")
             shape = shape_of.decode(shape, sizes)
             order = shape_of.decode(order, sizes)
-            check(dtype, shape, order, data_of.decode(data_bytes, sizes))
-            checked.append((dtype, shape, order))
+            coding = coding_of.decode(coding, sizes)
+            check(dtype, shape, order, coding, data_of.decode(data_bytes, sizes))
+            decoded_bytes += tensor_bytes(dtype, shape)
+            checked.append((dtype, shape, order, coding))
+        if decoded_bytes > limits.max_message_bytes:
+            raise Unfit(f"decode to more than {limits.max_message_bytes} bytes together")
         return checked
 
     def attach(value: Any, frames: Iterator[memoryview]) -> Any:
-        return tuple(_tensor(dtype, shape, order, next(frames)) for dtype, shape, order in value)
+        return tuple(_tensor(*described, data=next(frames)) for described in value)
 
     row_bytes = PREFIX_BYTES + max(map(len, DTYPE_BYTES)) + PREFIX_BYTES
-    row_bytes += 2 * shape_of.max_bytes + data_of.max_bytes
+    row_bytes += 2 * shape_of.max_bytes + coding_of.max_bytes + data_of.max_bytes
     return Field(PREFIX_BYTES + limits.max_tensors * row_bytes, encode, decode, attach)
 
 
-def _tensor(dtype: str, shape: tuple[int, ...], order: tuple[int, ...], data: memoryview) -> Tensor:
+def _tensor(
+    dtype: str, shape: tuple[int, ...], order: tuple[int, ...], coding: str, *, data: memoryview
+) -> Tensor:
     # Kernels count and index by booleans, and take for granted that one is 0 or 1.
-    if dtype == "bool" and numpy.frombuffer(data, numpy.uint8).max(initial=0) > 1:
+    if (
+        dtype == "bool"
+        and coding == "raw"
+        and numpy.frombuffer(data, numpy.uint8).max(initial=0) > 1
+    ):
         raise Unfit("a bool tensor holds bytes other than 0 and 1")
-    return Tensor(dtype, shape, order, data)
+    return Tensor(dtype, shape, order, data, coding)
 
 
 def row(value: Any, length: int, what: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 MAX_COUNT = (1 << 63) - 1
 MAX_WEIGHT_BYTES = 1 << 40
+MAX_PLANE = 3
 MAX_LAYER = 1_000_000
 MAX_VERSION = 65_535
 MAX_THREADS = 65_535
@@ -23,6 +24,7 @@ class Limits:
     max_message_bytes: int = 64 << 20
     max_buffer_bytes: int = 64 << 20
     max_chunk_bytes: int = 1 << 20
+    max_segment_bytes: int = 1 << 20
     max_graph_bytes: int = 16 << 20
     max_tensors: int = 256
     max_rank: int = 16

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-VERSION = 1
-OLDEST_VERSION = 1
+VERSION = 2
+OLDEST_VERSION = 2
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -22,13 +22,15 @@ class Tensor:
 
     `shape` is the logical shape. `order` lists its dimensions from the slowest to the fastest
     in memory (a permutation of range(rank)), so that a channels-last tensor stays one across a
-    cut. `data` holds the elements in that order, without gaps, little endian.
+    cut. `data` holds the elements in that order, without gaps, little endian; under any
+    `coding` (one of TENSOR_CODINGS) but "raw", it holds what wire.activations makes of that.
     """
 
     dtype: str
     shape: tuple[int, ...]
     order: tuple[int, ...]
     data: Buffer
+    coding: str = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Welcome:
     """Edge's answer: the version chosen, what the box is, its limits and its cost predictor.
 
     `epoch` changes whenever the edge forgets what it acknowledged. `predictor` is
-    planner.predictor's plain form. `clock_s` is the edge's monotonic clock.
+    planner.predictor's plain form. `lane` is the secret by which a second connection of the same
+    client joins this one. `clock_s` is the edge's monotonic clock.
     """
 
     version: int
@@ -57,14 +60,31 @@ class Welcome:
     max_message_bytes: int
     max_chunk_bytes: int
     predictor: dict[str, Any]
+    lane: str
     clock_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Client: this connection carries weights for the one that was welcomed with `lane`.
+
+    Answered by Joined or Error.
+    """
+
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Edge's answer to Join: segments and chunks may come here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
     """Client offers the model it wants to run: the whole graph, without weights.
 
-    `graph` is the msgpack of LayerGraph.to_plain(). Answered by Have or Error.
+    `graph` is the msgpack of LayerGraph.to_plain(), or empty to ask whether the edge knows the
+    graph of this fingerprint. Answered by Have, Error, or Unknown where it was empty.
     """
 
     fingerprint: str
@@ -72,37 +92,77 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Have:
-    """Edge's answer to Offer: how many leading bytes of each weight it holds, by weight number.
+class Unknown:
+    """Edge does not know the graph of this fingerprint: offer it whole."""
 
-    A weight held in full is verified by its digest. The client sends the rest.
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The edge holds the first `count` elements of one plane of a weight (see wire.planes)."""
+
+    weight: int
+    plane: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """Edge's answer to Offer: which weights it holds, and what of the others.
+
+    `runs` are lengths of runs of weights in the graph's order: lacking, held, lacking, held, ...
+    The first may be 0; they add up to the number of weights. A held weight is whole, and its
+    digest was verified. `partial` tells of lacking weights of which there is something.
     """
 
     fingerprint: str
     epoch: str
-    held_bytes: tuple[int, ...]
+    runs: tuple[int, ...]
+    partial: tuple[Partial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Announces elements [start, start + count) of one plane of a weight, coded by itself.
+
+    `start` is where the edge's copy of the plane ends. `coding` is one of SEGMENT_CODINGS. The
+    `coded_bytes` follow in Chunks, before the next Segment.
+    """
+
+    weight: int
+    plane: int
+    start: int
+    count: int
+    coding: str
+    coded_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of one weight's bytes, at `offset`, which is where the edge's copy ends."""
+    """The next bytes of the segment announced last. Answered by ChunkAck."""
 
-    weight: int
-    offset: int
     payload: Buffer
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkAck:
-    """Edge holds `held_bytes` leading bytes of the weight at `clock_s` of its clock.
+    """Edge received one more chunk, at `clock_s` of its clock."""
 
-    `complete` says that the digest matched and that layers using it may be executed.
+    clock_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Edge decoded and stored a segment: it holds the plane's first `count` elements.
+
+    `complete` says that the weight is whole and its digest matched.
     """
 
     weight: int
-    held_bytes: int
+    plane: int
+    count: int
     complete: bool
-    clock_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +170,16 @@ class Execute:
     """Client asks for layers [start, stop), given the live tensors at cut `start`.
 
     `deadline_s` is the time after which the answer is worthless, counted from receipt; None
-    for no limit.
+    for no limit. `precision` (one of PRECISIONS) is the least that the weights must have;
+    `reply_coding` the coding wanted for the answer's tensors.
     """
 
     query: int
     start: int
     stop: int
     deadline_s: float | None
+    precision: str
+    reply_coding: str
     tensors: tuple[Tensor, ...]
 
 
@@ -125,13 +188,16 @@ class Result:
     """Edge's answer to Execute: the live tensors at cut `stop`, and where the time went.
 
     `stop` is the end of the range that really ran: less than asked where a weight was not there.
-    `queue_s` from receipt to start of execution, `compute_s` from there to its end.
+    `precision` is the least that any of its weights had. `queue_s` from receipt until its turn
+    came, `coding_s` for decoding and coding tensors, `compute_s` for the layers.
     """
 
     query: int
     start: int
     stop: int
+    precision: str
     queue_s: float
+    coding_s: float
     compute_s: float
     tensors: tuple[Tensor, ...]
 
@@ -218,12 +284,21 @@ class Bye:
 Message: TypeAlias = (
     Hello | Welcome | Offer | Have | Chunk | ChunkAck | Execute | Result | Cancel
     | Ping | Pong | GetLoad | Load | Evicted | Error | Bye
+    | Join | Joined | Unknown | Segment | Held
 )  # fmt: skip
 
 KINDS: dict[int, type[Message]] = {
     1: Hello, 2: Welcome, 3: Offer, 4: Have, 5: Chunk, 6: ChunkAck, 7: Execute, 8: Result,
     9: Cancel, 10: Ping, 11: Pong, 12: GetLoad, 13: Load, 14: Evicted, 15: Error, 16: Bye,
+    17: Join, 18: Joined, 19: Unknown, 20: Segment, 21: Held,
 }  # fmt: skip
+
+# How a segment of weights, and a live tensor, may be coded. "affine8" ones and "float16" lose.
+SEGMENT_CODINGS = ("raw", "planes")
+TENSOR_CODINGS = ("raw", "planes", "float16", "affine8", "affine8-png")
+
+# Of weights, from the least: 1 sign, 8 exponent and 3 mantissa bits; 7 mantissa bits; all.
+PRECISIONS = ("float12", "bfloat16", "exact")
 
 ERROR_CODES = frozenset({
     "version",         # no protocol version in common
@@ -232,6 +307,7 @@ ERROR_CODES = frozenset({
     "graph",           # the graph is invalid, or uses an operator the edge refuses
     "memory",          # the model does not fit the edge's memory budget
     "storage",         # the edge cannot store weights (disk full)
+    "coding",          # a segment's bytes do not decode as they should
     "digest",          # a weight's bytes do not match its digest; its bytes are dropped
     "input",           # live tensors do not fit the cut
     "not-uploaded",    # the first layer of the range is not there

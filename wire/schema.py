@@ -14,10 +14,10 @@ from wire.fields import (
     Field,
     Unfit,
     buffer,
-    error_code,
     flag,
     items,
     kind_name,
+    one_of,
     optional,
     plain_map,
     real,
@@ -30,13 +30,18 @@ from wire.fields import (
 from wire.limits import (
     MAX_COUNT,
     MAX_LAYER,
+    MAX_PLANE,
     MAX_THREADS,
     MAX_VERSION,
     MAX_WEIGHT_BYTES,
     Limits,
 )
 from wire.messages import (
+    ERROR_CODES,
     KINDS,
+    PRECISIONS,
+    SEGMENT_CODINGS,
+    TENSOR_CODINGS,
     Bye,
     Cancel,
     Chunk,
@@ -46,14 +51,20 @@ from wire.messages import (
     Execute,
     GetLoad,
     Have,
+    Held,
     Hello,
+    Join,
+    Joined,
     Load,
     Message,
     ModelLoad,
     Offer,
+    Partial,
     Ping,
     Pong,
     Result,
+    Segment,
+    Unknown,
     Welcome,
 )
 
@@ -91,6 +102,7 @@ def message_fields(limits: Limits) -> dict[type[Message], Fields]:
     layer = whole(0, MAX_LAYER)
     seconds = real(0.0)
     name = text(limits.max_name_bytes)
+    precision = one_of("a precision", PRECISIONS)
     return {
         Hello: {"oldest_version": version, "version": version, "agent": name},
         Welcome: {
@@ -103,37 +115,51 @@ def message_fields(limits: Limits) -> dict[type[Message], Fields]:
             "max_message_bytes": whole(1, MAX_COUNT),
             "max_chunk_bytes": whole(1, MAX_COUNT),
             "predictor": plain_map(limits),
+            "lane": name,
             "clock_s": seconds,
         },
-        Offer: {"fingerprint": name, "graph": buffer(1, limits.max_graph_bytes)},
+        Join: {"lane": name},
+        Joined: {},
+        Offer: {"fingerprint": name, "graph": buffer(0, limits.max_graph_bytes)},
+        Unknown: {"fingerprint": name},
         Have: {
             "fingerprint": name,
             "epoch": name,
-            "held_bytes": wholes(limits.max_weights, MAX_WEIGHT_BYTES),
+            "runs": wholes(limits.max_weights + 1, limits.max_weights),
+            "partial": _rows(Partial, limits.max_weights, partial_fields(limits)),
         },
-        Chunk: {
+        Segment: {
             "weight": weight,
-            "offset": weight_bytes,
-            "payload": buffer(1, limits.max_chunk_bytes),
+            "plane": whole(0, MAX_PLANE),
+            "start": weight_bytes,
+            "count": whole(1, limits.max_segment_bytes),
+            "coding": one_of("a segment's coding", SEGMENT_CODINGS),
+            "coded_bytes": whole(1, limits.max_segment_bytes),
         },
-        ChunkAck: {
+        Chunk: {"payload": buffer(1, limits.max_chunk_bytes)},
+        ChunkAck: {"clock_s": seconds},
+        Held: {
             "weight": weight,
-            "held_bytes": weight_bytes,
+            "plane": whole(0, MAX_PLANE),
+            "count": weight_bytes,
             "complete": flag(),
-            "clock_s": seconds,
         },
         Execute: {
             "query": count,
             "start": layer,
             "stop": layer,
             "deadline_s": optional(seconds),
+            "precision": precision,
+            "reply_coding": one_of("a tensor's coding", TENSOR_CODINGS),
             "tensors": tensors(limits),
         },
         Result: {
             "query": count,
             "start": layer,
             "stop": layer,
+            "precision": precision,
             "queue_s": seconds,
+            "coding_s": seconds,
             "compute_s": seconds,
             "tensors": tensors(limits),
         },
@@ -148,11 +174,11 @@ def message_fields(limits: Limits) -> dict[type[Message], Fields]:
             "slowdown": real(1.0),
             "used_bytes": count,
             "memory_bytes": count,
-            "models": _models(limits),
+            "models": _rows(ModelLoad, limits.max_models, model_fields(limits), _check_model),
         },
         Evicted: {"fingerprint": name, "epoch": name},
         Error: {
-            "code": error_code(),
+            "code": one_of("an error code", ERROR_CODES),
             "text": text(limits.max_text_bytes, min_chars=0),
             "query": optional(count),
         },
@@ -172,30 +198,43 @@ def model_fields(limits: Limits) -> Fields:
     }
 
 
-def _models(limits: Limits) -> Field:
-    fields = model_fields(limits)
+def partial_fields(limits: Limits) -> Fields:
+    """The fields of one row of Have.partial."""
+    return {
+        "weight": whole(0, limits.max_weights - 1),
+        "plane": whole(0, MAX_PLANE),
+        "count": whole(1, MAX_WEIGHT_BYTES),
+    }
+
+
+def _rows(
+    of: type[Any], max_rows: int, fields: Fields, check: Callable[..., None] | None = None
+) -> Field:
+    """A tuple of small dataclasses; a list of lists in the header."""
 
     def encode(value: Any, buffers: Buffers) -> Any:
         rows = []
-        for model in items(value, limits.max_models, (tuple,)):
-            if type(model) is not ModelLoad:
-                raise Unfit(f"expected a ModelLoad, got {kind_name(model)}")
-            plain = [field.encode(getattr(model, name), buffers) for name, field in fields.items()]
-            _check_model(*plain)
+        for each in items(value, max_rows, (tuple,)):
+            if type(each) is not of:
+                raise Unfit(f"expected a {of.__name__}, got {kind_name(each)}")
+            plain = [field.encode(getattr(each, name), buffers) for name, field in fields.items()]
+            if check is not None:
+                check(*plain)
             rows.append(plain)
         return rows
 
     def decode(value: Any, sizes: list[int]) -> Any:
-        models = []
-        for plain in items(value, limits.max_models, (list,)):
-            pairs = zip(fields.values(), row(plain, len(fields), "model"), strict=True)
+        decoded = []
+        for plain in items(value, max_rows, (list,)):
+            pairs = zip(fields.values(), row(plain, len(fields), of.__name__), strict=True)
             checked = [field.decode(each, sizes) for field, each in pairs]
-            _check_model(*checked)
-            models.append(ModelLoad(*checked))
-        return tuple(models)
+            if check is not None:
+                check(*checked)
+            decoded.append(of(*checked))
+        return tuple(decoded)
 
     row_bytes = PREFIX_BYTES + sum(field.max_bytes for field in fields.values())
-    return Field(PREFIX_BYTES + limits.max_models * row_bytes, encode, decode)
+    return Field(PREFIX_BYTES + max_rows * row_bytes, encode, decode)
 
 
 # Checks of fields against each other. They get plain values: a buffer is its length.
@@ -211,9 +250,14 @@ def _check_range(_query: Any, start: int, stop: int, *_: Any) -> None:
         raise Unfit(f"layers [{start}, {stop}) are none")
 
 
-def _check_chunk(_weight: Any, offset: int, payload_bytes: int) -> None:
-    if offset + payload_bytes > MAX_WEIGHT_BYTES:
-        raise Unfit(f"ends beyond {MAX_WEIGHT_BYTES} bytes")
+def _check_segment(_weight: Any, _plane: Any, start: int, count: int, *_: Any) -> None:
+    if start + count > MAX_WEIGHT_BYTES:
+        raise Unfit(f"ends beyond {MAX_WEIGHT_BYTES} elements")
+
+
+def _check_have(_fingerprint: Any, _epoch: Any, runs: Any, _partial: Any) -> None:
+    if 0 in runs[1:]:
+        raise Unfit("only the first run may be empty")
 
 
 def _check_model(_fingerprint: Any, held_bytes: int, total_bytes: int, *_: Any) -> None:
@@ -223,7 +267,8 @@ def _check_model(_fingerprint: Any, held_bytes: int, total_bytes: int, *_: Any) 
 
 _CHECKS: dict[type[Message], Callable[..., None]] = {
     Hello: _check_versions,
-    Chunk: _check_chunk,
+    Have: _check_have,
+    Segment: _check_segment,
     Execute: _check_range,
     Result: _check_range,
 }

@@ -31,13 +31,18 @@ from wire.messages import (
     Execute,
     GetLoad,
     Have,
+    Held,
     Hello,
+    Join,
+    Joined,
     Load,
     Message,
     Offer,
     Ping,
     Pong,
     Result,
+    Segment,
+    Unknown,
     Welcome,
 )
 
@@ -53,6 +58,8 @@ class State(Enum):
     GREETED = "greeted"
     OFFERED = "offered"
     READY = "ready"
+    JOINING = "joining"
+    BULK = "bulk"
     EVICTED = "evicted"
     CLOSING = "closing"
     CLOSED = "closed"
@@ -63,6 +70,8 @@ GREETING = State.GREETING  # Hello said, Welcome awaited
 GREETED = State.GREETED  # both know each other; no model
 OFFERED = State.OFFERED  # Offer said, Have awaited
 READY = State.READY  # chunks and queries
+JOINING = State.JOINING  # Join said, Joined awaited
+BULK = State.BULK  # a second connection: chunks only
 EVICTED = State.EVICTED  # edge only: the model is dropped, the client may not know yet
 CLOSING = State.CLOSING  # own goodbye said, whatever arrives is dropped
 CLOSED = State.CLOSED  # the other side's goodbye came
@@ -82,9 +91,13 @@ SENDS: Mapping[Role, Table] = {
     Role.CLIENT: {
         HELLO:    {Hello: GREETING, **_FAREWELL},
         GREETING: {**_FAREWELL},
-        GREETED:  {Offer: OFFERED, **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
+        GREETED:  {Offer: OFFERED, Join: JOINING,
+                   **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
-        READY:    {**_staying(READY, Chunk, Execute, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
+        READY:    {**_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+                   **_FAREWELL},
+        JOINING:  {**_staying(JOINING, Ping, Pong), **_FAREWELL},
+        BULK:     {**_staying(BULK, Segment, Chunk, Ping, Pong), **_FAREWELL},
         CLOSING:  {},
         CLOSED:   {},
     },
@@ -92,10 +105,13 @@ SENDS: Mapping[Role, Table] = {
         HELLO:    {**_FAREWELL},
         GREETING: {Welcome: GREETED, **_FAREWELL},
         GREETED:  {**_staying(GREETED, Load, Ping, Pong), **_FAREWELL},
-        OFFERED:  {Have: READY, **_staying(OFFERED, Load, Ping, Pong), **_FAREWELL},
-        READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Result, Load, Ping, Pong),
+        OFFERED:  {Have: READY, Unknown: GREETED, **_staying(OFFERED, Load, Ping, Pong),
+                   **_FAREWELL},
+        READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
                    **_FAREWELL},
         EVICTED:  {**_staying(EVICTED, Load, Ping, Pong), **_FAREWELL},
+        JOINING:  {Joined: BULK, **_staying(JOINING, Ping, Pong), **_FAREWELL},
+        BULK:     {**_staying(BULK, ChunkAck, Held, Ping, Pong), **_FAREWELL},
         CLOSING:  {},
         CLOSED:   {},
     },
@@ -106,26 +122,31 @@ RECEIVES: Mapping[Role, Table] = {
         HELLO:    {**_FAREWELL_HEARD},
         GREETING: {Welcome: GREETED, **_FAREWELL_HEARD},
         GREETED:  {**_staying(GREETED, Load, Ping, Pong), **_FAREWELL_HEARD},
-        OFFERED:  {Have: READY, **_staying(OFFERED, Load, Ping, Pong), **_FAREWELL_HEARD},
-        READY:    {Evicted: GREETED, **_staying(READY, ChunkAck, Result, Load, Ping, Pong),
+        OFFERED:  {Have: READY, Unknown: GREETED, **_staying(OFFERED, Load, Ping, Pong),
                    **_FAREWELL_HEARD},
-        CLOSING:  {**_staying(CLOSING, Welcome, Have, ChunkAck, Result, Load, Evicted, Ping, Pong),
+        READY:    {Evicted: GREETED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
                    **_FAREWELL_HEARD},
+        JOINING:  {Joined: BULK, **_staying(JOINING, Ping, Pong), **_FAREWELL_HEARD},
+        BULK:     {**_staying(BULK, ChunkAck, Held, Ping, Pong), **_FAREWELL_HEARD},
+        CLOSING:  {**_staying(CLOSING, Welcome, Joined, Have, Unknown, ChunkAck, Held, Result, Load,
+                              Evicted, Ping, Pong), **_FAREWELL_HEARD},
         CLOSED:   {},
     },
     Role.EDGE: {
         HELLO:    {Hello: GREETING, **_FAREWELL_HEARD},
         GREETING: {**_FAREWELL_HEARD},
-        GREETED:  {Offer: OFFERED, **_staying(GREETED, Cancel, GetLoad, Ping, Pong),
-                   **_FAREWELL_HEARD},
+        GREETED:  {Offer: OFFERED, Join: JOINING,
+                   **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
         OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
-        READY:    {**_staying(READY, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+        READY:    {**_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL_HEARD},
         EVICTED:  {Offer: OFFERED,
-                   **_staying(EVICTED, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+                   **_staying(EVICTED, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL_HEARD},
-        CLOSING:  {**_staying(CLOSING, Hello, Offer, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
-                   **_FAREWELL_HEARD},
+        JOINING:  {**_staying(JOINING, Ping, Pong), **_FAREWELL_HEARD},
+        BULK:     {**_staying(BULK, Segment, Chunk, Ping, Pong), **_FAREWELL_HEARD},
+        CLOSING:  {**_staying(CLOSING, Hello, Offer, Join, Segment, Chunk, Execute, Cancel, GetLoad,
+                              Ping, Pong), **_FAREWELL_HEARD},
         CLOSED:   {},
     },
 }

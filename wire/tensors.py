@@ -29,7 +29,7 @@ def tensor_bytes(dtype: str, shape: Sequence[int]) -> int:
 
 
 def tensor_fault(
-    dtype: object, shape: tuple[int, ...], order: tuple[int, ...], data_bytes: int
+    dtype: object, shape: tuple[int, ...], order: tuple[int, ...], coding: str, data_bytes: int
 ) -> str | None:
     """What is wrong with a tensor's description, or None. `shape` and `order` hold integers."""
     if type(dtype) is not str or dtype not in DTYPE_BYTES:
@@ -37,14 +37,17 @@ def tensor_fault(
     if sorted(order) != list(range(len(shape))):
         return f"order {list(order)} is not a permutation of the {len(shape)} dimensions"
     expected = tensor_bytes(dtype, shape)
-    if data_bytes != expected:
+    if coding == "raw" and data_bytes != expected:
         return f"{dtype}{list(shape)} takes {expected} bytes, not {data_bytes}"
+    if coding != "raw" and not data_bytes < expected:
+        return f"{dtype}{list(shape)} coded as {coding} takes {data_bytes} bytes, raw {expected}"
     return None
 
 
 def check_tensor(tensor: Tensor) -> None:
     """Raise LocalProtocolError where a tensor's order or data does not fit its dtype and shape."""
-    fault = tensor_fault(tensor.dtype, tensor.shape, tensor.order, memoryview(tensor.data).nbytes)
+    data_bytes = memoryview(tensor.data).nbytes
+    fault = tensor_fault(tensor.dtype, tensor.shape, tensor.order, tensor.coding, data_bytes)
     if fault is not None:
         raise LocalProtocolError(fault)
 
