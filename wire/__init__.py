@@ -38,6 +38,17 @@ from wire.messages import (
     Unknown,
     Welcome,
 )
+from wire.planes import (
+    COARSE,
+    FINE,
+    MIDDLE,
+    WHOLE,
+    approximate,
+    merge,
+    progressive_planes,
+    stored_bytes,
+)
+from wire.segments import decode_segment, encode_segment, segment_elements
 from wire.states import Conversation, Role, State
 from wire.tensors import (
     DTYPE_BYTES,
@@ -51,15 +62,19 @@ from wire.versions import check_welcome, error_message, hello, negotiate
 from wire.weights import Assembly, chunks, digest, next_chunk
 
 __all__ = [
+    "COARSE",
     "DEFAULT_LIMITS",
     "DTYPE_BYTES",
     "ERROR_CODES",
+    "FINE",
     "KINDS",
+    "MIDDLE",
     "OLDEST_VERSION",
     "PRECISIONS",
     "SEGMENT_CODINGS",
     "TENSOR_CODINGS",
     "VERSION",
+    "WHOLE",
     "Assembly",
     "Buffer",
     "Bye",
@@ -96,16 +111,23 @@ __all__ = [
     "Tensor",
     "Unknown",
     "Welcome",
+    "approximate",
     "check_tensor",
     "check_welcome",
     "chunks",
+    "decode_segment",
     "digest",
     "encode",
+    "encode_segment",
     "error_message",
     "hello",
     "memory_order",
+    "merge",
     "negotiate",
     "next_chunk",
+    "progressive_planes",
+    "segment_elements",
+    "stored_bytes",
     "tensor_bytes",
     "tensor_from_numpy",
     "tensor_to_numpy",
