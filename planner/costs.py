@@ -47,6 +47,8 @@ class LayerCosts:
     `client_s`, `edge_s` (n): seconds to run layer i. `weight_bytes` (n): what has to be uploaded
     before the edge can run layer i. `cut_up_bytes`, `cut_down_bytes` (n + 1): bytes alive before
     layer i, as encoded in either direction; cut 0 is the input and cut n the answer.
+    `cut_up_s`, `cut_down_s` (n + 1, zeros by default): seconds that both sides need to code and
+    decode these bytes when the cut is crossed in that direction.
 
     `edges`: the layer graph as (source, target) pairs with source < target, where -1 is the
     model's input and n its output; only IONN asks for it, to find dominators. A layer without a
@@ -63,6 +65,8 @@ class LayerCosts:
     weight_bytes: Floats
     cut_up_bytes: Floats
     cut_down_bytes: Floats
+    cut_up_s: Floats = field(kw_only=True)
+    cut_down_s: Floats = field(kw_only=True)
     edges: Pairs | None = field(default=None, kw_only=True)
     shared: Pairs = field(default=(), kw_only=True)
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
@@ -75,17 +79,22 @@ class LayerCosts:
         cut_up_bytes: ArrayLike,
         cut_down_bytes: ArrayLike,
         *,
+        cut_up_s: ArrayLike | None = None,
+        cut_down_s: ArrayLike | None = None,
         edges: Iterable[tuple[int, int]] | None = None,
         shared: Iterable[tuple[int, int]] = (),
         names: Sequence[str] | None = None,
     ) -> None:
         n = len(_numbers("client_s", client_s, None))
+        no_coding = np.zeros(n + 1)
         for name, given, length in (
             ("client_s", client_s, n),
             ("edge_s", edge_s, n),
             ("weight_bytes", weight_bytes, n),
             ("cut_up_bytes", cut_up_bytes, n + 1),
             ("cut_down_bytes", cut_down_bytes, n + 1),
+            ("cut_up_s", no_coding if cut_up_s is None else cut_up_s, n + 1),
+            ("cut_down_s", no_coding if cut_down_s is None else cut_down_s, n + 1),
         ):
             object.__setattr__(self, name, _numbers(name, given, length))
         checked = None if edges is None else _pairs("edges", edges, -1, n)
@@ -145,7 +154,8 @@ class LayerCosts:
         """The same model with adjacent layers merged: layers between two boundaries become one.
 
         `boundaries` are cuts strictly inside the model, in any order. Times and weights add up;
-        the cuts that remain keep their bytes. Raises ValueError for a cut outside 1..n-1.
+        the cuts that remain keep their bytes and coding times. Raises ValueError for a cut
+        outside 1..n-1.
         """
         n = len(self)
         inner = sorted(set(boundaries))
@@ -168,6 +178,8 @@ class LayerCosts:
             np.add.reduceat(self.weight_bytes, starts),
             self.cut_up_bytes[cuts],
             self.cut_down_bytes[cuts],
+            cut_up_s=self.cut_up_s[cuts],
+            cut_down_s=self.cut_down_s[cuts],
             edges=edges,
             shared=sorted((a, b) for a, b in shared if a != b),
             names=self.names and [self.names[start] for start in starts],
@@ -180,25 +192,34 @@ class LayerCosts:
     @cached_property
     def _key(self) -> tuple[object, ...]:
         arrays = (
-            self.client_s, self.edge_s, self.weight_bytes, self.cut_up_bytes, self.cut_down_bytes,
+            self.client_s, self.edge_s, self.weight_bytes,
+            self.cut_up_bytes, self.cut_down_bytes, self.cut_up_s, self.cut_down_s,
         )  # fmt: skip
         return (*(tuple(a.tolist()) for a in arrays), self.edges, self.shared, self.names)
 
     @cached_property
-    def lists(self) -> tuple[list[float], list[float], list[float], list[float]]:
-        """client_s, edge_s, cut_up_bytes and cut_down_bytes as lists, for loops in Python."""
+    def lists(self) -> tuple[list[float], ...]:
+        """client_s, edge_s, cut_up_bytes, cut_down_bytes, cut_up_s and cut_down_s as lists.
+
+        For loops in Python, where lists are faster than arrays.
+        """
         return (
             self.client_s.tolist(),
             self.edge_s.tolist(),
             self.cut_up_bytes.tolist(),
             self.cut_down_bytes.tolist(),
+            self.cut_up_s.tolist(),
+            self.cut_down_s.tolist(),
         )
 
 
 def transfer_s(costs: LayerCosts, link: Link) -> tuple[Floats, Floats]:
-    """Seconds that each of the n + 1 cuts takes to cross, up and down."""
+    """Seconds that each of the n + 1 cuts takes to cross, coding included, up and down."""
     half = link.rtt_s / 2
-    return costs.cut_up_bytes / link.up_Bps + half, costs.cut_down_bytes / link.down_Bps + half
+    return (
+        costs.cut_up_bytes / link.up_Bps + half + costs.cut_up_s,
+        costs.cut_down_bytes / link.down_Bps + half + costs.cut_down_s,
+    )
 
 
 def _numbers(name: str, given: ArrayLike, length: int | None) -> Floats:

@@ -21,21 +21,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs import Floats, LayerCosts, Link, transfer_s
 
+Blocks: TypeAlias = tuple[tuple[int, ...], ...]
+
 # Savings below this fraction of the latency are rounding, not savings.
 NOISE = 1e-11
 
 
-def efficiency_partitions(costs: LayerCosts, link: Link) -> tuple[tuple[int, ...], ...]:
+def efficiency_partitions(costs: LayerCosts, link: Link) -> Blocks:
     """Blocks in upload order, each with its layers in upload order; every weighted layer once.
 
-    What pays nothing on this link follows at the end, one partition per layer, by the computing
-    time that it would save per byte on a better link.
+    What pays nothing on this link follows at the end, one partition per layer.
+    """
+    paying, rest = efficiency_blocks(costs, link)
+    return (*paying, *((layer,) for layer in rest))
+
+
+def efficiency_blocks(costs: LayerCosts, link: Link) -> tuple[Blocks, tuple[int, ...]]:
+    """The blocks that pay on this link, and the weighted layers that do not, in upload order.
+
+    The latter go by the computing time that they would save per byte on a better link.
     """
     paths = _Paths(costs, link)
     sent: set[int] = set()
@@ -51,7 +62,7 @@ def efficiency_partitions(costs: LayerCosts, link: Link) -> tuple[tuple[int, ...
     rest = [layer for layer in costs.weighted if layer not in sent]
     saved_s = costs.client_s - costs.edge_s
     rest.sort(key=lambda layer: -saved_s[layer] / costs.weight_bytes[layer])
-    return (*partitions, *((layer,) for layer in rest))
+    return tuple(partitions), tuple(rest)
 
 
 class _Paths:
@@ -66,7 +77,7 @@ class _Paths:
     def __init__(self, costs: LayerCosts, link: Link) -> None:
         n = len(costs)
         self.costs = costs
-        self.client_s, self.edge_s, _, _ = costs.lists
+        self.client_s, self.edge_s, *_ = costs.lists
         up, down = transfer_s(costs, link)
         self.up, self.down = up.tolist(), down.tolist()
         self.edge_sum = np.concatenate([[0.0], np.cumsum(costs.edge_s)])

@@ -56,6 +56,8 @@ def ionn_partitions(costs: LayerCosts, link: Link, k: float) -> tuple[tuple[int,
             [0] * len(units),  # on the execution graph the server may run anything
             units.cut_up_bytes,
             units.cut_down_bytes,
+            cut_up_s=units.cut_up_s,
+            cut_down_s=units.cut_down_s,
         )
         path = route(graph, link).placement
         picked = [i for i, where in enumerate(path) if where == "edge" and upload_s[i] > 0]

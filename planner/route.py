@@ -54,21 +54,21 @@ def route(costs: LayerCosts, link: Link, uploaded: Collection[int] = frozenset()
     the edge from the start. O(n); on a tie the client runs the layer. Raises ValueError when
     `uploaded` names a layer that does not exist.
     """
-    client_s, edge_s, up_bytes, down_bytes = costs.lists
+    client_s, edge_s, up_bytes, down_bytes, up_s, down_s = costs.lists
     available = costs.available(uploaded)
     up_Bps, down_Bps, half = link.up_Bps, link.down_Bps, link.rtt_s / 2
     n = len(client_s)
     # Time to the end when the data are on the client, or on the edge, at cut i.
-    at_client, at_edge = 0.0, down_bytes[n] / down_Bps + half
+    at_client, at_edge = 0.0, down_bytes[n] / down_Bps + half + down_s[n]
     stays = [False] * n  # from the client: run layer i there
     leaves = [True] * n  # from the edge: take the data down and run layer i on the client
     for i in range(n - 1, -1, -1):
         here = client_s[i] + at_client
         stays_here = leaves_here = True
-        new_client, new_edge = here, here + (down_bytes[i] / down_Bps + half)
+        new_client, new_edge = here, here + (down_bytes[i] / down_Bps + half + down_s[i])
         if available[i]:
             there = edge_s[i] + at_edge
-            over = there + (up_bytes[i] / up_Bps + half)
+            over = there + (up_bytes[i] / up_Bps + half + up_s[i])
             if over < new_client:
                 new_client, stays_here = over, False
             if there < new_edge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -72,7 +73,7 @@ def timeline(
         points.append(
             Point(times[index], float(latency_s[index]), float(sent[index]), partition, layer)
         )
-    return Timeline(_mean(times, latency_s, horizon_s), horizon_s, tuple(points))
+    return Timeline(time_mean(times, latency_s, horizon_s), horizon_s, tuple(points))
 
 
 def _steps(plan: UploadPlan, ack: Ack) -> list[tuple[int, tuple[int, ...]]]:
@@ -96,10 +97,11 @@ def _latency_after(costs: LayerCosts, link: Link, steps: list[tuple[int, ...]]) 
     return latencies_s(costs, link, lambda layer: now >= usable_at[layer], never)
 
 
-def _mean(times: list[float], latency_s: Floats, horizon_s: float) -> float:
+def time_mean(times: Sequence[float], values: Floats, horizon_s: float) -> float:
+    """Mean over [0, horizon] of what is `values[i]` from `times[i]` on; times[0] is 0."""
     if horizon_s == 0:
-        return float(latency_s[0])
+        return float(values[0])
     edges = np.minimum([*times, horizon_s], horizon_s)
     # Points after the horizon have no width; the last one lasts until the horizon.
     edges[-1] = horizon_s
-    return float(np.dot(np.diff(edges), latency_s) / horizon_s)
+    return float(np.dot(np.diff(edges), values) / horizon_s)
