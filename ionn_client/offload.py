@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,7 @@ from ionn_client.forecast import Forecast
 from ionn_client.local import LocalRunner, profile_layers
 from ionn_client.query import QueryResult
 from ionn_client.session import Session
+from ionn_client.stream import DEFAULT_TOKENS, StreamResult, stream
 from layergraph import (
     LayerGraph,
     capture,
@@ -182,6 +183,16 @@ class Offload:
         """
         return await self._ask(args, kwargs, deadline_s)
 
+    def stream(
+        self, source: AsyncIterable[Any] | Iterable[Any], tokens: int = DEFAULT_TOKENS
+    ) -> AsyncGenerator[StreamResult, None]:
+        """Answers to a stream of frames, of which the newest wins when they come too fast.
+
+        source: frames, each a tensor or a tuple of the model's arguments; a plain iterable may
+        block, as a camera does. At most `tokens` frames are open at once. See ionn_client.stream.
+        """
+        return stream(self, source, tokens)
+
     async def _ask(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float | None
     ) -> QueryResult:
@@ -309,6 +320,18 @@ class SyncOffload:
             self._offload.query(*args, deadline_s=deadline_s, **kwargs)
         )
         return result
+
+    def stream(self, source: Iterable[Any], tokens: int = DEFAULT_TOKENS) -> Iterator[StreamResult]:
+        results = self._offload.stream(source, tokens)
+
+        async def following() -> StreamResult | None:
+            return await anext(results, None)
+
+        try:
+            while (result := self._wait(following())) is not None:
+                yield result
+        finally:
+            self._wait(results.aclose())
 
     def uploaded(self, timeout_s: float | None = None) -> None:
         self._wait(self._offload.uploaded(timeout_s))
