@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ionn_client.offload import SyncOffload
 from ionn_client.query import QueryResult
 from ionn_client.stream import StreamResult, stream
 
@@ -339,3 +340,26 @@ async def test_an_iterable_that_fails_to_start_or_to_go_on_says_so() -> None:
 
     with pytest.raises(OSError, match="unplugged"):
         await consume(stream(Instant(), breaks(), 1), [])
+
+
+class Connected(Instant):
+    async def __aenter__(self) -> Connected:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert not other_tasks()
+
+    def stream(self, source: Any, tokens: int) -> Any:
+        return stream(self, source, tokens)
+
+
+def test_the_blocking_stream_ends_by_itself_or_early() -> None:
+    with SyncOffload(Connected()) as net:  # type: ignore[arg-type]
+        frames = [each.frame for each in net.stream(range(100))]
+        assert frames[-1] == 99
+        for each in net.stream(itertools.count()):
+            assert each.frame == 0
+            break
+        with pytest.raises(ValueError, match="tokens"):
+            next(net.stream([], tokens=0))
+    assert not any(t.name.startswith("ionn") for t in threading.enumerate())
