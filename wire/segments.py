@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy
 import zstandard
@@ -24,21 +24,21 @@ from wire.planes import COARSE, FINE, MIDDLE, WHOLE, stored_bytes
 from wire.tensors import DTYPE_BYTES
 
 Bytes: TypeAlias = NDArray[numpy.uint8]
-Words: TypeAlias = NDArray[numpy.uint16]
+Numbers: TypeAlias = NDArray[numpy.unsignedinteger[Any]]
 
-# Bytes of one rotated number: floats have their exponents at the top, complex ones are pairs.
+# Bytes of one number; a complex element is two of them.
 _FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
                 "complex64": 4, "complex128": 8}  # fmt: skip
 
+_WORD: numpy.dtype[Any] = numpy.dtype("<u2")
+_ONE, _REST = numpy.uint16(1), numpy.uint16(15)
+
 _LENGTH = struct.Struct("<I")
-_SEGMENT_BYTES = 1 << 16
-_PLANE_ELEMENTS = {COARSE: 1 << 15, MIDDLE: 1 << 15, FINE: 1 << 15}
+_WHOLE_SEGMENT_BYTES = 1 << 16
+_PLANE_SEGMENT_ELEMENTS = 1 << 15
 
-# A byte plane is compressed where that saves this share of it. Planes of mantissas do not,
-# which a piece of one tells.
+# A byte plane goes compressed where that saves this share of it; one of mantissas does not.
 _LEAST_SAVING = 0.02
-_PROBE_BYTES = 2_048
-
 
 # Exponents have few values and no order: what compresses them is zstd's entropy coder, and the
 # matches that it looks for only cost. With the fewest lookups and only long matches, they take
@@ -66,8 +66,8 @@ def segment_elements(dtype: str, plane: int) -> int:
     A compromise: the longer, the better it compresses, and the later its first byte is sent.
     """
     if plane == WHOLE:
-        return _SEGMENT_BYTES // DTYPE_BYTES[dtype]
-    return _PLANE_ELEMENTS[plane]
+        return _WHOLE_SEGMENT_BYTES // DTYPE_BYTES[dtype]
+    return _PLANE_SEGMENT_ELEMENTS
 
 
 def encode_segment(
@@ -137,53 +137,50 @@ def _part_bytes(dtype: str, plane: int, count: int) -> list[int]:
         return [packed]
     if plane == FINE:
         return [count, count]
-    width = _FLOAT_BYTES.get(dtype, DTYPE_BYTES[dtype])
+    width = _width(dtype)
     return [DTYPE_BYTES[dtype] * count // width] * width
 
 
+def _width(dtype: str) -> int:
+    return _FLOAT_BYTES.get(dtype, DTYPE_BYTES[dtype])
+
+
 def _split(dtype: str, plane: int, elements: Bytes) -> list[Bytes]:
-    if plane == WHOLE:
-        width = _FLOAT_BYTES.get(dtype, DTYPE_BYTES[dtype])
-        columns = elements.reshape(-1, width)
-        if dtype not in _FLOAT_BYTES:
-            return [numpy.ascontiguousarray(columns[:, at]) for at in range(width)]
-        low = [numpy.ascontiguousarray(columns[:, at]) for at in range(width - 2)]
-        rotated = _rotated_left(elements.view("<u2")[width // 2 - 1 :: width // 2])
-        return [*low, rotated.astype(numpy.uint8), (rotated >> 8).astype(numpy.uint8)]
-    if plane == FINE:
-        columns = elements.reshape(-1, 4)
-        return [numpy.ascontiguousarray(columns[:, at]) for at in range(2)]
     if plane == MIDDLE:
         return [_packed(elements[2::4] & numpy.uint8(0x0F))]
-    rotated = _rotated_left(elements.view("<u2")[1::2])
-    nibbles = (rotated >> 4 & 0x0E | rotated & 0x01).astype(numpy.uint8)
-    return [(rotated >> 8).astype(numpy.uint8), _packed(nibbles)]
+    width = _width(dtype)
+    numbers = elements.view(f"<u{width}")
+    if plane == COARSE:
+        nibbles = (numbers >> 19 & 0x0E | numbers >> 31).astype(numpy.uint8)
+        return [(numbers >> 23).astype(numpy.uint8), _packed(nibbles)]
+    if plane == WHOLE and dtype in _FLOAT_BYTES:
+        low = [_byte(numbers, at) for at in range(width - 2)]
+        # The top 16 bits, by one: the sign makes way, and the exponent begins a byte.
+        top = numpy.ascontiguousarray(elements.view(_WORD)[width // 2 - 1 :: width // 2])
+        rotated = top << _ONE | top >> _REST
+        return [*low, _byte(rotated, 0), _byte(rotated, 1)]
+    return [_byte(numbers, at) for at in range(2 if plane == FINE else width)]
+
+
+def _byte(numbers: Numbers, at: int) -> Bytes:
+    return (numbers >> 8 * at if at else numbers).astype(numpy.uint8)
 
 
 def _joined(dtype: str, plane: int, count: int, parts: list[Bytes]) -> memoryview:
-    if plane == WHOLE:
-        elements = numpy.empty((len(parts[0]), len(parts)), numpy.uint8)
-        plain = len(parts) - 2 if dtype in _FLOAT_BYTES else len(parts)
-        for at in range(plain):
-            elements[:, at] = parts[at]
-        if dtype in _FLOAT_BYTES:
-            rotated = parts[-1].astype(numpy.uint16) << 8 | parts[-2]
-            elements.view("<u2")[:, -1] = rotated >> 1 | rotated << 15
-        return elements.reshape(-1).data
     if plane == MIDDLE:
         return _unpacked(parts[0], count).data
-    if plane == FINE:
-        columns = numpy.empty((count, 2), numpy.uint8)
-        columns[:, 0], columns[:, 1] = parts
-        return columns.reshape(-1).data
-    nibbles = _unpacked(parts[1], count).astype(numpy.uint16)
-    words = parts[0].astype("<u2") << 7
-    words |= (nibbles & 0x0E) << 3 | nibbles << 15
-    return words.view(numpy.uint8).data
-
-
-def _rotated_left(words: Words) -> Words:
-    return words << numpy.uint16(1) | words >> numpy.uint16(15)
+    if plane == COARSE:
+        nibbles = _unpacked(parts[1], count).astype(_WORD)
+        words = parts[0].astype(_WORD) << 7 | (nibbles & 0x0E) << 3 | nibbles << 15
+        return words.view(numpy.uint8).data
+    columns = numpy.empty((parts[0].size, len(parts)), numpy.uint8)
+    rotated = plane == WHOLE and dtype in _FLOAT_BYTES
+    for at, part in enumerate(parts[:-2] if rotated else parts):
+        columns[:, at] = part
+    if rotated:
+        top = parts[-1].astype(_WORD) << numpy.uint16(8) | parts[-2]
+        columns.view(_WORD)[:, -1] = top >> _ONE | top << _REST
+    return columns.reshape(-1).data
 
 
 def _packed(nibbles: Bytes) -> Bytes:
@@ -215,13 +212,8 @@ def _cut(view: memoryview, sizes: Sequence[int]) -> list[Bytes]:
 
 
 def _compressed(part: Bytes) -> tuple[bytes, bytes | memoryview]:
-    most = int(part.size * (1 - _LEAST_SAVING))
-    if part.size >= 4 * _PROBE_BYTES:
-        probe = _contexts.compress(part[:_PROBE_BYTES].data)
-        if len(probe) > _PROBE_BYTES * (1 - _LEAST_SAVING / 2):
-            return _LENGTH.pack(part.size), part.data
     frame = _contexts.compress(part.data)
-    if len(frame) > most:
+    if len(frame) > part.size * (1 - _LEAST_SAVING):
         return _LENGTH.pack(part.size), part.data
     return _LENGTH.pack(len(frame)), frame
 
