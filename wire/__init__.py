@@ -1,5 +1,6 @@
 """What crosses the network between client and edge, without I/O. See docs/protocol.md."""
 
+from wire.activations import LOSSY, decode_tensor, encode_tensor
 from wire.codec import Decoder, Encoder, encode
 from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS, Limits
@@ -68,6 +69,7 @@ __all__ = [
     "ERROR_CODES",
     "FINE",
     "KINDS",
+    "LOSSY",
     "MIDDLE",
     "OLDEST_VERSION",
     "PRECISIONS",
@@ -116,8 +118,10 @@ __all__ = [
     "check_welcome",
     "chunks",
     "decode_segment",
+    "decode_tensor",
     "digest",
     "encode",
+    "encode_tensor",
     "encode_segment",
     "error_message",
     "hello",
