@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -42,6 +44,15 @@ def random_costs(seed: int, layers: int, shape: str | None = None) -> LayerCosts
     return LayerCosts(client_s, edge_s, weight_bytes, cut_bytes, cut_bytes[::-1])
 
 
+def with_coding(costs: LayerCosts, seed: int) -> LayerCosts:
+    """The same table where crossing a cut also takes about as long to code as to send."""
+    r = np.random.default_rng(seed)
+    up_s, down_s = r.exponential(1e-6, (2, len(costs) + 1))
+    return replace(
+        costs, cut_up_s=up_s * costs.cut_up_bytes, cut_down_s=down_s * costs.cut_down_bytes
+    )
+
+
 @st.composite
 def costs_and_links(draw: st.DrawFn, least: int = 0, most: int = 8) -> tuple[LayerCosts, Link]:
     """Tables with small whole numbers, so that ties and zeros are common."""
@@ -51,5 +62,6 @@ def costs_and_links(draw: st.DrawFn, least: int = 0, most: int = 8) -> tuple[Lay
         return draw(st.lists(st.integers(0, largest), min_size=count, max_size=count))
 
     table = (numbers(n, 9), numbers(n, 4), numbers(n, 6), numbers(n + 1, 9), numbers(n + 1, 9))
+    coding = {"cut_up_s": numbers(n + 1, 2), "cut_down_s": numbers(n + 1, 2)}
     link = Link(draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.sampled_from((0, 1, 2))))
-    return LayerCosts(*table), link
+    return LayerCosts(*table, **coding), link

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from planner import LayerCosts, Link
 from tests.planner.tables import random_costs
 
-FIELDS = ("client_s", "edge_s", "weight_bytes", "cut_up_bytes", "cut_down_bytes")
+FIELDS = ("client_s", "edge_s", "weight_bytes", "cut_up_bytes", "cut_down_bytes", "cut_up_s",
+          "cut_down_s")  # fmt: skip
 
 
 def _table() -> dict[str, list[float]]:
@@ -62,6 +65,9 @@ def test_tables_are_values():
     assert a == b
     assert hash(a) == hash(b)
     assert a != random_costs(2, 5)
+    assert a != replace(a, cut_up_s=[1] * 6)
+    assert a != replace(a, cut_down_s=[1] * 6)
+    assert replace(a, cut_up_s=[0] * 6) == a
     with pytest.raises(ValueError, match="read-only"):
         a.client_s[0] = 1.0
 
@@ -84,17 +90,16 @@ def test_shared_weights_are_needed_from_their_owner():
 def test_grouping_adds_layers_and_keeps_boundaries():
     costs = LayerCosts(
         [1, 2, 3, 4], [5, 6, 7, 8], [1, 0, 2, 3], [10, 11, 12, 13, 14], [20, 21, 22, 23, 24],
+        cut_up_s=[1, 2, 3, 4, 5], cut_down_s=[6, 7, 8, 9, 10],
         edges=[(0, 1), (0, 2), (1, 3), (2, 3)], shared=[(3, 0), (2, 3)], names="abcd",
     )  # fmt: skip
     assert costs.grouped([2, 1]) == LayerCosts(
         [1, 2, 7], [5, 6, 15], [1, 0, 5], [10, 11, 12, 14], [20, 21, 22, 24],
+        cut_up_s=[1, 2, 3, 5], cut_down_s=[6, 7, 8, 10],
         edges=[(0, 1), (0, 2), (1, 2)], shared=[(2, 0)], names=["a", "b", "c"],
     )  # fmt: skip
     assert costs.grouped([]).client_s.tolist() == [10.0]
-    assert costs.grouped([1, 2, 3]) == LayerCosts(
-        costs.client_s, costs.edge_s, costs.weight_bytes, costs.cut_up_bytes, costs.cut_down_bytes,
-        edges=costs.edges, shared=sorted(costs.shared), names=costs.names,
-    )  # fmt: skip
+    assert costs.grouped([1, 2, 3]) == replace(costs, shared=sorted(costs.shared))
 
 
 @pytest.mark.parametrize("boundary", [0, 4, -1])

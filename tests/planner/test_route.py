@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, Range, route
 from planner.exact import subset_latencies_s
-from tests.planner.tables import costs_and_links, random_costs, seeds
+from tests.planner.tables import costs_and_links, random_costs, seeds, with_coding
 
 
 def price(costs, link, placement):
@@ -16,8 +16,10 @@ def price(costs, link, placement):
     for cut, (before, after) in enumerate(pairwise(sides)):
         if (before, after) == ("client", "edge"):
             total += costs.cut_up_bytes[cut] / link.up_Bps + link.rtt_s / 2
+            total += costs.cut_up_s[cut]
         if (before, after) == ("edge", "client"):
             total += costs.cut_down_bytes[cut] / link.down_Bps + link.rtt_s / 2
+            total += costs.cut_down_s[cut]
     for i, side in enumerate(placement):
         total += costs.client_s[i] if side == "client" else costs.edge_s[i]
     return total
@@ -44,7 +46,7 @@ def test_equals_the_best_of_all_placements(table, data):
 
 @given(seeds, st.integers(1, 9))
 def test_equals_the_best_of_all_placements_on_realistic_tables(seed, layers):
-    costs, link = random_costs(seed, layers), Link(1e6, 3e6, 0.02)
+    costs, link = with_coding(random_costs(seed, layers), seed), Link(1e6, 3e6, 0.02)
     uploaded = frozenset(range(0, layers, 2))
     best = min(price(costs, link, p) for p in placements(costs, uploaded))
     assert route(costs, link, uploaded).latency_s == pytest.approx(best)
@@ -52,7 +54,7 @@ def test_equals_the_best_of_all_placements_on_realistic_tables(seed, layers):
 
 @given(seeds, st.integers(1, 7))
 def test_vectorised_latencies_are_the_routes(seed, layers):
-    costs, link = random_costs(seed, layers), Link(2e6, 1e6, 0.01)
+    costs, link = with_coding(random_costs(seed, layers), seed), Link(2e6, 1e6, 0.01)
     latency_s = subset_latencies_s(costs, link)
     assert len(latency_s) == 2 ** len(costs.weighted)
     for index, latency in enumerate(latency_s):
@@ -82,6 +84,16 @@ def test_one_layer_pays_input_and_answer():
     there = route(costs, link, {0})
     assert there.latency_s == 2 / 1 + 0.5 + 1 + 4 / 2 + 0.5
     assert there.ranges == (Range("edge", 0, 1),)
+
+
+def test_coding_counts_where_the_cut_is_crossed():
+    costs = LayerCosts(
+        [10, 10], [1, 1], [0, 5], [2, 99, 99], [99, 4, 99], cut_up_s=[3, 50, 50],
+        cut_down_s=[50, 0.5, 50],
+    )  # fmt: skip
+    there = route(costs, Link(1, 2))
+    assert there.ranges == (Range("edge", 0, 1), Range("client", 1, 2))
+    assert there.latency_s == 2 + 3 + 1 + 4 / 2 + 0.5 + 10
 
 
 def test_layers_without_weights_run_on_the_edge_from_the_start():

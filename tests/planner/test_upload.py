@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, route, timeline, upload_plan
 from planner.upload import UploadPlan
-from tests.planner.tables import LINKS, SHAPES, costs_and_links, random_costs, seeds
+from tests.planner.tables import LINKS, SHAPES, costs_and_links, random_costs, seeds, with_coding
 
 ALGORITHMS = ("efficiency", "ionn", "all-at-once", "front-to-back", "exact")
 COMPLETE = tuple(name for name in ALGORITHMS if name != "ionn")
@@ -27,9 +29,7 @@ def naive_efficiency(costs, link):
         # leaving the edge for them is never needed for the best block.
         client_s = costs.client_s.copy()
         client_s[run[0] : run[-1] + 1] = 1e9
-        slow = LayerCosts(
-            client_s, costs.edge_s, costs.weight_bytes, costs.cut_up_bytes, costs.cut_down_bytes
-        )
+        slow = replace(costs, client_s=client_s)
         return route(slow, link, uploaded | set(run)).latency_s
 
     while missing:
@@ -51,9 +51,10 @@ def naive_efficiency(costs, link):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seeds, st.integers(1, 9), st.sampled_from(LINKS))
-def test_efficiency_takes_the_blocks_that_the_definition_names(seed, layers, link):
+@given(seeds, st.integers(1, 9), st.sampled_from(LINKS), st.booleans())
+def test_efficiency_takes_the_blocks_that_the_definition_names(seed, layers, link, coded):
     costs = random_costs(seed, layers)
+    costs = with_coding(costs, seed) if coded else costs
     plan = upload_plan(costs, link)
     blocks, paying = naive_efficiency(costs, link)
     assert [set(partition) for partition in plan.partitions][:paying] == blocks[:paying]
@@ -147,12 +148,21 @@ def test_cuts_that_nothing_may_cross():
     bare = random_costs(4, 12, "classifier")
     cuts = bare.cut_up_bytes.copy()
     cuts[[3, 4, 7]] = 2.0**60
-    costs = LayerCosts(bare.client_s, bare.edge_s, bare.weight_bytes, cuts, cuts)
+    costs = replace(bare, cut_up_bytes=cuts, cut_down_bytes=cuts)
     for link in LINKS:
         exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
         assert mean_s(costs, link, upload_plan(costs, link)) <= 1.01 * exact
         placement = ("client", *route(costs, link, costs.weighted).placement, "client")
         assert all(placement[cut] == placement[cut + 1] for cut in (3, 4, 7))
+
+
+@pytest.mark.parametrize("algorithm", ["efficiency", "ionn", "exact"])
+def test_coding_decides_which_layers_come_first(algorithm):
+    # Alike but for the coding at the cuts around layer 0, which eats most of its gain.
+    costs = LayerCosts(
+        [50, 50], [1, 1], [10, 10], [5] * 3, [5] * 3, cut_up_s=[40, 0, 0], cut_down_s=[0, 0, 0]
+    )
+    assert upload_plan(costs, Link(1, 1), algorithm).layers[0] == 1
 
 
 def test_shared_weights_bring_their_owner():
@@ -167,10 +177,7 @@ def test_shared_weights_bring_their_owner():
 def test_efficiency_never_ends_slower_than_it_began_with_shared_weights(seed, layers, data):
     bare = random_costs(seed, layers)
     pair = st.tuples(st.integers(0, layers - 1), st.integers(0, layers - 1))
-    costs = LayerCosts(
-        bare.client_s, bare.edge_s, bare.weight_bytes, bare.cut_up_bytes, bare.cut_down_bytes,
-        shared=data.draw(st.lists(pair, max_size=4)),
-    )  # fmt: skip
+    costs = replace(bare, shared=tuple(data.draw(st.lists(pair, max_size=4))))
     plan = upload_plan(costs, LINKS[1])
     latencies = [point.latency_s for point in timeline(costs, LINKS[1], plan).points]
     assert sorted(plan.layers) == list(costs.weighted)
