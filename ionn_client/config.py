@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from planner import Link
 from planner.upload import Algorithm
+from wire import PRECISIONS
 
 DEFAULT_PORT = 7431
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
@@ -54,6 +55,9 @@ class Options:
     acknowledge: "layer", or "partition" to use a layer only once its whole partition is there,
         as SoCC'18 does.
     assumed_link: taken for true until acknowledgements say better.
+    precision: "exact" uploads weights as they are; "progressive" uploads the high bits of all
+        weights first, so that queries run on the edge sooner, with answers a little off, until
+        the rest follows. Each result says its precision, and a query may demand "exact".
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
@@ -69,6 +73,7 @@ class Options:
     k: float = 0.5
     acknowledge: str = "layer"
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
+    precision: str = "exact"
     replan: bool = True
     device_slowdown: float = 1.0
     threads: int = 1
@@ -85,7 +90,17 @@ class Options:
             raise ValueError(f"algorithm is one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}")
         if self.acknowledge not in ("layer", "partition"):
             raise ValueError(f"acknowledge is 'layer' or 'partition', not {self.acknowledge!r}")
+        if self.precision not in ("exact", "progressive"):
+            raise ValueError(f"precision is 'exact' or 'progressive', not {self.precision!r}")
+        published = self.acknowledge != "layer" or self.algorithm != "efficiency"
+        if self.precision == "progressive" and published:
+            raise ValueError("precision 'progressive' has its own order, and counts by layer")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:
             raise ValueError("threads and profile_runs are 1 or more")
+
+    @property
+    def least_precision(self) -> str:
+        """What a query accepts that demands nothing."""
+        return PRECISIONS[-1] if self.precision == "exact" else PRECISIONS[0]

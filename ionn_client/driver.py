@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import aiohttp
@@ -17,6 +19,7 @@ from ionn_client.query import Answer
 from ionn_client.session import Session
 from layergraph.execute import Live
 from wire import DEFAULT_LIMITS, Decoder, Encoder, ProtocolError, RemoteProtocolError, messages
+from wire.segments import encode_segment
 
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
@@ -38,6 +41,7 @@ class Driver:
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._next_query = 0
         self._tasks: asyncio.TaskGroup
+        self._coder = ThreadPoolExecutor(1, "ionn-coder")
         self._connection: _Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -61,14 +65,14 @@ class Driver:
     async def started(self) -> None:
         await self._started.wait()
 
-    async def ask(self, live: Live, deadline_s: float | None) -> Answer:
+    async def ask(self, live: Live, deadline_s: float | None, precision: str) -> Answer:
         if self._ended:
             raise OffloadError("the session was closed")
         number, self._next_query = self._next_query, self._next_query + 1
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._answers[number] = future
         try:
-            self._post(events.QueryAsked(number, live, deadline_s))
+            self._post(events.QueryAsked(number, live, deadline_s, precision))
             return await future
         except asyncio.CancelledError:
             self._post(events.QueryAbandoned(number))
@@ -92,6 +96,7 @@ class Driver:
 
     def _end(self) -> None:
         self._ended = True
+        self._coder.shutdown(wait=False, cancel_futures=True)
         self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -125,6 +130,8 @@ class Driver:
                 self._send(message)
             case events.RunRange():
                 self._tasks.create_task(self._run_range(command))
+            case events.CodeSegment():
+                self._tasks.create_task(self._code_segment(command))
             case events.FinishQuery(number, answer):
                 self._settle(number, answer)
             case events.FailQuery(number, error):
@@ -169,6 +176,10 @@ class Driver:
         else:
             if ran is not None:
                 self._post(events.RangeRan(command.query, start, stop, *ran))
+
+    async def _code_segment(self, command: events.CodeSegment) -> None:
+        coded = await self._loop.run_in_executor(self._coder, _code_segment, command)
+        self._post(coded)
 
     def _send(self, message: messages.Message) -> None:
         if self._connection is None:
@@ -282,6 +293,14 @@ class _Connection:
                 await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
             return f"the connection broke: {cause(error)}"
+
+
+def _code_segment(command: events.CodeSegment) -> events.SegmentCoded:
+    piece, began = command.piece, time.thread_time()
+    payload = encode_segment(
+        command.dtype, piece.plane, command.blob, piece.start, piece.count, "planes"
+    )
+    return events.SegmentCoded(piece, payload, time.thread_time() - began)
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:

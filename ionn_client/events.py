@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ionn_client.query import Answer
+from ionn_client.upload import Piece
 from layergraph.execute import Live
 from wire import messages
 
@@ -36,9 +37,12 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class QueryAsked:
+    """`precision`: the least that weights used for it must have."""
+
     query: int
     live: Live
     deadline_s: float | None
+    precision: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,15 @@ class RangeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentCoded:
+    """A piece of a weight was coded, in `seconds` of a thread's own time."""
+
+    piece: Piece
+    payload: memoryview
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The caller is done with the whole session."""
 
@@ -79,7 +92,7 @@ class TimePassed:
 
 Event: TypeAlias = (
     Started | Connected | ConnectionLost | MessageReceived | QueryAsked | QueryAbandoned
-    | RangeRan | RangeFailed | Stopped | TimePassed
+    | RangeRan | RangeFailed | SegmentCoded | Stopped | TimePassed
 )  # fmt: skip
 
 
@@ -121,6 +134,15 @@ class RunRange:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeSegment:
+    """Code a piece of the weight `blob`, whose elements are of `dtype`, before its turn comes."""
+
+    piece: Piece
+    dtype: str
+    blob: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class FinishQuery:
     query: int
     answer: Answer
@@ -141,6 +163,6 @@ class Record:
 
 
 Command: TypeAlias = (
-    OpenConnection | CloseConnection | AbortConnection | SendMessage | RunRange | FinishQuery
-    | FailQuery | Record
+    OpenConnection | CloseConnection | AbortConnection | SendMessage | RunRange | CodeSegment
+    | FinishQuery | FailQuery | Record
 )  # fmt: skip

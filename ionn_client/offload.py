@@ -31,6 +31,7 @@ from layergraph import (
     weight_bytes_view,
 )
 from planner import LayerCosts, Link, Range
+from wire import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,10 @@ class Status:
     """Where a session stands.
 
     phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
-    uploaded_layers of weighted_layers, held_bytes of total_bytes are on the edge.
-    sent_bytes: weights sent in all; skipped_bytes were on the edge already; resent_bytes were
-        sent again after a connection broke or the edge evicted the model.
+    uploaded_layers of weighted_layers can run on the edge, exact_layers of them exactly.
+    held_bytes of total_bytes are on the edge, as they are in the model.
+    sent_bytes: weights sent in all, as coded; skipped_bytes were on the edge already;
+        resent_bytes were sent again after a connection broke or the edge evicted the model.
     rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
     route: where the layers of a query would run now, and `reason` why; predicted_latency_s
         what it would take. error: the last failure, in words.
@@ -49,6 +51,7 @@ class Status:
     phase: str
     edge: str
     uploaded_layers: int
+    exact_layers: int
     weighted_layers: int
     held_bytes: int
     total_bytes: int
@@ -170,18 +173,26 @@ class Offload:
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's answer, in the structure that the model itself returns."""
-        return (await self._ask(args, kwargs, None)).value
+        return (await self._ask(args, kwargs, None, None)).value
 
     async def query(
-        self, *args: Any, deadline_s: float | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        deadline_s: float | None = None,
+        precision: str | None = None,
+        **kwargs: Any,
     ) -> QueryResult:
-        """The model's answer, with where and how fast it was computed.
+        """The model's answer, with where, how fast and how exactly it was computed.
+
+        precision: the least that the weights used must have, "float12", "bfloat16" or "exact";
+        None takes the best that is there now, in a session with precision="progressive", and
+        demands "exact" in others.
 
         Raises layergraph.InvalidInput if the arguments are not like those that the model was
         connected with, DeadlineExceeded after `deadline_s`, and what the model itself raises;
         never anything about the edge.
         """
-        return await self._ask(args, kwargs, deadline_s)
+        return await self._ask(args, kwargs, deadline_s, precision)
 
     def stream(
         self, source: AsyncIterable[Any] | Iterable[Any], tokens: int = DEFAULT_TOKENS
@@ -194,11 +205,19 @@ class Offload:
         return stream(self, source, tokens)
 
     async def _ask(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline_s: float | None,
+        precision: str | None,
     ) -> QueryResult:
         if deadline_s is not None and not 0 < deadline_s < math.inf:
             raise ValueError(f"deadline_s is a positive number of seconds, not {deadline_s}")
-        answer = await self._driver.ask(flatten_inputs(self._graph, args, kwargs), deadline_s)
+        least = self._options.least_precision if precision is None else precision
+        if least not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {least!r}")
+        live = flatten_inputs(self._graph, args, kwargs)
+        answer = await self._driver.ask(live, deadline_s, least)
         return QueryResult(
             unflatten_outputs(self._graph, answer.live),
             answer.served_by,
@@ -206,6 +225,7 @@ class Offload:
             answer.latency_s,
             answer.predicted_s,
             answer.fallback_reason,
+            answer.precision,
         )
 
     @property
@@ -216,13 +236,15 @@ class Offload:
     def status(self) -> Status:
         """Where the session stands now."""
         session = self._driver.session
-        upload, chosen = session.upload, session.route()
+        least = self._options.least_precision
+        upload, chosen = session.upload, session.route(least)
         rate = session.pacer.mean_rate_Bps if session.pacer else None
         uploading = session.phase == "uploading"
         return Status(
             phase=session.phase,
             edge=str(self._address),
-            uploaded_layers=len(session.uploaded),
+            uploaded_layers=len(session.uploaded(least)),
+            exact_layers=len(session.uploaded(PRECISIONS[-1])),
             weighted_layers=sum(bool(layer.weights) for layer in self._graph.layers),
             held_bytes=upload.held_bytes,
             total_bytes=upload.total_bytes,
@@ -315,9 +337,15 @@ class SyncOffload:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._wait(self._offload(*args, **kwargs))
 
-    def query(self, *args: Any, deadline_s: float | None = None, **kwargs: Any) -> QueryResult:
+    def query(
+        self,
+        *args: Any,
+        deadline_s: float | None = None,
+        precision: str | None = None,
+        **kwargs: Any,
+    ) -> QueryResult:
         result: QueryResult = self._wait(
-            self._offload.query(*args, deadline_s=deadline_s, **kwargs)
+            self._offload.query(*args, deadline_s=deadline_s, precision=precision, **kwargs)
         )
         return result
 

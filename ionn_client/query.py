@@ -9,6 +9,7 @@ from typing import Any
 from layergraph.execute import Live
 from planner import Range, Route
 from planner.route import Where
+from wire import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class QueryResult:
 
     value: what the model returns, in the model's own structure.
     served_by: "client", "edge" or "both".
+    precision: the least that any weight used for it had: "float12", "bfloat16" or "exact".
     ranges: the layer ranges as they really ran, as (where, start, stop).
     latency_s: from the call to the answer. predicted_s: what the planner expected.
     fallback_reason: why layers meant for the edge ran on the client, or None.
@@ -28,6 +30,7 @@ class QueryResult:
     latency_s: float
     predicted_s: float
     fallback_reason: str | None
+    precision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Answer:
     latency_s: float
     predicted_s: float
     fallback_reason: str | None
+    precision: str
 
     @property
     def served_by(self) -> str:
@@ -56,7 +60,9 @@ class Query:
     deadline_at: float | None
     predicted_s: float
     plan: list[Range]
+    accepts: str
     position: int = 0
+    precision: str = PRECISIONS[-1]
     ran: list[Range] = field(default_factory=list)
     fallback_reason: str | None = None
     # Set while the edge works on it.
@@ -74,10 +80,16 @@ class Query:
 
     @classmethod
     def start(
-        cls, number: int, live: Live, chosen: Route, now: float, deadline_s: float | None
+        cls,
+        number: int,
+        live: Live,
+        chosen: Route,
+        now: float,
+        deadline_s: float | None,
+        accepts: str,
     ) -> Query:
         deadline_at = None if deadline_s is None else now + deadline_s
-        return cls(number, live, now, deadline_at, chosen.latency_s, list(chosen.ranges))
+        return cls(number, live, now, deadline_at, chosen.latency_s, list(chosen.ranges), accepts)
 
     def reached(self, where: Where, stop: int, live: Live) -> None:
         """Layers up to `stop` ran at `where`."""
@@ -88,6 +100,13 @@ class Query:
                 self.ran.append(Range(where, self.position, stop))
         self.position, self.live = stop, live
         self.plan = [part for part in self.plan if part.stop > stop]
+
+    def used(self, precision: str) -> None:
+        """Weights of this precision were used. Raises ValueError if it may not be so low."""
+        if not suffices(precision, self.accepts):
+            raise ValueError(f"an answer at {precision}, where {self.accepts} was asked for")
+        if suffices(self.precision, precision):
+            self.precision = precision
 
     def fall_back(self, reason: str, layers: int) -> None:
         """Run what is left on the client, from the live tensors at hand."""
@@ -106,7 +125,13 @@ class Query:
             now - self.asked_at,
             self.predicted_s,
             self.fallback_reason,
+            self.precision,
         )
+
+
+def suffices(precision: str, least: str) -> bool:
+    """Whether one precision is no worse than another."""
+    return PRECISIONS.index(precision) >= PRECISIONS.index(least)
 
 
 def live_bytes(live: Sequence[Any]) -> int:

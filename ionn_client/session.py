@@ -7,7 +7,7 @@ what counts as uploaded, when a query gives the edge up, when to reconnect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ionn_client.config import Options
@@ -30,21 +30,25 @@ from ionn_client.events import (
     RangeRan,
     Record,
     RunRange,
+    SegmentCoded,
     SendMessage,
     Started,
     Stopped,
     TimePassed,
 )
 from ionn_client.forecast import Forecast
+from ionn_client.inventory import read_have
 from ionn_client.query import Query, live_bytes
+from ionn_client.sender import Sender
 from ionn_client.tensors import live_from_wire, live_to_wire
-from ionn_client.upload import Upload
+from ionn_client.upload import Step, Upload
 from layergraph import InvalidInput, LayerGraph
 from layergraph.execute import Live
 from planner import Link, Route
 from planner.predictor import Predictor
 from planner.route import Where
 from wire import (
+    PRECISIONS,
     Conversation,
     ProtocolError,
     RemoteProtocolError,
@@ -53,9 +57,9 @@ from wire import (
     hello,
     messages,
 )
+from wire.planes import WHOLE
 
 AGENT = "ionn-client"
-GREETING_PINGS = 3
 REPLY_TICK_S = 0.003
 IDLE_PING_S = 2.0
 REPLAN_INTERVAL_S = 1.0
@@ -67,6 +71,7 @@ ONLINE = frozenset({"greeting", "offering", "uploading", "ready"})
 FINAL_REFUSALS = frozenset({"version", "graph"})
 # Refusals that room or time may change.
 SLOW_REFUSALS = frozenset({"memory", "overloaded", "storage"})
+NOTHING: Mapping[str, frozenset[int]] = dict.fromkeys(PRECISIONS, frozenset())
 
 
 class Session:
@@ -86,7 +91,8 @@ class Session:
         self.graph = graph
         self.forecast = forecast
         self.options = options
-        self.upload = Upload(graph, blobs)
+        self.upload = Upload(graph, options.precision)
+        self.sender = Sender(self.upload, blobs)
         self.links = LinkEstimator(options.assumed_link)
         self.phase = "connecting"
         self.error: OffloadError | None = None
@@ -99,11 +105,12 @@ class Session:
         self._conversation = Conversation(Role.CLIENT)
         self._commands: list[Command] = []
         self._backoff_s = options.backoff_s
-        self._uploaded: frozenset[int] = frozenset()
+        self._uploaded = NOTHING
         self._max_chunk_bytes = 0
-        self._greeting_pings = 0
+        self._offered_whole = False
         self._pings: dict[int, float] = {}
         self._next_ping = 0
+        self._greeted_at = 0.0
         self._heard_at = 0.0
         self._owed_since: float | None = None
         self._offer_at: float | None = None
@@ -125,8 +132,8 @@ class Session:
                 self._lost(reason)
             case MessageReceived(message):
                 self._received(message)
-            case QueryAsked(number, live, deadline_s):
-                self._asked(number, live, deadline_s)
+            case QueryAsked(number, live, deadline_s, precision):
+                self._asked(number, live, deadline_s, precision)
             case QueryAbandoned(number):
                 self._abandoned(number)
             case RangeRan(number, start, stop, live, seconds):
@@ -134,11 +141,13 @@ class Session:
             case RangeFailed(number, error):
                 if self._queries.pop(number, None):
                     self._do(FailQuery(number, error))
+            case SegmentCoded():
+                self.sender.coded(event)
             case Stopped():
                 self._stop()
             case TimePassed():
                 pass
-        self._send_chunks()
+        self._send_weights()
         self._watch_time()
         commands, self._commands = self._commands, []
         return commands
@@ -164,20 +173,19 @@ class Session:
     def link(self) -> Link:
         return self.links.link
 
-    @property
-    def uploaded(self) -> frozenset[int]:
-        """Weighted layers that queries may run on the edge now."""
-        return self._uploaded
+    def uploaded(self, precision: str) -> frozenset[int]:
+        """Weighted layers that queries which accept `precision` may run on the edge now."""
+        return self._uploaded[precision]
 
     @property
     def queries(self) -> int:
         return len(self._queries)
 
-    def route(self) -> Route:
-        """Where a query's layers would run now."""
+    def route(self, precision: str) -> Route:
+        """Where the layers of a query that accepts `precision` would run now."""
         if self.phase not in ("uploading", "ready"):
             return _all_local(self._layers, self.forecast.local_s())
-        return self.forecast.route(self._link_now(), self._uploaded)
+        return self.forecast.route(self._link_now(), self._uploaded[precision])
 
     def _link_now(self) -> Link:
         """The link as the next message finds it: behind the chunks that are under way."""
@@ -206,7 +214,8 @@ class Session:
             return f"all here: the edge refused ({self.error})"
         if self.phase not in ("uploading", "ready"):
             return f"all here: {self.last_failure or 'not connected yet'}"
-        return self.forecast.explain(self.route(), self._uploaded)
+        least = self.options.least_precision
+        return self.forecast.explain(self.route(least), self._uploaded[least])
 
     # Connection.
 
@@ -225,18 +234,19 @@ class Session:
     def _greet(self) -> None:
         self._conversation = Conversation(Role.CLIENT)
         self._heard_at = self._now
-        self._greeting_pings = 0
         self._pings.clear()
+        self._greeted_at = self._now
         self._enter("greeting")
         self._send(hello(AGENT))
 
     def _lost(self, reason: str) -> None:
         self.last_failure = reason
-        self._uploaded = frozenset()
+        self._uploaded = NOTHING
         self._offer_at = self._owed_since = None
         self._pings.clear()
         if self.pacer is not None:
             self.pacer.reset_flight()
+        self.sender.reset()
         for query in list(self._queries.values()):
             if query.on_edge:
                 self._run_here(query, f"edge gone: {reason}")
@@ -280,8 +290,12 @@ class Session:
                 self._send(messages.Pong(token, self._now))
             case messages.Have():
                 self._negotiated(message)
-            case messages.ChunkAck():
-                self._chunk_acknowledged(message)
+            case messages.Unknown(fingerprint):
+                self._unknown(fingerprint)
+            case messages.ChunkAck(clock_s):
+                self._chunk_acknowledged(clock_s)
+            case messages.Held():
+                self._held(message)
             case messages.Result():
                 self._answered(message)
             case messages.Error():
@@ -301,7 +315,10 @@ class Session:
             return
         self.forecast.meet_edge(Predictor.from_plain(welcome.predictor), welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
+        self.links.observe_round_trip(self._now - self._greeted_at)
+        # Beside the offer, so that it costs no time; two round trips are better than one.
         self._ping()
+        self._make_offer()
 
     def _ping(self) -> None:
         self._pings[self._next_ping] = self._now
@@ -312,38 +329,37 @@ class Session:
         sent_at = self._pings.pop(token, None)
         if sent_at is None:
             raise ValueError(f"a pong for ping {token}, which is not under way")
-        if self.phase == "greeting" and self._offer_at is None:
-            self.links.observe_round_trip(self._now - sent_at)
-            # A few round trips on the idle link, before the upload fills it.
-            self._greeting_pings += 1
-            if self._greeting_pings < GREETING_PINGS:
-                self._ping()
-            else:
-                self._make_offer()
+        if self.phase == "offering":
+            self.links.observe_round_trip(min(self._now - sent_at, self.links.link.rtt_s))
 
-    def _make_offer(self) -> None:
+    def _make_offer(self, graph: bytes = b"") -> None:
+        """Ask whether the edge knows the graph, or offer it whole."""
         self._offer_at = None
+        self._offered_whole = bool(graph)
         self._enter("offering")
-        self._send(messages.Offer(self.graph.fingerprint, self._offer))
+        self._send(messages.Offer(self.graph.fingerprint, graph))
+
+    def _unknown(self, fingerprint: str) -> None:
+        if fingerprint != self.graph.fingerprint or self._offered_whole:
+            raise ValueError("the edge does not know a graph that it was just given")
+        self._make_offer(self._offer)
 
     def _negotiated(self, have: messages.Have) -> None:
-        if have.fingerprint != self.graph.fingerprint:
-            raise ValueError("the edge answered for another model")
-        if len(have.held_bytes) != len(self.graph.weights):
-            raise ValueError(f"{len(have.held_bytes)} held sizes for {len(self.graph.weights)}")
-        lost_bytes = self.upload.renegotiated(have.held_bytes)
+        lost_bytes = self.upload.renegotiated(read_have(self.graph, have))
         if self.pacer is None:
             self.pacer = UploadPacer(self._max_chunk_bytes)
         self.pacer.reset_flight()
+        self.sender.reset()
         self._enter("uploading", held_bytes=self.upload.held_bytes, lost_bytes=lost_bytes)
         self._plan()
         self._refresh_uploaded()
 
     def _evicted(self) -> None:
         self.upload.forget()
-        self._uploaded = frozenset()
+        self._uploaded = NOTHING
         if self.pacer is not None:
             self.pacer.reset_flight()
+        self.sender.reset()
         self.last_failure = "the edge evicted the model to make room"
         self._enter("greeting", reason=self.last_failure)
         # At once would start two clients evicting each other in turn.
@@ -372,11 +388,17 @@ class Session:
 
     # Upload.
 
-    def _plan(self) -> None:
+    def _steps(self) -> list[list[Step]]:
+        """The plan: exact, or with what is there already at less than full precision first."""
         plan = self.forecast.plan(
             self.links.link, self.upload.missing_bytes(), self.options.algorithm, self.options.k
         )
-        self.upload.follow(plan.partitions)
+        return [[(layer, WHOLE) for layer in partition] for partition in plan.partitions]
+
+    def _plan(self) -> None:
+        partitions = self._steps()
+        self.upload.follow(partitions)
+        self.sender.replanned()
         self._planned_for = self._plan_basis()
         self._replan_at = self._now + REPLAN_INTERVAL_S
         self._do(
@@ -384,30 +406,33 @@ class Session:
                 "plan",
                 {
                     "algorithm": self.options.algorithm,
-                    "partitions": [list(partition) for partition in plan.partitions],
+                    "precision": self.options.precision,
+                    "partitions": [[list(step) for step in part] for part in partitions],
                     "up_Bps": self.links.link.up_Bps,
                     "rtt_s": self.links.link.rtt_s,
                 },
             )
         )
 
-    def _chunk_acknowledged(self, ack: messages.ChunkAck) -> None:
+    def _chunk_acknowledged(self, clock_s: float) -> None:
         pacer = self.pacer
-        if pacer is None or not pacer.in_flight_bytes or not self.upload.knows(ack.weight):
-            raise ValueError(f"an acknowledgement of weight {ack.weight}, which was not sent")
-        pacer.acknowledged(ack.clock_s, self._now)
-        self.upload.acknowledged(ack.weight, ack.held_bytes, ack.complete)
+        if pacer is None or not pacer.in_flight_bytes:
+            raise ValueError("an acknowledgement of a chunk that was not sent")
+        pacer.acknowledged(clock_s, self._now)
         rate = pacer.mean_rate_Bps
         if rate is not None:
             self.links.observe_upload(rate)
-        replanned = self.options.replan and self._now >= self._replan_at and self._world_moved()
-        if replanned:
+        if self.options.replan and self._now >= self._replan_at and self._world_moved():
             self._plan()
-        if ack.complete:
+            # A new plan may want nothing more ("ionn" leaves layers out): then this is the end.
+            self._refresh_uploaded()
+
+    def _held(self, held: messages.Held) -> None:
+        self.upload.held(held)
+        if held.complete:
             # Only now is it sure that this edge takes what it is sent.
             self._backoff_s = self.options.backoff_s
-        if ack.complete or replanned:
-            # A new plan may want nothing more ("ionn" leaves layers out): then this is the end.
+        if self.upload.has(held.weight, held.plane):
             self._refresh_uploaded()
 
     def _plan_basis(self) -> tuple[float, float]:
@@ -423,14 +448,17 @@ class Session:
 
     def _refresh_uploaded(self) -> None:
         whole = self.options.acknowledge == "partition"
-        uploaded = self.upload.layers(whole_partitions=whole)
+        uploaded = {
+            precision: self.upload.layers(precision, whole_partitions=whole)
+            for precision in PRECISIONS
+        }
         if uploaded != self._uploaded:
             self._uploaded = uploaded
             self._do(
                 Record(
                     "uploaded",
                     {
-                        "layers": sorted(uploaded),
+                        "layers": {name: sorted(layers) for name, layers in uploaded.items()},
                         "held_bytes": self.upload.held_bytes,
                         "partitions_done": self.upload.partitions_done,
                         "partitions": len(self.upload.partitions),
@@ -441,15 +469,20 @@ class Session:
             self._backoff_s = self.options.backoff_s
             self._enter("ready", sent_bytes=self.upload.sent_bytes, query_bytes=self.query_bytes)
 
-    def _send_chunks(self) -> None:
-        if self.phase != "uploading" or self.pacer is None:
+    def _send_weights(self) -> None:
+        # A segment that has begun is finished even where a new plan wants nothing more.
+        if self.phase not in ("uploading", "ready") or self.pacer is None:
             return
         while self.pacer.may_send(self._now, self._reply_credit_bytes()):
-            chunk = self.upload.next_chunk(self.pacer.chunk_bytes())
-            if chunk is None:
-                return
-            self._send(chunk)
-            self.pacer.sent(len(chunk.payload), self._now)
+            parts = self.sender.next(self.pacer.chunk_bytes())
+            for part in parts:
+                self._send(part)
+                if isinstance(part, messages.Chunk):
+                    self.pacer.sent(len(part.payload), self._now)
+            if not parts:
+                break
+        for command in self.sender.ahead(self.links.link.up_Bps):
+            self._do(command)
 
     def _reply_credit_bytes(self) -> float:
         """What to send beyond the window while a large reply holds up the acknowledgements.
@@ -463,11 +496,11 @@ class Session:
 
     # Queries.
 
-    def _asked(self, number: int, live: Live, deadline_s: float | None) -> None:
-        chosen = self.route()
-        if self._uploaded and "edge" not in chosen.placement:
+    def _asked(self, number: int, live: Live, deadline_s: float | None, precision: str) -> None:
+        chosen = self.route(precision)
+        if self._uploaded[precision] and "edge" not in chosen.placement:
             self.forecast.relax_edge()
-        query = Query.start(number, live, chosen, self._now, deadline_s)
+        query = Query.start(number, live, chosen, self._now, deadline_s, precision)
         self._queries[number] = query
         self._advance(query)
 
@@ -513,7 +546,9 @@ class Session:
         if self.pacer is not None:
             self.pacer.carried(query.up_bytes)
         tensors = live_to_wire(query.live)
-        self._send(messages.Execute(query.number, start, stop, remaining_s, tensors))
+        self._send(
+            messages.Execute(query.number, start, stop, remaining_s, query.accepts, "raw", tensors)
+        )
 
     def _answered(self, result: messages.Result) -> None:
         query = self._queries.get(result.query)
@@ -523,6 +558,7 @@ class Session:
         if not query.position < result.stop <= asked_stop:
             raise ValueError(f"layers [{result.start}, {result.stop}) were not asked for")
         live = live_from_wire(result.tensors, self.graph, result.stop)
+        query.used(result.precision)
         self.forecast.observe_edge(result.start, result.stop, result.compute_s)
         self._backoff_s = self.options.backoff_s
         self._do(
@@ -536,7 +572,9 @@ class Session:
                     "elapsed_s": self._now - query.sent_at,
                     "queueing_s": query.queueing_s,
                     "queue_s": result.queue_s,
+                    "coding_s": result.coding_s,
                     "compute_s": result.compute_s,
+                    "precision": result.precision,
                 },
             )
         )
@@ -546,7 +584,7 @@ class Session:
                 query.up_bytes,
                 live_bytes(live),
                 self._now - query.sent_at,
-                result.queue_s + result.compute_s + query.queueing_s,
+                result.queue_s + result.coding_s + result.compute_s + query.queueing_s,
                 idle=self.phase == "ready",
             )
         query.left_edge()
@@ -575,6 +613,7 @@ class Session:
         return (
             (self.phase in ("greeting", "offering") and self._offer_at is None)
             or bool(self._pings)
+            or self.upload.owed
             or (self.pacer is not None and self.pacer.in_flight_bytes > 0)
         )
 

@@ -10,6 +10,8 @@ from layergraph import LayerGraph, weight_bytes_view
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 
 WIDTH = 8
+# Of one weight of `chain`.
+ELEMENTS = WIDTH * WIDTH
 
 
 def chain(layers: int = 3, seed: int = 0) -> tuple[LayerGraph, dict[str, torch.Tensor]]:

@@ -16,17 +16,22 @@ from ionn_client.tensors import live_to_wire
 from layergraph import execute
 from planner import Link
 from planner.predictor import Predictor, Sample
-from tests.support import WIDTH, blobs, chain
+from tests.support import ELEMENTS, WIDTH, blobs, chain
 from wire import messages
+from wire.planes import FINE, WHOLE
 
 LAYERS = 3
+# Runs of Have: lacking, held, lacking ...
+NONE, ALL = (LAYERS,), (0, LAYERS)
+SIZE = 4 * ELEMENTS
 X = torch.ones(1, WIDTH)
 FAST_EDGE = Predictor.fit(
     [Sample("linear", 10.0**k, 10.0**k, 1e-9 * 10.0**k) for k in range(2, 8)]
 ).to_plain()
 WELCOME = messages.Welcome(
-    version=1, agent="test", epoch="one", device="cpu", threads=1, memory_bytes=1 << 30,
-    max_message_bytes=1 << 26, max_chunk_bytes=1 << 20, predictor=FAST_EDGE, clock_s=0.0,
+    version=2, agent="test", epoch="one", device="cpu", threads=1, memory_bytes=1 << 30,
+    max_message_bytes=1 << 26, max_chunk_bytes=1 << 20, predictor=FAST_EDGE, lane="lane",
+    clock_s=0.0,
 )  # fmt: skip
 
 
@@ -56,19 +61,24 @@ class Bench:
         """Up to the point where the edge has the offer."""
         self.step(events.Started())
         self.step(events.Connected())
-        commands = self.hear(WELCOME)
-        while not any(isinstance(m, messages.Offer) for m in sent(commands)):
-            (ping,) = sent(commands)
-            commands = self.hear(messages.Pong(ping.token, 0.0), after_s=0.01)
+        commands = self.hear(WELCOME, after_s=0.01)
+        ping, _ = sent(commands)
+        self.hear(messages.Pong(ping.token, 0.0), after_s=0.01)
         return commands
 
-    def have(self, *held: int) -> list[events.Command]:
-        return self.hear(messages.Have(self.graph.fingerprint, "one", tuple(held)))
+    def have(self, runs: tuple[int, ...], *partial: messages.Partial) -> list[events.Command]:
+        return self.hear(messages.Have(self.graph.fingerprint, "one", runs, partial))
 
     def upload_all(self) -> list[events.Command]:
         self.greet()
-        sizes = [weight.spec.nbytes for weight in self.graph.weights]
-        return self.have(*sizes)
+        return self.have(ALL)
+
+    def hold(self, segment: messages.Segment, clock_s: float, after_s: float = 0.01) -> None:
+        """Receive and store a segment that was sent in one chunk."""
+        self.hear(messages.ChunkAck(clock_s), after_s)
+        stop = segment.start + segment.count
+        complete = segment.plane in (WHOLE, FINE) and stop == ELEMENTS
+        self.hear(messages.Held(segment.weight, segment.plane, stop, complete))
 
     def local(self, command: events.RunRange) -> list[events.Command]:
         live = execute(self.graph, self.weights, command.start, command.stop, command.live)
@@ -77,6 +87,10 @@ class Bench:
 
 def sent(commands: list[events.Command]) -> list[Any]:
     return [command.message for command in commands if isinstance(command, events.SendMessage)]
+
+
+def segments(commands: list[events.Command]) -> list[messages.Segment]:
+    return [message for message in sent(commands) if isinstance(message, messages.Segment)]
 
 
 def only(commands: list[events.Command], kind: type) -> Any:
@@ -91,20 +105,46 @@ def kinds(commands: list[events.Command]) -> list[type]:
 def answer_on_edge(bench: Bench, execute_message: messages.Execute) -> messages.Result:
     live = execute(bench.graph, bench.weights, execute_message.start, execute_message.stop, (X,))
     return messages.Result(
-        execute_message.query, execute_message.start, execute_message.stop, 0.0, 0.001,
-        live_to_wire(live),
+        execute_message.query, execute_message.start, execute_message.stop, "exact", 0.0, 0.0,
+        0.001, live_to_wire(live),
     )  # fmt: skip
 
 
-def test_it_connects_greets_pings_and_offers() -> None:
+def test_it_connects_greets_and_asks_whether_the_graph_is_known() -> None:
     bench = Bench()
     assert bench.step(events.Started()) == [events.OpenConnection(0.0)]
-    assert sent(bench.step(events.Connected())) == [messages.Hello(1, 1, "ionn-client")]
-    assert [type(m) for m in sent(bench.hear(WELCOME))] == [messages.Ping]
-    bench = Bench()
-    (offer,) = sent(bench.greet())
+    assert sent(bench.step(events.Connected())) == [messages.Hello(2, 2, "ionn-client")]
+    ping, offer = sent(bench.hear(WELCOME, after_s=0.03))
+    assert offer == messages.Offer(bench.graph.fingerprint, b"")
+    assert bench.session.link.rtt_s == pytest.approx(0.03)
+    bench.hear(messages.Pong(ping.token, 0.0), after_s=0.02)
+    assert bench.session.link.rtt_s == pytest.approx(0.02)
+    (offer,) = sent(bench.hear(messages.Unknown(bench.graph.fingerprint)))
     assert offer == messages.Offer(bench.graph.fingerprint, b"graph")
-    assert bench.session.link.rtt_s == pytest.approx(0.01)
+    bench.have(NONE)
+    assert bench.session.phase == "uploading"
+
+
+def test_a_revisit_is_ready_after_two_round_trips() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Connected())
+    bench.hear(WELCOME, after_s=0.01)
+    commands = bench.have(ALL)
+    assert sent(commands) == []
+    assert bench.session.phase == "ready"
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    assert (message.start, message.stop) == (0, LAYERS)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_edge_that_does_not_know_what_it_was_given_is_dropped(whole: bool) -> None:
+    bench = Bench()
+    bench.greet()
+    if whole:
+        bench.hear(messages.Unknown(bench.graph.fingerprint))
+    unknown = messages.Unknown(bench.graph.fingerprint if whole else "another")
+    assert events.AbortConnection in kinds(bench.hear(unknown))
 
 
 def test_a_query_before_any_edge_runs_here() -> None:
@@ -120,34 +160,34 @@ def test_a_query_before_any_edge_runs_here() -> None:
 def test_chunks_go_out_until_the_window_is_full_and_again_when_one_is_acknowledged() -> None:
     bench = Bench()
     bench.greet()
-    chunks = sent(bench.have(0, 0, 0))
-    assert [type(chunk) for chunk in chunks] == [messages.Chunk] * LAYERS
+    commands = bench.have(NONE)
+    assert [type(m) for m in sent(commands)] == [messages.Segment, messages.Chunk] * LAYERS
     assert bench.session.upload.sent_bytes == bench.session.upload.total_bytes
-    assert bench.session.uploaded == frozenset()
-    first = chunks[0]
-    ack = messages.ChunkAck(first.weight, len(first.payload), True, 1.0)
-    bench.hear(ack, after_s=0.01)
-    assert bench.session.uploaded == {first.weight}
+    assert bench.session.uploaded("exact") == frozenset()
+    first = segments(commands)[0]
+    bench.hold(first, clock_s=1.0)
+    assert bench.session.uploaded("exact") == {first.weight}
     assert bench.session.phase == "uploading"
 
 
 def test_it_is_ready_when_the_last_weight_is_acknowledged() -> None:
     bench = Bench()
     bench.greet()
-    for number, chunk in enumerate(sent(bench.have(0, 0, 0))):
-        bench.hear(messages.ChunkAck(chunk.weight, len(chunk.payload), True, 1.0 + number), 0.01)
+    for number, segment in enumerate(segments(bench.have(NONE))):
+        assert bench.session.phase == "uploading"
+        bench.hold(segment, 1.0 + number)
     assert bench.session.phase == "ready"
-    assert bench.session.uploaded == set(range(LAYERS))
+    assert bench.session.uploaded("exact") == set(range(LAYERS))
 
 
 def test_a_revisit_sends_nothing_that_is_held_and_resumes_within_a_weight() -> None:
     bench = Bench()
-    size = WIDTH * WIDTH * 4
     bench.greet()
-    (chunk,) = sent(bench.have(size, 100, size))
-    assert (chunk.weight, chunk.offset, len(chunk.payload)) == (1, 100, size - 100)
-    assert bench.session.upload.skipped_bytes == 2 * size + 100
-    assert bench.session.uploaded == {0, 2}
+    segment, chunk = sent(bench.have((0, 1, 1, 1), messages.Partial(1, WHOLE, 25)))
+    assert segment == messages.Segment(1, WHOLE, 25, ELEMENTS - 25, "raw", SIZE - 100)
+    assert bytes(chunk.payload) == bytes(blobs(bench.graph, bench.weights)[1][100:])
+    assert bench.session.upload.skipped_bytes == 2 * SIZE + 100
+    assert bench.session.uploaded("exact") == {0, 2}
 
 
 def test_whole_partitions_count_as_published() -> None:
@@ -156,11 +196,10 @@ def test_whole_partitions_count_as_published() -> None:
     )
     bench = Bench(options)
     bench.greet()
-    chunks = sent(bench.have(0, 0, 0))
-    for number, chunk in enumerate(chunks):
-        assert bench.session.uploaded == frozenset()
-        bench.hear(messages.ChunkAck(chunk.weight, len(chunk.payload), True, 1.0 + number), 0.01)
-    assert bench.session.uploaded == set(range(LAYERS))
+    for number, segment in enumerate(segments(bench.have(NONE))):
+        assert bench.session.uploaded("exact") == frozenset()
+        bench.hold(segment, 1.0 + number)
+    assert bench.session.uploaded("exact") == set(range(LAYERS))
 
 
 def test_a_query_runs_on_the_edge_once_it_pays() -> None:
@@ -211,7 +250,7 @@ def test_a_slow_edge_is_not_waited_for() -> None:
     commands = bench.step(events.TimePassed())
     assert only(commands, events.RunRange).start == 0
     assert sent(commands) == [messages.Cancel(0)]
-    late = messages.Result(0, 0, LAYERS, 0.0, 0.0, live_to_wire((X,)))
+    late = messages.Result(0, 0, LAYERS, "exact", 0.0, 0.0, 0.0, live_to_wire((X,)))
     assert kinds(bench.hear(late)) == []
 
 
@@ -220,7 +259,7 @@ def test_what_the_edge_could_not_run_runs_here() -> None:
     bench.upload_all()
     bench.step(events.QueryAsked(0, (X,), None))
     live = execute(bench.graph, bench.weights, 0, 1, (X,))
-    short = messages.Result(0, 0, 1, 0.0, 0.001, live_to_wire(live))
+    short = messages.Result(0, 0, 1, "exact", 0.0, 0.0, 0.001, live_to_wire(live))
     run = only(bench.hear(short, after_s=0.01), events.RunRange)
     assert (run.start, run.stop) == (1, LAYERS)
     answer = only(bench.local(run), events.FinishQuery).answer
@@ -283,7 +322,7 @@ def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() 
     bench = Bench()
     bench.upload_all()
     bench.hear(messages.Evicted(bench.graph.fingerprint, "two"))
-    assert bench.session.uploaded == frozenset()
+    assert bench.session.uploaded("exact") == frozenset()
     assert kinds(bench.step(events.QueryAsked(0, (X,), None))) == [events.RunRange]
     bench.hear(messages.Ping(5))
     commands = bench.step(events.TimePassed(), after_s=RETRY_REFUSED_S)
@@ -293,7 +332,7 @@ def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() 
 def test_a_silent_edge_that_owes_an_acknowledgement_is_given_up() -> None:
     bench = Bench()
     bench.greet()
-    bench.have(0, 0, 0)
+    bench.have(NONE)
     assert bench.session.wake_at == pytest.approx(bench.now + bench.options.silence_s)
     commands = bench.step(events.TimePassed(), after_s=bench.options.silence_s)
     assert kinds(commands) == [events.AbortConnection, events.OpenConnection]
@@ -312,10 +351,12 @@ def test_an_idle_edge_is_asked_whether_it_is_there() -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        messages.ChunkAck(0, 10, False, 1.0),
+        messages.ChunkAck(1.0),
+        messages.Held(0, WHOLE, ELEMENTS, True),
         messages.Pong(99, 0.0),
-        messages.Have("f" * 64, "one", (0, 0, 0)),
-        messages.Hello(1, 1, "edge"),
+        messages.Have("f" * 64, "one", NONE, ()),
+        messages.Unknown("f" * 64),
+        messages.Hello(2, 2, "edge"),
         WELCOME,
     ],
     ids=lambda lie: type(lie).__name__,
@@ -328,18 +369,31 @@ def test_an_edge_that_says_what_it_must_not_is_dropped(lie: messages.Message) ->
     assert "broke the protocol" in (bench.session.last_failure or "")
 
 
-@pytest.mark.parametrize("held", [(0, 0), (0, 0, 0, 0)])
-def test_a_have_of_another_length_is_refused(held: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("runs", [(), (2,), (0, 2), (1, 3), (4,)])
+def test_a_have_of_another_length_is_refused(runs: tuple[int, ...]) -> None:
     bench = Bench()
     bench.greet()
-    assert events.AbortConnection in kinds(bench.have(*held))
+    assert events.AbortConnection in kinds(bench.have(runs))
+    run = only(bench.step(events.QueryAsked(0, (X,), None)), events.RunRange)
+    assert only(bench.local(run), events.FinishQuery).answer.served_by == "client"
+
+
+def test_a_held_segment_that_was_not_sent_is_refused() -> None:
+    bench = Bench()
+    bench.greet()
+    segment = segments(bench.have(NONE))[0]
+    lie = messages.Held(segment.weight, WHOLE, ELEMENTS - 1, False)
+    assert events.AbortConnection in kinds(bench.hear(lie))
+    assert bench.session.uploaded("exact") == frozenset()
 
 
 def test_a_result_that_does_not_fit_its_cut_is_not_used() -> None:
     bench = Bench()
     bench.upload_all()
     bench.step(events.QueryAsked(0, (X,), None))
-    wrong = messages.Result(0, 0, LAYERS, 0.0, 0.0, live_to_wire((torch.ones(2, WIDTH),)))
+    wrong = messages.Result(
+        0, 0, LAYERS, "exact", 0.0, 0.0, 0.0, live_to_wire((torch.ones(2, WIDTH),))
+    )
     commands = bench.hear(wrong)
     assert events.AbortConnection in kinds(commands)
     answer = only(bench.local(only(commands, events.RunRange)), events.FinishQuery).answer
@@ -412,7 +466,7 @@ def test_repeated_failures_after_an_offer_back_off() -> None:
     delays = []
     for _ in range(4):
         bench.greet()
-        bench.have(0, 0, 0)
+        bench.have(NONE)
         commands = bench.hear(messages.Error("digest", "the bytes do not match the digest"))
         delays.append(only(commands, events.OpenConnection).delay_s)
     assert delays == sorted(set(delays))
@@ -421,8 +475,7 @@ def test_repeated_failures_after_an_offer_back_off() -> None:
 def test_progress_only_grows_when_plans_change() -> None:
     bench = Bench(Options(algorithm="front-to-back", assumed_link=Link(1e6, 1e6, 0.01)))
     bench.greet()
-    chunks = sent(bench.have(0, 0, 0))
-    bench.hear(messages.ChunkAck(chunks[0].weight, len(chunks[0].payload), True, 1.0), 0.01)
+    bench.hold(segments(bench.have(NONE))[0], clock_s=1.0)
     upload = bench.session.upload
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
     bench.session._plan()
@@ -434,11 +487,10 @@ def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
     options = Options(algorithm="ionn", assumed_link=Link(1e6, 1e6, 0.01))
     bench = Bench(options)
     bench.greet()
-    chunks = sent(bench.have(0, 0, 0))
+    first = segments(bench.have(NONE))[0]
     assert bench.session.phase == "uploading"
     bench.session.links.observe_upload(1.0)
-    size = len(chunks[0].payload)
-    bench.hear(messages.ChunkAck(chunks[0].weight, size, True, 1.0), after_s=1.5)
+    bench.hold(first, clock_s=1.0, after_s=1.5)
     assert bench.session.upload.pending_bytes == 0
     assert bench.session.phase == "ready"
 
@@ -448,9 +500,7 @@ def test_acknowledgements_behind_a_large_reply_do_not_hold_up_the_upload() -> No
     bench = Bench(Options(assumed_link=Link(1e4, 32.0, 0.01), replan=False))
     bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
     bench.greet()
-    chunks = sent(bench.have(0, 0, 0))
-    first = chunks[0]
-    bench.hear(messages.ChunkAck(first.weight, len(first.payload), True, 1.0), after_s=0.01)
+    bench.hold(segments(bench.have(NONE))[0], clock_s=1.0)
     assert bench.session._reply_credit_bytes() == 0
     bench.step(events.QueryAsked(0, (X,), None))
     bench.session._now += 0.5

@@ -1,20 +1,24 @@
-"""Which bytes go next: property tests against a model of an edge that receives them."""
+"""Which piece goes next: property tests against a model of an edge that receives them."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.upload import Upload
+from ionn_client.inventory import Inventory
+from ionn_client.upload import Step, Upload
 from layergraph import LayerGraph
-from tests.support import WIDTH, blobs, chain
+from tests.support import ELEMENTS, WIDTH, chain
+from wire import PRECISIONS, messages
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
 LAYERS = 4
 SIZE = WIDTH * WIDTH * 4
 GRAPH, WEIGHTS = chain(LAYERS)
-BLOBS = blobs(GRAPH, WEIGHTS)
+NOTHING = Inventory(frozenset(), {})
 
 
 def tied() -> LayerGraph:
@@ -24,96 +28,216 @@ def tied() -> LayerGraph:
     return dataclasses.replace(GRAPH, weights=tuple(weights))
 
 
-def receive(upload: Upload, received: list[bytearray], most: int, chunks: int) -> None:
-    for _ in range(chunks):
-        chunk = upload.next_chunk(most)
-        if chunk is None:
-            return
-        assert chunk.offset == len(received[chunk.weight]), "a gap or an overlap"
-        assert 0 < len(chunk.payload) <= most
-        received[chunk.weight] += chunk.payload
-        held = len(received[chunk.weight])
-        upload.acknowledged(chunk.weight, held, held == SIZE)
+class Receiver:
+    """An edge that stores what it is sent: elements per weight and plane."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], int] = {}
+
+    def take(self, upload: Upload, pieces: int, coded_bytes: int = 100) -> list[messages.Held]:
+        answers = []
+        for _ in range(pieces):
+            piece = next(upload.pieces(), None)
+            if piece is None:
+                break
+            upload.announce(piece, coded_bytes)
+            upload.advance(coded_bytes)
+            assert piece.start == self.held.get((piece.weight, piece.plane), 0), "a gap"
+            self.held[piece.weight, piece.plane] = piece.stop
+            answers.append(self._answer(upload, piece.weight, piece.plane, piece.stop))
+        return answers
+
+    def _answer(self, upload: Upload, weight: int, plane: int, stop: int) -> messages.Held:
+        last = plane in (WHOLE, FINE) and stop == ELEMENTS
+        held = messages.Held(weight, plane, stop, last)
+        upload.held(held)
+        return held
+
+    @property
+    def inventory(self) -> Inventory:
+        held = {
+            w for (w, plane), n in self.held.items() if plane in (WHOLE, FINE) and n == ELEMENTS
+        }
+        partial = {item: n for item, n in self.held.items() if item[0] not in held and n}
+        return Inventory(frozenset(held), partial)
 
 
+def steps(layers: list[int], plane: int = WHOLE) -> list[list[Step]]:
+    return [[(layer, plane)] for layer in layers]
+
+
+def joint(order: list[int]) -> list[list[Step]]:
+    return [part for plane in (COARSE, MIDDLE, FINE) for part in steps(order, plane)]
+
+
+@pytest.mark.parametrize("precision", ["exact", "progressive"])
 @given(
     st.permutations(range(LAYERS)),
-    st.lists(st.tuples(st.integers(1, 2 * SIZE), st.integers(0, 6), st.booleans()), max_size=12),
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=12),
+    st.integers(1, ELEMENTS),
 )
-def test_every_byte_arrives_once_whatever_the_plans_and_breaks(
-    order: list[int], steps: list[tuple[int, int, bool]]
+def test_every_element_arrives_once_whatever_the_plans_and_breaks(
+    precision: str, order: list[int], events: list[tuple[int, bool]], most: int
 ) -> None:
-    upload = Upload(GRAPH, BLOBS)
-    received = [bytearray() for _ in range(LAYERS)]
-    upload.follow([[layer] for layer in order])
-    for most, chunks, broken in steps:
-        receive(upload, received, most, chunks)
-        if broken:
-            assert upload.renegotiated([len(data) for data in received]) == 0
-        order = order[1:] + order[:1]
-        upload.follow([[layer] for layer in order])
-        assert upload.held_bytes == sum(map(len, received))
-    receive(upload, received, SIZE, 10**6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ionn_client.upload.segment_elements", lambda *_: most)
+        upload, edge = Upload(GRAPH, precision), Receiver()
+        plan = steps if precision == "exact" else joint
+        upload.follow(plan(order))
+        before = 0
+        for pieces, broken in events:
+            edge.take(upload, pieces)
+            if broken:
+                assert upload.renegotiated(edge.inventory) == 0
+            order = order[1:] + order[:1]
+            upload.follow(plan(order))
+            assert upload.held_bytes >= before
+            before = upload.held_bytes
+        edge.take(upload, 10**6)
     assert upload.done
-    assert [bytes(data) for data in received] == [bytes(blob) for blob in BLOBS]
-    assert upload.sent_bytes == upload.total_bytes
+    assert edge.inventory.held == set(range(LAYERS))
+    assert upload.held_bytes == upload.total_bytes
+    assert upload.pending_bytes == 0
     assert upload.resent_bytes == upload.skipped_bytes == 0
-    assert upload.layers(whole_partitions=False) == set(range(LAYERS))
+    assert upload.layers("exact") == set(range(LAYERS))
 
 
-@given(st.integers(1, SIZE), st.integers(1, 20))
-def test_what_was_in_flight_when_the_edge_died_is_sent_again_and_counted(
-    most: int, chunks: int
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_an_unfinished_segment_is_sent_again_from_its_start_and_counted(
+    coded_bytes: int, sent: int
 ) -> None:
-    upload = Upload(GRAPH, BLOBS)
-    upload.follow([range(LAYERS)])
-    sent = [chunk for _ in range(chunks) if (chunk := upload.next_chunk(most)) is not None]
-    in_flight = sum(len(chunk.payload) for chunk in sent)
-    assert upload.renegotiated([0] * LAYERS) == in_flight
-    upload.follow([range(LAYERS)])
-    receive(upload, [bytearray() for _ in range(LAYERS)], SIZE, 10**6)
-    assert upload.resent_bytes == in_flight
-    assert upload.sent_bytes == upload.total_bytes + in_flight
+    upload = Upload(GRAPH)
+    upload.follow(steps([0]))
+    sent = min(sent, coded_bytes)
+    piece = next(upload.pieces())
+    upload.announce(piece, coded_bytes)
+    upload.advance(sent)
+    assert upload.renegotiated(NOTHING) == sent * SIZE // coded_bytes
+    upload.follow(steps([0]))
+    assert next(upload.pieces()) == piece
+    Receiver().take(upload, 1, coded_bytes)
+    assert upload.sent_bytes == coded_bytes + sent
+    assert abs(upload.resent_bytes - sent) <= 1
+
+
+def test_a_segment_that_has_begun_keeps_its_place_whatever_the_plan() -> None:
+    upload = Upload(GRAPH)
+    upload.follow(steps([0, 1]))
+    upload.announce(next(upload.pieces()), 50)
+    upload.advance(10)
+    upload.follow(steps([1]))
+    assert next(upload.pieces()).weight == 1
+    upload.advance(40)
+    upload.held(messages.Held(0, WHOLE, ELEMENTS, True))
+    assert upload.layers() == {0}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        messages.Held(1, WHOLE, ELEMENTS, True),
+        messages.Held(0, COARSE, ELEMENTS, False),
+        messages.Held(0, WHOLE, ELEMENTS - 1, False),
+        messages.Held(0, WHOLE, ELEMENTS, False),
+    ],
+)
+def test_an_answer_that_does_not_fit_what_was_sent_is_refused(lie: messages.Held) -> None:
+    upload = Upload(GRAPH)
+    upload.follow(steps([0, 1]))
+    truth = messages.Held(0, WHOLE, ELEMENTS, True)
+    with pytest.raises(ValueError, match="not sent so far"):
+        upload.held(truth)
+    upload.announce(next(upload.pieces()), 50)
+    upload.advance(49)
+    with pytest.raises(ValueError, match="not sent so far"):
+        upload.held(truth)
+    upload.advance(1)
+    assert upload.owed
+    with pytest.raises(ValueError, match="weight"):
+        upload.held(lie)
+    upload.held(truth)
+    assert not upload.owed
+
+
+def test_layers_count_at_the_precision_that_all_of_their_weights_have() -> None:
+    upload, edge = Upload(GRAPH, "progressive"), Receiver()
+    upload.follow(joint([2]))
+    seen = [{name: upload.layers(name) for name in PRECISIONS}]
+    for _ in range(3):
+        edge.take(upload, 1)
+        seen.append({name: upload.layers(name) for name in PRECISIONS})
+    nothing, layer = frozenset(), frozenset({2})
+    assert [tuple(at.values()) for at in seen] == [
+        (nothing, nothing, nothing),
+        (layer, nothing, nothing),
+        (layer, layer, nothing),
+        (layer, layer, layer),
+    ]
+
+
+def test_a_weight_goes_on_as_it_began() -> None:
+    progressive = Upload(GRAPH, "progressive")
+    progressive.renegotiated(Inventory(frozenset(), {(1, WHOLE): 5}))
+    progressive.follow(joint([1]))
+    assert [(p.plane, p.start) for p in progressive.pieces()] == [(WHOLE, 5)]
+    exact = Upload(GRAPH)
+    exact.renegotiated(Inventory(frozenset(), {(1, COARSE): 5}))
+    exact.follow(steps([1]))
+    assert [(p.plane, p.start) for p in exact.pieces()] == [(COARSE, 5), (MIDDLE, 0), (FINE, 0)]
+    assert exact.skipped_bytes == 7
+
+
+def test_a_finer_plane_is_never_sent_before_the_coarser_one() -> None:
+    upload = Upload(GRAPH, "progressive")
+    upload.follow(steps([3], FINE))
+    assert [piece.plane for piece in upload.pieces()] == [COARSE, MIDDLE, FINE]
+
+
+def test_what_will_cross_is_told_by_what_did() -> None:
+    upload, edge = Upload(GRAPH), Receiver()
+    upload.follow(steps([0, 1, 2, 3]))
+    assert upload.missing_bytes() == (SIZE,) * LAYERS
+    edge.take(upload, 1, coded_bytes=SIZE // 2)
+    assert upload.missing_bytes() == (0, *(SIZE // 2,) * (LAYERS - 1))
+    assert upload.pending_bytes == SIZE // 2 * (LAYERS - 1)
+    assert upload.held_bytes == SIZE
 
 
 def test_shared_bytes_are_sent_once_and_serve_both_layers() -> None:
-    upload = Upload(tied(), BLOBS)
+    upload = Upload(tied())
     assert upload.total_bytes == 3 * SIZE
     assert upload.missing_bytes() == (SIZE, SIZE, SIZE, 0)
-    upload.follow([[3]])
-    chunk = upload.next_chunk(SIZE)
-    assert chunk is not None
-    assert chunk.weight == 0
-    upload.acknowledged(0, SIZE, complete=True)
-    assert upload.layers(whole_partitions=False) == {0, 3}
-    assert upload.next_chunk(SIZE) is None
+    upload.follow(steps([3]))
+    Receiver().take(upload, 10)
+    assert upload.layers() == {0, 3}
+    assert next(upload.pieces(), None) is None
 
 
 def test_partitions_count_only_whole_if_asked() -> None:
-    upload = Upload(GRAPH, BLOBS)
-    upload.follow([[2, 3], [0, 1]])
-    upload.acknowledged(2, SIZE, complete=True)
-    upload.acknowledged(0, SIZE, complete=True)
-    assert upload.layers(whole_partitions=False) == {0, 2}
+    upload = Upload(GRAPH)
+    upload.follow([[(2, WHOLE), (3, WHOLE)], [(0, WHOLE), (1, WHOLE)]])
+    upload.renegotiated(Inventory(frozenset({0, 2}), {}))
+    assert upload.layers() == {0, 2}
     assert upload.layers(whole_partitions=True) == frozenset()
-    upload.acknowledged(3, SIZE, complete=True)
+    upload.renegotiated(Inventory(frozenset({0, 2, 3}), {}))
     assert upload.layers(whole_partitions=True) == {2, 3}
     assert upload.partitions_done == 1
 
 
 def test_layers_outside_the_plan_stay_here() -> None:
-    upload = Upload(GRAPH, BLOBS)
-    upload.follow([[1]])
-    receive(upload, [bytearray() for _ in range(LAYERS)], SIZE, 10**6)
+    upload = Upload(GRAPH)
+    upload.follow(steps([1]))
+    Receiver().take(upload, 10, coded_bytes=77)
     assert upload.done
-    assert upload.sent_bytes == SIZE
+    assert upload.sent_bytes == 77
 
 
 def test_an_edge_that_forgot_everything_gets_everything() -> None:
-    upload = Upload(GRAPH, BLOBS)
-    upload.renegotiated([SIZE] * LAYERS)
+    upload = Upload(GRAPH)
+    upload.renegotiated(Inventory(frozenset(range(LAYERS)), {}))
     assert upload.done
+    assert upload.skipped_bytes == upload.total_bytes
     upload.forget()
-    upload.follow([range(LAYERS)])
+    upload.follow(steps([0, 1, 2, 3]))
     assert not upload.done
     assert upload.pending_bytes == upload.total_bytes
