@@ -7,8 +7,11 @@
 
 The second opinion on `ionn_client.emulate`: here packets, headers, drops and TCP's congestion
 control are real. The rate counts Ethernet frames, so at most 1448 of 1514 bytes are payload. The
-kernel's delay (netem) is often not there, so `--rtt` puts the user-space relay, with a rate that
-never limits, between the client and the link; without it the round trip is the kernel's own.
+kernel's delay (netem) is often not there, so `--rtt` delays packets between client and router
+with `delay.py`; without it the round trip is the kernel's own.
+
+The bottleneck is in the router, as with an access point, or with `own_egress` on the client's own
+interface, where a child queue honours priorities (SO_PRIORITY).
 
 Needs root and iproute2 (`apt-get install iproute2`). Nothing outside the three namespaces changes,
 and they are removed at the end.
@@ -27,6 +30,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +43,8 @@ FRAME_BYTES, PAYLOAD_BYTES = 1_514, 1_448
 MIN_BURST_BYTES, BURST_S = 4 * FRAME_BYTES, 0.001
 PORT = 7_431
 START_S = 30.0
-RELAY_RATE = "10gbit"  # Far above any link: the relay only delays.
+# What nearly every system uses; the machine that measures may be set to something else.
+CONGESTION_CONTROL = "cubic"
 
 
 class NamespacesUnavailable(RuntimeError):
@@ -52,17 +57,18 @@ class Namespaces:
         with Namespaces(spec) as link:
             subprocess.run([*link.edge_prefix, "my-server", "--bind", link.edge_ip])
 
-    Takes rates and queue of `spec`; ValueError for a round trip, which this link cannot add.
-    NamespacesUnavailable without root, iproute2, or the kernel's namespaces, veth and tbf.
+    own_egress: the uplink is shaped on the client's own interface, with the kernel's three-band
+    priority queue (pfifo_fast), instead of in the router.
+    NamespacesUnavailable without root, iproute2, or the kernel's namespaces, veth, tbf, and TUN for
+    a round trip.
     """
 
     client_ip = CLIENT_IP
     edge_ip = EDGE_IP
 
-    def __init__(self, spec: LinkSpec) -> None:
-        if spec.rtt_s:
-            raise ValueError("namespaces add no delay: rtt_s must be 0 (see --rtt in the script)")
+    def __init__(self, spec: LinkSpec, own_egress: bool = False) -> None:
         self.spec = spec
+        self._own_egress = own_egress
         self._names = {role: f"ionn-{role}-{os.getpid()}" for role in ("client", "router", "edge")}
         self._cleanup = ExitStack()
 
@@ -100,32 +106,62 @@ class Namespaces:
             _do("ip", "netns", "add", name)
             self._cleanup.callback(_remove, name)
             _do("ip", "-n", name, "link", "set", "lo", "up")
-        self._join("client", CLIENT_IP, "to-client", ROUTER_CLIENT_IP)
-        self._join("edge", EDGE_IP, "to-edge", ROUTER_EDGE_IP)
-        router = self._names["router"]
+        if self.spec.rtt_s:
+            self._delay("to-client")
+        else:
+            self._cable("client", "to-client")
+        self._cable("edge", "to-edge")
+        self._address("client", CLIENT_IP, "to-client", ROUTER_CLIENT_IP)
+        self._address("edge", EDGE_IP, "to-edge", ROUTER_EDGE_IP)
         forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
-        _do("ip", "netns", "exec", router, "sh", "-c", forward)
-        self._shape("to-edge", self.spec.up_Bps)
-        self._shape("to-client", self.spec.down_Bps)
+        _do("ip", "netns", "exec", self._names["router"], "sh", "-c", forward)
+        if self._own_egress:
+            self._shape("client", "to-router", self.spec.up_Bps, priorities=True)
+        else:
+            self._shape("router", "to-edge", self.spec.up_Bps)
+        self._shape("router", "to-client", self.spec.down_Bps)
 
-    def _join(self, role: str, ip: str, router_end: str, router_ip: str) -> None:
-        here, router = self._names[role], self._names["router"]
+    def _cable(self, role: str, router_end: str) -> None:
         _do(
-            *("ip", "-n", here, "link", "add", "to-router", "type", "veth"),
-            *("peer", "name", router_end, "netns", router),
+            *("ip", "-n", self._names[role], "link", "add", "to-router", "type", "veth"),
+            *("peer", "name", router_end, "netns", self._names["router"]),
         )
+
+    def _delay(self, router_end: str) -> None:
+        command = [
+            *(sys.executable, str(Path(__file__).with_name("delay.py"))),
+            *("--delay", f"{self.spec.rtt_s / 2:.9f}"),
+            *("--client-netns", self._names["client"], "--device", "to-router"),
+            *("--router-netns", self._names["router"], "--router-device", router_end),
+        ]
+        process = self._cleanup.enter_context(running(command))
+        try:
+            line_of(process)
+        except RuntimeError as error:
+            raise NamespacesUnavailable(f"packets cannot be delayed: {error}") from None
+
+    def _address(self, role: str, ip: str, router_end: str, router_ip: str) -> None:
+        here, router = self._names[role], self._names["router"]
         for name, end, address in ((here, "to-router", ip), (router, router_end, router_ip)):
             _do("ip", "-n", name, "addr", "add", f"{address}/24", "dev", end)
             _do("ip", "-n", name, "link", "set", end, "up")
-        _do("ip", "-n", here, "route", "add", "default", "via", router_ip)
+        route = ("route", "add", "default", "via", router_ip, "congctl", CONGESTION_CONTROL)
+        _do("ip", "-n", here, *route)
 
-    def _shape(self, end: str, rate_Bps: float) -> None:
+    def _shape(self, role: str, end: str, rate_Bps: float, priorities: bool = False) -> None:
+        name = self._names[role]
         burst_bytes = max(MIN_BURST_BYTES, int(rate_Bps * BURST_S))
+        queue_bytes = max(self.spec.queue_bytes, burst_bytes)
         _do(
-            *("tc", "-n", self._names["router"], "qdisc", "add", "dev", end, "root", "tbf"),
+            *("tc", "-n", name, "qdisc", "add", "dev", end, "root", "handle", "1:", "tbf"),
             *("rate", f"{rate_Bps * 8:.0f}bit", "burst", str(burst_bytes)),
-            *("limit", str(max(self.spec.queue_bytes, burst_bytes))),
+            *("limit", str(queue_bytes)),
         )
+        if priorities:
+            # The child's length is the device's, in packets.
+            packets = str(max(queue_bytes // FRAME_BYTES, 2))
+            _do("ip", "-n", name, "link", "set", end, "txqueuelen", packets)
+            _do("tc", "-n", name, "qdisc", "add", "dev", end, "parent", "1:1", "pfifo_fast")
 
 
 def _do(*command: str) -> None:
@@ -208,17 +244,17 @@ def check(link: Namespaces, target: str, seconds: float) -> Check:
     ip, _, port = target.rpartition(":")
     sink = [*link.edge_prefix, sys.executable, "-c", SINK, link.edge_ip, str(PORT), echoes]
     source = [*link.client_prefix, sys.executable, "-c", SOURCE, ip, port, echoes, str(size)]
-    with _running(sink) as edge:
-        _line(edge)
-        with _running(source) as client:
-            sent, received = json.loads(_line(client)), json.loads(_line(edge))
+    with running(sink) as edge:
+        line_of(edge)
+        with running(source) as client:
+            sent, received = json.loads(line_of(client)), json.loads(line_of(edge))
     if received["bytes"] != size:
         raise RuntimeError(f"{size} bytes were sent and {received['bytes']} arrived")
     return Check(link.spec.up_Bps, received["Bps"], sent["rtt_s"])
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -226,7 +262,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -244,31 +280,19 @@ def main() -> None:
         parser.error("--edge-cmd and --client-cmd go together")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that contexts are left.
     try:
-        rtt_s = parse_time(arguments.rtt)
         spec = LinkSpec(
             up_Bps=parse_rate(arguments.up or arguments.rate),
             down_Bps=parse_rate(arguments.down or arguments.rate),
-            rtt_s=0.0,
+            rtt_s=parse_time(arguments.rtt),
             queue_bytes=parse_size(arguments.queue),
         )
-        with Namespaces(spec) as link, ExitStack() as stack:
+        with Namespaces(spec, arguments.own_egress) as link:
             target = f"{link.edge_ip}:{PORT}"
-            if rtt_s:
-                target = stack.enter_context(_delayed(link, target, rtt_s))
             if arguments.edge_cmd:
                 raise SystemExit(_run(link, target, arguments.edge_cmd, arguments.client_cmd))
-            _report(check(link, target, arguments.seconds), rtt_s, arguments.json)
+            _report(check(link, target, arguments.seconds), spec.rtt_s, arguments.json)
     except (NamespacesUnavailable, ValueError) as error:
         raise SystemExit(f"netns: {error}") from None
-
-
-@contextmanager
-def _delayed(link: Namespaces, target: str, rtt_s: float) -> Iterator[str]:
-    """The relay beside the client, only for its delay; yields the address to use instead."""
-    relay = [sys.executable, "-m", "ionn_client.emulate", "--json", "--listen", "127.0.0.1:0"]
-    numbers = ["--to", target, "--rate", RELAY_RATE, "--rtt", f"{rtt_s:.9f}s", "--queue", "1m"]
-    with _running([*link.client_prefix, *relay, *numbers]) as process:
-        yield f"127.0.0.1:{json.loads(_line(process))['port']}"
 
 
 def _run(link: Namespaces, target: str, edge_cmd: str, client_cmd: str) -> int:
@@ -294,7 +318,7 @@ def _report(seen: Check, rtt_s: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**asdict(seen), "ratio": seen.ratio, "added_rtt_s": rtt_s}))
         return
-    print(f"emulated by the kernel: namespaces, veth, tbf; {rtt_s * 1e3:g} ms added by the relay")
+    print(f"emulated by the kernel: namespaces, veth, tbf; {rtt_s * 1e3:g} ms added")
     print(f"  nominal      {seen.nominal_Bps * 8e-6:8.3f} Mbit/s of Ethernet frames")
     print(f"  payload      {payload_Bps * 8e-6:8.3f} Mbit/s of it at the most")
     print(f"  upload       {seen.goodput_Bps * 8e-6:8.3f} Mbit/s seen, {seen.ratio:.1%} of nominal")
@@ -309,8 +333,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", default="80mbit", help="both ways, of frames (default 80mbit)")
     parser.add_argument("--up", help="client to edge, instead of --rate")
     parser.add_argument("--down", help="edge to client, instead of --rate")
-    parser.add_argument("--rtt", default="0ms", help="added by a user-space relay (default none)")
+    parser.add_argument("--rtt", default="0ms", help="added to the kernel's own (default none)")
     parser.add_argument("--queue", default="64k", help="bytes that wait, each way (default 64k)")
+    parser.add_argument(
+        "--own-egress", action="store_true", help="shape the uplink on the client's own interface"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of upload in the check")
     parser.add_argument(
         "--edge-cmd", help="runs beside the edge; {edge_ip} and {port} are filled in"

@@ -690,9 +690,15 @@ def test_namespaces_are_cleaned_up_when_a_process_stays_behind(namespaces):
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_namespaces_add_no_delay():
-    with pytest.raises(ValueError, match="rtt_s must be 0"):
-        netns.Namespaces(LinkSpec.parse(rtt="5ms"))
+def test_namespaces_add_a_round_trip_in_both_places_of_the_shaper():
+    for own_egress in (False, True):
+        try:
+            with netns.Namespaces(LinkSpec.parse("80mbit", rtt="10ms"), own_egress) as link:
+                seen = netns.check(link, f"{link.edge_ip}:{netns.PORT}", seconds=0.2)
+        except netns.NamespacesUnavailable as reason:
+            pytest.skip(str(reason))
+        assert seen.rtt_s >= 0.010
+        assert seen.goodput_Bps > 0
 
 
 def test_namespaces_say_what_is_missing(monkeypatch):
