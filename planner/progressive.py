@@ -26,6 +26,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -74,7 +75,7 @@ class Plane:
     def __post_init__(self) -> None:
         for name in ("missing_bytes", "noise"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
                 raise ValueError(f"{name} is a finite number from 0, not {value!r}")
 
 

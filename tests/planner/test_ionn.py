@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, upload_plan
 from planner.ionn import dominators
-from tests.planner.tables import LINKS, costs_and_links, random_costs, seeds
+from tests.planner.tables import LINKS, costs_and_links, random_costs, seeds, with_coding
 
 
 def costs_of(client_s, edge_s, weight_bytes, cut=0.0, edges=None):
@@ -119,9 +121,6 @@ def test_branches_move_as_one_between_dominators():
 
 @given(seeds, st.sampled_from(LINKS))
 def test_a_chain_of_edges_changes_nothing(seed, link):
-    bare = random_costs(seed, 8)
-    chain = LayerCosts(
-        bare.client_s, bare.edge_s, bare.weight_bytes, bare.cut_up_bytes, bare.cut_down_bytes,
-        edges=[(i, i + 1) for i in range(7)],
-    )  # fmt: skip
+    bare = with_coding(random_costs(seed, 8), seed)
+    chain = replace(bare, edges=tuple((i, i + 1) for i in range(7)))
     assert upload_plan(chain, link, "ionn") == upload_plan(bare, link, "ionn")
