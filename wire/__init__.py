@@ -49,7 +49,7 @@ from wire.planes import (
     progressive_planes,
     stored_bytes,
 )
-from wire.segments import decode_segment, encode_segment, segment_elements
+from wire.segments import decode_segment, encode_segment, max_coded_bytes, segment_elements
 from wire.states import Conversation, Role, State
 from wire.tensors import (
     DTYPE_BYTES,
@@ -60,7 +60,6 @@ from wire.tensors import (
     tensor_to_numpy,
 )
 from wire.versions import check_welcome, error_message, hello, negotiate
-from wire.weights import Assembly, chunks, digest, next_chunk
 
 __all__ = [
     "COARSE",
@@ -77,7 +76,6 @@ __all__ = [
     "TENSOR_CODINGS",
     "VERSION",
     "WHOLE",
-    "Assembly",
     "Buffer",
     "Bye",
     "Cancel",
@@ -116,19 +114,17 @@ __all__ = [
     "approximate",
     "check_tensor",
     "check_welcome",
-    "chunks",
     "decode_segment",
     "decode_tensor",
-    "digest",
     "encode",
     "encode_segment",
     "encode_tensor",
     "error_message",
     "hello",
+    "max_coded_bytes",
     "memory_order",
     "merge",
     "negotiate",
-    "next_chunk",
     "progressive_planes",
     "segment_elements",
     "stored_bytes",

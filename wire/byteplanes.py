@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy
 import zstandard
@@ -22,12 +22,15 @@ from wire.tensors import DTYPE_BYTES
 
 Bytes: TypeAlias = NDArray[numpy.uint8]
 
-# Bytes of one number of a float: its sign goes to the other end, so that the exponent's bits
-# begin a byte. A complex element is two of them.
+# Bytes of one number of a float; a complex element is two of them.
 _FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
                 "complex64": 4, "complex128": 8}  # fmt: skip
 
+_WORD: numpy.dtype[Any] = numpy.dtype("<u2")
+_ONE, _REST = numpy.uint16(1), numpy.uint16(15)
+
 _LENGTH = struct.Struct("<I")
+LENGTH_BYTES = _LENGTH.size
 
 # A part goes compressed where that saves this share of it; one of mantissas does not.
 _LEAST_SAVING = 0.02
@@ -59,24 +62,35 @@ def number_bytes(dtype: str) -> int:
 
 
 def split(dtype: str, elements: Bytes) -> list[Bytes]:
-    """The byte planes of numbers, the least significant first; floats rotated left by one."""
+    """The byte planes of numbers, the least significant first.
+
+    Of floats, the top 16 bits are rotated left by one before: the sign makes way, and the
+    exponent begins a byte.
+    """
     width = number_bytes(dtype)
-    if dtype in _FLOAT_BYTES:
-        numbers = elements.view(f"<u{width}")
-        elements = (numbers << 1 | numbers >> 8 * width - 1).view(numpy.uint8)
-    return list(numpy.ascontiguousarray(elements.reshape(-1, width).T))
+    numbers = elements.view(f"<u{width}")
+    if dtype not in _FLOAT_BYTES:
+        return [_byte(numbers, at) for at in range(width)]
+    top = numpy.ascontiguousarray(elements.view(_WORD)[width // 2 - 1 :: width // 2])
+    rotated = top << _ONE | top >> _REST
+    low = [_byte(numbers, at) for at in range(width - 2)]
+    return [*low, _byte(rotated, 0), _byte(rotated, 1)]
+
+
+def _byte(numbers: NDArray[numpy.unsignedinteger[Any]], at: int) -> Bytes:
+    return (numbers >> 8 * at if at else numbers).astype(numpy.uint8)
 
 
 def join(dtype: str, planes: Sequence[Bytes]) -> Bytes:
     """The numbers' bytes that `split` took apart, in memory of their own."""
     columns = numpy.empty((planes[0].size, len(planes)), numpy.uint8)
-    for at, plane in enumerate(planes):
+    rotated = dtype in _FLOAT_BYTES
+    for at, plane in enumerate(planes[:-2] if rotated else planes):
         columns[:, at] = plane
-    elements = columns.reshape(-1)
-    if dtype not in _FLOAT_BYTES:
-        return elements
-    numbers = elements.view(f"<u{len(planes)}")
-    return (numbers >> 1 | numbers << 8 * len(planes) - 1).view(numpy.uint8)
+    if rotated:
+        top = planes[-1].astype(_WORD) << numpy.uint16(8) | planes[-2]
+        columns.view(_WORD)[:, -1] = top >> _ONE | top << _REST
+    return columns.reshape(-1)
 
 
 def compress_part(part: Bytes, matches: bool = False) -> tuple[bytes, Buffer]:

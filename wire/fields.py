@@ -209,18 +209,24 @@ def tensors(limits: Limits) -> Field:
 
     shape_of = wholes(limits.max_rank, MAX_WEIGHT_BYTES)
     data_of = buffer(0, limits.max_buffer_bytes)
-
     coding_of = one_of("a tensor's coding", TENSOR_CODINGS)
 
-    def check(dtype: Any, shape: Any, order: Any, coding: Any, data_bytes: int) -> None:
+    def decoded_size(dtype: Any, shape: Any, order: Any, coding: Any, data_bytes: int) -> int:
         fault = tensor_fault(dtype, shape, order, coding, data_bytes)
         if fault is not None:
             raise Unfit(fault)
-        if tensor_bytes(dtype, shape) > limits.max_buffer_bytes:
+        size = tensor_bytes(dtype, shape)
+        if size > limits.max_buffer_bytes:
             raise Unfit(f"decodes to more than {limits.max_buffer_bytes} bytes")
+        return size
+
+    def check_sum(decoded_bytes: int) -> None:
+        if decoded_bytes > limits.max_message_bytes:
+            raise Unfit(f"decode to more than {limits.max_message_bytes} bytes together")
 
     def encode(value: Any, buffers: Buffers) -> Any:
         plain = []
+        decoded_bytes = 0
         for tensor in items(value, limits.max_tensors, (tuple,)):
             if type(tensor) is not Tensor:
                 raise Unfit(f"expected a Tensor, got {kind_name(tensor)}")
@@ -228,8 +234,10 @@ def tensors(limits: Limits) -> Field:
             order = shape_of.encode(tensor.order, buffers)
             coding = coding_of.encode(tensor.coding, buffers)
             data_bytes = data_of.encode(tensor.data, buffers)
-            check(tensor.dtype, shape, order, coding, data_bytes)
-            plain.append((tensor.dtype, shape, order, coding, data_bytes))
+            described = (tensor.dtype, shape, order, coding, data_bytes)
+            decoded_bytes += decoded_size(*described)
+            plain.append(described)
+        check_sum(decoded_bytes)
         return plain
 
     def decode(value: Any, sizes: list[int]) -> Any:
@@ -240,11 +248,10 @@ def tensors(limits: Limits) -> Field:
             shape = shape_of.decode(shape, sizes)
             order = shape_of.decode(order, sizes)
             coding = coding_of.decode(coding, sizes)
-            check(dtype, shape, order, coding, data_of.decode(data_bytes, sizes))
-            decoded_bytes += tensor_bytes(dtype, shape)
+            data_bytes = data_of.decode(data_bytes, sizes)
+            decoded_bytes += decoded_size(dtype, shape, order, coding, data_bytes)
             checked.append((dtype, shape, order, coding))
-        if decoded_bytes > limits.max_message_bytes:
-            raise Unfit(f"decode to more than {limits.max_message_bytes} bytes together")
+        check_sum(decoded_bytes)
         return checked
 
     def attach(value: Any, frames: Iterator[memoryview]) -> Any:

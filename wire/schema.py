@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -67,8 +68,12 @@ from wire.messages import (
     Unknown,
     Welcome,
 )
+from wire.tensors import DTYPE_BYTES
 
 Fields = dict[str, Field]
+
+_ELEMENT_BYTES = max(DTYPE_BYTES.values())
+_SEGMENT_OVERHEAD_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,8 @@ def message_fields(limits: Limits) -> dict[type[Message], Fields]:
         Have: {
             "fingerprint": name,
             "epoch": name,
-            "runs": wholes(limits.max_weights + 1, limits.max_weights),
-            "partial": _rows(Partial, limits.max_weights, partial_fields(limits)),
+            "runs": _runs(limits),
+            "partial": _rows(Partial, MAX_PLANE * limits.max_weights, partial_fields(limits)),
         },
         Segment: {
             "weight": weight,
@@ -207,6 +212,26 @@ def partial_fields(limits: Limits) -> Fields:
     }
 
 
+def _runs(limits: Limits) -> Field:
+    """Lengths of runs that take turns: none but the first is empty, none is left out."""
+    lengths = wholes(limits.max_weights + 1, limits.max_weights)
+
+    def check(value: Any) -> Any:
+        if 0 in value[1:]:
+            raise Unfit("only the first run may be empty")
+        if sum(value) > limits.max_weights:
+            raise Unfit(f"runs of {sum(value)} weights, at most {limits.max_weights} are allowed")
+        return value
+
+    def encode(value: Any, buffers: Buffers) -> Any:
+        return check(lengths.encode(value, buffers))
+
+    def decode(value: Any, sizes: list[int]) -> Any:
+        return check(lengths.decode(value, sizes))
+
+    return Field(lengths.max_bytes, encode, decode)
+
+
 def _rows(
     of: type[Any], max_rows: int, fields: Fields, check: Callable[..., None] | None = None
 ) -> Field:
@@ -250,14 +275,24 @@ def _check_range(_query: Any, start: int, stop: int, *_: Any) -> None:
         raise Unfit(f"layers [{start}, {stop}) are none")
 
 
-def _check_segment(_weight: Any, _plane: Any, start: int, count: int, *_: Any) -> None:
+def _check_segment(
+    _weight: Any, _plane: Any, start: int, count: int, _coding: Any, coded_bytes: int
+) -> None:
     if start + count > MAX_WEIGHT_BYTES:
         raise Unfit(f"ends beyond {MAX_WEIGHT_BYTES} elements")
+    # Of no dtype, which only the graph knows: the tight bound is segments.max_coded_bytes.
+    most = _ELEMENT_BYTES * count + _SEGMENT_OVERHEAD_BYTES
+    if coded_bytes > most:
+        raise Unfit(f"{coded_bytes} bytes for {count} elements, at most {most}")
 
 
-def _check_have(_fingerprint: Any, _epoch: Any, runs: Any, _partial: Any) -> None:
-    if 0 in runs[1:]:
-        raise Unfit("only the first run may be empty")
+def _check_have(_fingerprint: Any, _epoch: Any, runs: Any, partial: Any) -> None:
+    # Rows are lists on their way out, and Partials on their way in.
+    keys = [(row.weight, row.plane) if type(row) is Partial else row[:2] for row in partial]
+    if any(before >= after for before, after in pairwise(keys)):
+        raise Unfit("partial is not in ascending order of weight and plane")
+    if keys and keys[-1][0] >= sum(runs):
+        raise Unfit(f"partial tells of weight {keys[-1][0]}, runs of {sum(runs)} weights")
 
 
 def _check_model(_fingerprint: Any, held_bytes: int, total_bytes: int, *_: Any) -> None:
