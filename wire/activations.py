@@ -18,27 +18,14 @@ from dataclasses import replace
 import numpy
 
 from wire.affine import decode_affine, encode_affine
-from wire.byteplanes import (
-    Bytes,
-    compress_part,
-    join,
-    number_bytes,
-    split,
-    take_part,
-    take_parts,
-    undecodable,
-)
+from wire.byteplanes import Bytes, undecodable
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS
-from wire.messages import TENSOR_CODINGS, Buffer, Tensor
+from wire.messages import TENSOR_CODINGS, Tensor
+from wire.sparse import decode_sparse, encode_sparse
 from wire.tensors import check_tensor, tensor_bytes, tensor_fault
 
 LOSSY = frozenset({"float16", "affine8", "affine8-png"})
-
-# The first byte of coded planes: what the rest is.
-_ALIKE, _ALL, _NONZERO = 0, 1, 2
-
-_SAMPLE_BYTES = 1 << 16
 
 
 def encode_tensor(tensor: Tensor, coding: str) -> Tensor:
@@ -57,8 +44,8 @@ def encode_tensor(tensor: Tensor, coding: str) -> Tensor:
         return tensor
     lossy = coding in LOSSY and tensor.dtype == "float32"
     data = _LOSSY_ENCODERS[coding](tensor) if lossy else None
-    if data is None:
-        coding, data = "planes", _encode_planes(tensor.dtype, _elements(tensor))
+    if data is None or len(data) >= raw_bytes:
+        coding, data = "planes", _encode_lossless(tensor.dtype, tensor, _elements(tensor))
     if len(data) >= raw_bytes:
         return tensor
     return replace(tensor, data=memoryview(data), coding=coding)
@@ -102,66 +89,12 @@ def _elements(tensor: Tensor) -> Bytes:
 # Lossless.
 
 
-def _encode_planes(dtype: str, elements: Bytes) -> bytes:
-    """The shortest of the ways, judged by a sample from the middle."""
-    if elements.size <= 2 * _SAMPLE_BYTES:
-        return min((encode(dtype, elements) for encode in _WAYS), key=len)
-    start = (elements.size - _SAMPLE_BYTES) // 2 & -16
-    sample = elements[start : start + _SAMPLE_BYTES]
-    best = min(_WAYS, key=lambda encode: len(encode(dtype, sample)))
-    return best(dtype, elements)
-
-
-def _encode_alike(_dtype: str, elements: Bytes) -> bytes:
-    return b"".join((bytes([_ALIKE]), *compress_part(elements, matches=True)))
-
-
-def _encode_all(dtype: str, elements: Bytes) -> bytes:
-    return bytes([_ALL]) + _coded_planes(dtype, elements)
-
-
-def _encode_nonzero(dtype: str, elements: Bytes) -> bytes:
-    # By their bits, so that -0.0 is not lost among the zeros.
-    numbers = elements.view(f"<u{number_bytes(dtype)}")
-    there = numbers != 0
-    mask = b"".join(compress_part(numpy.packbits(there), matches=True))
-    return bytes([_NONZERO]) + mask + _coded_planes(dtype, numbers[there].view(numpy.uint8))
-
-
-_WAYS: tuple[Callable[[str, Bytes], bytes], ...] = (_encode_nonzero, _encode_alike, _encode_all)
-
-
-def _coded_planes(dtype: str, elements: Bytes) -> bytes:
-    return b"".join(each for plane in split(dtype, elements) for each in compress_part(plane))
-
-
-def _decode_planes(dtype: str, size: int, data: Buffer) -> Bytes:
-    """`size` bytes of elements from what _encode_planes made of them."""
-    view = memoryview(data).cast("B")
-    if not view.nbytes:
-        raise undecodable("it is empty")
-    way, view = view[0], view[1:]
-    if way == _ALIKE:
-        return take_parts(view, [size])[0].copy()
-    width = number_bytes(dtype)
-    count = size // width
-    if way == _ALL:
-        return join(dtype, take_parts(view, [count] * width))
-    if way != _NONZERO:
-        raise undecodable(f"an unknown way {way}")
-    packed, view = take_part(view, (count + 7) // 8)
-    there = numpy.unpackbits(packed).view(numpy.bool_)
-    if there[count:].any():
-        raise undecodable("its mask goes on after the last element")
-    there = there[:count]
-    nonzero = join(dtype, take_parts(view, [int(numpy.count_nonzero(there))] * width))
-    numbers = numpy.zeros(count, f"<u{width}")
-    numbers[there] = nonzero.view(f"<u{width}")
-    return numbers.view(numpy.uint8)
+def _encode_lossless(dtype: str, tensor: Tensor, elements: Bytes) -> bytes:
+    return encode_sparse(dtype, [tensor.shape[dim] for dim in tensor.order], elements)
 
 
 def _decode_lossless(tensor: Tensor) -> Bytes:
-    elements = _decode_planes(tensor.dtype, tensor_bytes(tensor.dtype, tensor.shape), tensor.data)
+    elements = decode_sparse(tensor.dtype, tensor_bytes(tensor.dtype, tensor.shape), tensor.data)
     # Kernels count and index by booleans, and take for granted that one is 0 or 1.
     if tensor.dtype == "bool" and elements.max(initial=0) > 1:
         raise undecodable("a bool tensor holds bytes other than 0 and 1")
@@ -176,11 +109,11 @@ def _encode_float16(tensor: Tensor) -> bytes | None:
         halves = _elements(tensor).view("<f4").astype("<f2")
     if not numpy.isfinite(halves).all():
         return None
-    return _encode_planes("float16", halves.view(numpy.uint8))
+    return _encode_lossless("float16", tensor, halves.view(numpy.uint8))
 
 
 def _decode_float16(tensor: Tensor) -> Bytes:
-    halves = _decode_planes("float16", tensor_bytes("float16", tensor.shape), tensor.data)
+    halves = decode_sparse("float16", tensor_bytes("float16", tensor.shape), tensor.data)
     with numpy.errstate(invalid="ignore"):
         return halves.view("<f2").astype("<f4").view(numpy.uint8)
 

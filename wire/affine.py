@@ -15,9 +15,10 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from wire.byteplanes import Bytes, compress_part, take_part, take_parts, undecodable
+from wire.byteplanes import Bytes, compress_part, take_part, undecodable
 from wire.messages import Tensor
 from wire.png import decode_png, encode_png
+from wire.sparse import decode_sparse, encode_sparse
 from wire.tensors import tensor_to_numpy
 
 _STEPS = 255
@@ -47,7 +48,7 @@ def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
     header = [*compress_part(_bytes_of(offset)), *compress_part(_bytes_of(step))]
     if png:
         return b"".join([*header, encode_png(_tiled(planar))])
-    return b"".join([*header, *compress_part(planar.reshape(-1), matches=True)])
+    return b"".join([*header, encode_sparse("uint8", planar.shape, planar.reshape(-1))])
 
 
 def decode_affine(tensor: Tensor, png: bool) -> Bytes:
@@ -70,7 +71,7 @@ def decode_affine(tensor: Tensor, png: bool) -> Bytes:
         height, width = _image_shape(planar_shape)
         planar = _untiled(decode_png(view, height, width), planar_shape)
     else:
-        planar = take_parts(view, [math.prod(shape)])[0].reshape(planar_shape)
+        planar = decode_sparse("uint8", math.prod(shape), view).reshape(planar_shape)
     levels = planar if axis is None else numpy.moveaxis(planar, 0, axis)
     stored = numpy.empty([shape[dim] for dim in tensor.order], "<f4")
     values = stored.transpose(numpy.argsort(numpy.array(tensor.order, dtype=numpy.intp)))
