@@ -10,12 +10,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
-from planner import Correction, LayerCosts, Link, Route, UploadPlan, route, upload_plan
+from planner import (
+    NOISE,
+    Correction,
+    LayerCosts,
+    Link,
+    Plane,
+    Route,
+    UploadPlan,
+    progressive_plan,
+    route,
+    upload_plan,
+)
 from planner.predictor import Predictor
 from planner.upload import Algorithm
-from wire import DEFAULT_LIMITS
+from wire import DEFAULT_LIMITS, PRECISIONS
+from wire.planes import COARSE
 
 # Larger than any link could carry: a cut that no message can hold is never chosen.
 NEVER_BYTES = 1 << 60
@@ -112,6 +125,25 @@ class Forecast:
     ) -> UploadPlan:
         """The order in which to upload what is missing. What is there weighs nothing."""
         return upload_plan(self.costs(missing_bytes), link, algorithm=algorithm, k=k)
+
+    def progressive_plan(
+        self, link: Link, missing_bytes: Sequence[tuple[int, int, int]]
+    ) -> tuple[tuple[Step, ...], ...]:
+        """Steps in upload order, in partitions; `missing_bytes` of coarse, middle and fine planes.
+
+        A layer is usable once its first plane is there, at float12; then bfloat16; then exact.
+        """
+        planes = [
+            [Plane(size, NOISE[name]) for size, name in zip(sizes, PRECISIONS, strict=True)]
+            if layer.weights
+            else []
+            for layer, sizes in zip(self._graph.layers, missing_bytes, strict=True)
+        ]
+        costs = self.costs([coarse for coarse, _, _ in missing_bytes])
+        plan = progressive_plan(costs, link, planes)
+        return tuple(
+            tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
+        )
 
     def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
         """One line: which layers run where, and why."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ionn_client.config import Options
 from ionn_client.errors import DeadlineExceeded, EdgeRejected, OffloadError, VersionMismatch
-from ionn_client.estimate import LinkEstimator, UploadPacer
+from ionn_client.estimate import LinkEstimator
 from ionn_client.events import (
     AbortConnection,
     CloseConnection,
@@ -38,6 +38,7 @@ from ionn_client.events import (
 )
 from ionn_client.forecast import Forecast
 from ionn_client.inventory import read_have
+from ionn_client.pacer import UploadPacer
 from ionn_client.query import Query, live_bytes
 from ionn_client.sender import Sender
 from ionn_client.tensors import live_from_wire, live_to_wire
@@ -388,8 +389,10 @@ class Session:
 
     # Upload.
 
-    def _steps(self) -> list[list[Step]]:
-        """The plan: exact, or with what is there already at less than full precision first."""
+    def _steps(self) -> Sequence[Sequence[Step]]:
+        """The order of the upload: over layers, or over layers and planes jointly."""
+        if self.options.precision == "progressive":
+            return self.forecast.progressive_plan(self.links.link, self.upload.missing_planes())
         plan = self.forecast.plan(
             self.links.link, self.upload.missing_bytes(), self.options.algorithm, self.options.k
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from planner import Link
 from planner.predictor import Predictor, Sample
 from tests.support import ELEMENTS, WIDTH, blobs, chain
 from wire import messages
-from wire.planes import FINE, WHOLE
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
 LAYERS = 3
 # Runs of Have: lacking, held, lacking ...
@@ -73,9 +74,9 @@ class Bench:
         self.greet()
         return self.have(ALL)
 
-    def hold(self, segment: messages.Segment, clock_s: float, after_s: float = 0.01) -> None:
+    def hold(self, segment: messages.Segment, after_s: float = 0.01) -> None:
         """Receive and store a segment that was sent in one chunk."""
-        self.hear(messages.ChunkAck(clock_s), after_s)
+        self.hear(messages.ChunkAck(self.now + after_s), after_s)
         stop = segment.start + segment.count
         complete = segment.plane in (WHOLE, FINE) and stop == ELEMENTS
         self.hear(messages.Held(segment.weight, segment.plane, stop, complete))
@@ -165,7 +166,7 @@ def test_chunks_go_out_until_the_window_is_full_and_again_when_one_is_acknowledg
     assert bench.session.upload.sent_bytes == bench.session.upload.total_bytes
     assert bench.session.uploaded("exact") == frozenset()
     first = segments(commands)[0]
-    bench.hold(first, clock_s=1.0)
+    bench.hold(first)
     assert bench.session.uploaded("exact") == {first.weight}
     assert bench.session.phase == "uploading"
 
@@ -173,9 +174,9 @@ def test_chunks_go_out_until_the_window_is_full_and_again_when_one_is_acknowledg
 def test_it_is_ready_when_the_last_weight_is_acknowledged() -> None:
     bench = Bench()
     bench.greet()
-    for number, segment in enumerate(segments(bench.have(NONE))):
+    for segment in segments(bench.have(NONE)):
         assert bench.session.phase == "uploading"
-        bench.hold(segment, 1.0 + number)
+        bench.hold(segment)
     assert bench.session.phase == "ready"
     assert bench.session.uploaded("exact") == set(range(LAYERS))
 
@@ -196,9 +197,9 @@ def test_whole_partitions_count_as_published() -> None:
     )
     bench = Bench(options)
     bench.greet()
-    for number, segment in enumerate(segments(bench.have(NONE))):
+    for segment in segments(bench.have(NONE)):
         assert bench.session.uploaded("exact") == frozenset()
-        bench.hold(segment, 1.0 + number)
+        bench.hold(segment)
     assert bench.session.uploaded("exact") == set(range(LAYERS))
 
 
@@ -475,7 +476,7 @@ def test_repeated_failures_after_an_offer_back_off() -> None:
 def test_progress_only_grows_when_plans_change() -> None:
     bench = Bench(Options(algorithm="front-to-back", assumed_link=Link(1e6, 1e6, 0.01)))
     bench.greet()
-    bench.hold(segments(bench.have(NONE))[0], clock_s=1.0)
+    bench.hold(segments(bench.have(NONE))[0])
     upload = bench.session.upload
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
     bench.session._plan()
@@ -490,7 +491,7 @@ def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
     first = segments(bench.have(NONE))[0]
     assert bench.session.phase == "uploading"
     bench.session.links.observe_upload(1.0)
-    bench.hold(first, clock_s=1.0, after_s=1.5)
+    bench.hold(first, after_s=1.5)
     assert bench.session.upload.pending_bytes == 0
     assert bench.session.phase == "ready"
 
@@ -500,10 +501,73 @@ def test_acknowledgements_behind_a_large_reply_do_not_hold_up_the_upload() -> No
     bench = Bench(Options(assumed_link=Link(1e4, 32.0, 0.01), replan=False))
     bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
     bench.greet()
-    bench.hold(segments(bench.have(NONE))[0], clock_s=1.0)
+    bench.hold(segments(bench.have(NONE))[0])
     assert bench.session._reply_credit_bytes() == 0
     bench.step(events.QueryAsked(0, (X,), None))
     bench.session._now += 0.5
     credit = bench.session._reply_credit_bytes()
     assert 0 < credit <= bench.session.link.up_Bps
     assert bench.session.wake_at == pytest.approx(bench.session._now + 0.003)
+
+
+PROGRESSIVE = Options(
+    precision="progressive", assumed_link=Link(1e6, 1e6, 0.01), replan=False, patience=1e6
+)
+
+
+def test_coarse_planes_go_first_and_queries_use_them_at_once() -> None:
+    bench = Bench(PROGRESSIVE)
+    bench.greet()
+    announced = segments(bench.have(NONE))
+    assert [segment.plane for segment in announced] == [
+        plane for plane in (COARSE, MIDDLE, FINE) for _ in range(LAYERS)
+    ]
+    for segment in announced[:LAYERS]:
+        bench.hold(segment)
+    assert bench.session.uploaded("float12") == set(range(LAYERS))
+    assert bench.session.uploaded("bfloat16") == frozenset()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None, "float12")))
+    assert (message.start, message.stop, message.precision) == (0, LAYERS, "float12")
+    for segment in announced[LAYERS : 2 * LAYERS]:
+        bench.hold(segment)
+    assert bench.session.uploaded("bfloat16") == set(range(LAYERS))
+    answer = only(bench.hear(answer_on_edge(bench, message)), events.FinishQuery).answer
+    # What the edge says, which was faster than the answer to this query.
+    assert answer.precision == "exact"
+
+
+def test_a_query_that_demands_exact_runs_here_until_all_is_there() -> None:
+    bench = Bench(PROGRESSIVE)
+    bench.greet()
+    announced = segments(bench.have(NONE))
+    for segment in announced[: 2 * LAYERS]:
+        bench.hold(segment)
+    run = only(bench.step(events.QueryAsked(0, (X,), None, "exact")), events.RunRange)
+    assert only(bench.local(run), events.FinishQuery).answer.precision == "exact"
+    for segment in announced[2 * LAYERS :]:
+        bench.hold(segment)
+    assert bench.session.phase == "ready"
+    (message,) = sent(bench.step(events.QueryAsked(1, (X,), None, "exact")))
+    assert message.precision == "exact"
+
+
+def test_the_answer_says_the_least_precision_that_was_used() -> None:
+    bench = Bench(PROGRESSIVE)
+    bench.greet()
+    for segment in segments(bench.have(NONE))[: 2 * LAYERS]:
+        bench.hold(segment)
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None, "float12")))
+    result = dataclasses.replace(answer_on_edge(bench, message), precision="bfloat16")
+    answer = only(bench.hear(result), events.FinishQuery).answer
+    assert (answer.precision, answer.served_by) == ("bfloat16", "edge")
+
+
+def test_an_answer_less_precise_than_demanded_is_not_used() -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None, "exact")))
+    result = dataclasses.replace(answer_on_edge(bench, message), precision="bfloat16")
+    commands = bench.hear(result)
+    assert events.AbortConnection in kinds(commands)
+    answer = only(bench.local(only(commands, events.RunRange)), events.FinishQuery).answer
+    assert (answer.precision, answer.served_by) == ("exact", "client")
