@@ -1,9 +1,9 @@
 """Weights as files named by their SHA-256: `<digest>` when whole, `<digest>.N.part` before.
 
-A part's length is the record of how much of it has been received, so it survives the death of
-the process at any byte: disk blocks for the whole blob are reserved beyond the file's end, and
-chunks are appended. A power cut may leave other bytes in it; the digest tells. Functions here
-touch one file and may block; `store` decides about files and calls these from a thread.
+Of a weight that comes by planes, `<digest>.N.coarse` and `<digest>.N.middle` hold what is there
+of the first two, until its exact bytes, in the `.part`, are complete. The length of each is the
+record of how much has been received. Functions here touch one file and may block; `store`
+decides about files, `parts` fills them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import hashlib
 import os
 import re
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wire.messages import Buffer
 
-READ_BYTES = 4 << 20
-_NAME = re.compile(r"([0-9a-f]{64})(?:\.(\d{1,9})\.part)?")
+READ_BYTES = 1 << 20
+# The kernel takes no more buffers than this in one write.
+_MOST_BUFFERS = 1024
+_NAME = re.compile(r"([0-9a-f]{64})(?:\.(\d{1,9})\.(part|coarse|middle))?")
 _FALLOC_FL_KEEP_SIZE = 1
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class StorageError(Exception):
@@ -38,10 +41,11 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that an earlier run left: a whole blob where `part` is None."""
+    """A file that an earlier run left. `kind` is "whole", "part", "coarse" or "middle"."""
 
     digest: bytes
-    part: int | None
+    kind: str
+    number: int
     size_bytes: int
     used_at: float
 
@@ -51,8 +55,9 @@ def blob_path(directory: Path, digest: bytes) -> Path:
     return directory / digest.hex()
 
 
-def part_path(directory: Path, digest: bytes, number: int) -> Path:
-    return directory / f"{digest.hex()}.{number}.part"
+def part_path(directory: Path, digest: bytes, number: int, kind: str = "part") -> Path:
+    """Where a blob on its way is; `kind` is "part", "coarse" or "middle"."""
+    return directory / f"{digest.hex()}.{number}.{kind}"
 
 
 def scan(directory: Path) -> Iterator[Found]:
@@ -61,128 +66,82 @@ def scan(directory: Path) -> Iterator[Found]:
         match = _NAME.fullmatch(entry.name)
         if match is not None and entry.is_file(follow_symlinks=False):
             stat = entry.stat()
-            number = None if match[2] is None else int(match[2])
-            yield Found(bytes.fromhex(match[1]), number, stat.st_size, stat.st_mtime)
+            kind, number = match[3] or "whole", int(match[2] or 0)
+            yield Found(bytes.fromhex(match[1]), kind, number, stat.st_size, stat.st_mtime)
 
 
 def has_digest(path: Path, digest: bytes) -> bool:
     """Whether the file's bytes have this digest; they have not where it cannot be read."""
     try:
-        return _hash_file(path).digest() == digest
+        return hash_file(path).digest() == digest
     except OSError:
         return False
 
 
-def _hash_file(path: Path) -> hashlib._Hash:
+def hash_file(path: Path, size_bytes: int = 1 << 62) -> hashlib._Hash:
+    """SHA-256 of the file's first `size_bytes`, or of all of it. Raises OSError."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
+        while count := file.readinto(buffer[: max(min(size_bytes, READ_BYTES), 0)]):
             digest.update(buffer[:count])
+            size_bytes -= count
     return digest
 
 
-class Part:
-    """A blob on its way in, with one writer at a time.
+def append(path: Path, held_bytes: int, pieces: Sequence[Buffer], reserve_bytes: int) -> None:
+    """Write the pieces behind the file's first `held_bytes`; all of them or, on OSError, none.
 
-    `size_bytes` is None for a part from an earlier run that nobody has claimed yet. `write`
-    and `resume` run in a thread; the rest is the event loop's. A writer whose connection broke
-    may still be in `write` when the next one comes to `resume`, hence the lock.
+    The first ones create the file, and have disk blocks reserved for all that will come.
     """
-
-    def __init__(
-        self, directory: Path, digest: bytes, number: int, size_bytes: int | None, held: int = 0
-    ) -> None:
-        self.digest = digest
-        self.path = part_path(directory, digest, number)
-        self.size_bytes = size_bytes
-        self.held_bytes = held
-        self.owner: object | None = None
-        self.dropped = False
-        self._hash: hashlib._Hash | None = None if held else hashlib.sha256()
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"<Part {self.digest.hex()[:8]}: {self.held_bytes} of {self.size_bytes} bytes>"
-
-    @property
-    def budget_bytes(self) -> int:
-        """What it counts for: all that it will become."""
-        return self.held_bytes if self.size_bytes is None else self.size_bytes
-
-    @property
-    def full(self) -> bool:
-        return self.held_bytes == self.size_bytes
-
-    def resume(self) -> None:
-        """Hash what an earlier connection or run left, so that chunks can go on from there.
-
-        Raises StorageError, or Mismatch where all of it is there and wrong.
-        """
-        with self._lock:
-            if self._hash is None:
-                try:
-                    self._hash = _hash_file(self.path)
-                except OSError as error:
-                    raise StorageError(_problem(self.path, error)) from error
-            if self.full:
-                self._check()
-
-    def write(self, payload: Buffer) -> None:
-        """Append a chunk. Raises StorageError, and keeps what was held, or Mismatch."""
-        assert self._hash is not None
-        view = memoryview(payload)
-        with self._lock:
-            try:
-                self._append(view)
-            except OSError as error:
-                raise StorageError(_problem(self.path, error)) from error
-            self._hash.update(view)
-            self.held_bytes += view.nbytes
-            if self.dropped:
-                # Dropped meanwhile, and perhaps created anew by this very write.
-                remove(self.path)
-            elif self.full:
-                self._check()
-
-    def restart(self) -> None:
-        """Nothing of it is held: what was there had the wrong bytes."""
-        with self._lock:
-            remove(self.path)
-            self.held_bytes, self._hash = 0, hashlib.sha256()
-
-    def _check(self) -> None:
-        assert self._hash is not None
-        if self._hash.digest() != self.digest:
-            raise Mismatch(f"the bytes of weight {self.digest.hex()[:16]} do not match its digest")
-
-    def _append(self, view: memoryview) -> None:
-        assert self.size_bytes is not None
-        # Created by the first chunk only: a file that went missing later is an error.
-        flags = os.O_WRONLY | os.O_CLOEXEC | (0 if self.held_bytes else os.O_CREAT)
-        descriptor = os.open(self.path, flags, 0o600)
+    # Created by the first only: a file that went missing later is an error.
+    flags = os.O_WRONLY | os.O_CLOEXEC | (0 if held_bytes else os.O_CREAT)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if held_bytes == 0:
+            _reserve(descriptor, reserve_bytes)
         try:
-            if self.held_bytes == 0:
-                _reserve(descriptor, self.size_bytes)
-            position, end = self.held_bytes, self.held_bytes + view.nbytes
-            try:
-                while position < end:
-                    position += os.pwrite(descriptor, view[position - end :], position)
-            except OSError:
-                # The length is the record of what is held.
-                os.ftruncate(descriptor, self.held_bytes)
-                raise
-        finally:
-            os.close(descriptor)
+            _write_all(descriptor, pieces, held_bytes)
+        except OSError:
+            # The length is the record of what is held.
+            os.ftruncate(descriptor, held_bytes)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_at(path: Path, offset: int, size_bytes: int) -> bytes:
+    """So many bytes of the file. Raises OSError, and EOFError where there are fewer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, size_bytes, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) < size_bytes:
+        raise EOFError(f"{path.name} ends at {offset + len(data)} bytes")
+    return data
+
+
+def _write_all(descriptor: int, pieces: Sequence[Buffer], position: int) -> None:
+    for first in range(0, len(pieces), _MOST_BUFFERS):
+        some = pieces[first : first + _MOST_BUFFERS]
+        expected = sum(map(len, some))
+        written = os.pwritev(descriptor, some, position)
+        position += written
+        if written < expected:
+            # Rare: a full disk, or a signal. What is left goes one by one.
+            rest = memoryview(b"".join(some))[written:]
+            while rest.nbytes:
+                count = os.pwrite(descriptor, rest, position)
+                rest, position = rest[count:], position + count
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:
     """Have disk blocks for the whole blob, without changing the file's length."""
-    if sys.platform != "linux":
+    if _LIBC is None:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
     size = ctypes.c_int64(size_bytes)
-    if libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), size) == 0:
+    if _LIBC.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), size) == 0:
         return
     code = ctypes.get_errno()
     if code not in _UNSUPPORTED:
@@ -195,6 +154,15 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def _problem(path: Path, error: OSError) -> str:
+def boot() -> str | None:
+    """Names the time since this machine was started; None where nothing tells."""
+    try:
+        return _BOOT.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def cannot_store(directory: Path, error: OSError) -> StorageError:
+    """The error for a person."""
     reason = error.strerror or type(error).__name__
-    return f"the edge cannot store weights in {path.parent}: {reason.lower()}"
+    return StorageError(f"the edge cannot store weights in {directory}: {reason.lower()}")

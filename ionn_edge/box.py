@@ -12,11 +12,13 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from ionn_edge import jobs
-from ionn_edge.blobs import Mismatch, Part, blob_path, has_digest
+from ionn_edge.blobs import Mismatch, blob_path, has_digest
 from ionn_edge.config import Config
 from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
-from ionn_edge.events import Model
+from ionn_edge.events import Model, Progress
+from ionn_edge.graphs import Graphs
 from ionn_edge.load import LoadMeter
+from ionn_edge.parts import Part
 from ionn_edge.session import Session
 from ionn_edge.store import Store
 from wire.messages import Load, ModelLoad, Welcome
@@ -51,6 +53,7 @@ class Box:
         self.config = config
         self.clock = clock
         self.store = Store(config.store.absolute(), config.memory_bytes)
+        self.graphs = Graphs(self.store.directory)
         self.nursery = nursery or Nursery(WorkerSettings(config.device, config.threads))
         self.load_meter = LoadMeter()
         self.clients: set[Client] = set()
@@ -63,12 +66,17 @@ class Box:
         self._lapses = 0
         self._opening: dict[Client, str] = {}
 
+    def open(self) -> None:
+        """See what earlier runs left. Raises StorageError."""
+        self.store.open()
+        self.graphs.open()
+
     @property
     def epoch(self) -> str:
         """Names the time over which nothing acknowledged is forgotten."""
         return f"{self._run}.{self._lapses}"
 
-    def welcome(self, protocol: int, now: float) -> Welcome:
+    def welcome(self, protocol: int, lane: str, now: float) -> Welcome:
         config = self.config
         return Welcome(
             version=protocol,
@@ -80,6 +88,7 @@ class Box:
             max_message_bytes=config.limits.max_message_bytes,
             max_chunk_bytes=config.limits.max_chunk_bytes,
             predictor=self.predictor,
+            lane=lane,
             clock_s=now,
         )
 
@@ -103,14 +112,14 @@ class Box:
             models=tuple(models[: self.config.limits.max_models]),
         )
 
-    async def admit(self, model: Model, owner: Client) -> tuple[int, ...]:
-        """Room for a model; how many leading bytes of each weight are there.
+    async def admit(self, model: Model, owner: Client) -> tuple[Progress, ...]:
+        """Room for a model; how much of each weight is there.
 
         Evicts others where it must, and tells their clients. Raises what Store.admit raises.
         The caller tells its session before it awaits anything: until then nobody else does.
         """
-        for digest in set(self.store.unverified()).intersection(dict(model.weights)):
-            await self._verify(digest)
+        unverified = self.store.unverified(model.sizes)
+        await asyncio.gather(*map(self._verify, unverified))
         evicted = self.store.admit(model, owner, self._busy(), self._silent())
         if evicted:
             self._forget(evicted)
@@ -125,8 +134,15 @@ class Box:
                 self.store.finish(part)
                 self.completed(part.digest)
         return tuple(
-            self.store.held_bytes(digest, owner) if size else 0 for digest, size in model.weights
+            self.store.held(digest, owner) if size else Progress()
+            for digest, size, _ in model.weights
         )
+
+    def widen(self, owner: Client) -> None:
+        """Room for the planes of what `owner` uploads. Raises what Store.widen raises."""
+        evicted = self.store.widen(owner, self._busy())
+        if evicted:
+            self._forget(evicted)
 
     def completed(self, digest: bytes) -> None:
         """A blob is whole, unless it was evicted meanwhile: whose model has it may use it."""
@@ -206,7 +222,9 @@ class Box:
                 client.evicted(self.epoch)
 
     async def _verify(self, digest: bytes) -> None:
-        sound = await asyncio.to_thread(has_digest, blob_path(self.store.directory, digest), digest)
+        path = blob_path(self.store.directory, digest)
+        loop = asyncio.get_running_loop()
+        sound = await loop.run_in_executor(self.writers, has_digest, path, digest)
         if not sound:
             log.warning("dropped a damaged file from the store: %s", digest.hex())
         self.store.verified(digest, sound)
@@ -214,7 +232,7 @@ class Box:
 
 def _resume(parts: list[Part]) -> None:
     for part in parts:
-        if part.held_bytes:
+        if part.on_disk_bytes:
             try:
                 part.resume()
             except Mismatch:

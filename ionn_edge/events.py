@@ -5,21 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from wire.messages import Buffer, Load, Message, Tensor
+from wire.messages import Buffer, Load, Message, Segment, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the session needs to know of a checked graph: (digest, bytes) of every weight."""
+    """What the session needs to know of a checked graph: (digest, bytes, dtype) of every weight."""
 
     fingerprint: str
     layers: int
-    weights: tuple[tuple[bytes, int], ...]
+    weights: tuple[tuple[bytes, int, str], ...]
+
+    @property
+    def sizes(self) -> dict[bytes, int]:
+        """Bytes of every blob; weights that are equal are one."""
+        return {digest: size for digest, size, _ in self.weights}
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all weights; those that are equal count once."""
-        return sum(dict(self.weights).values())
+        """Bytes of all blobs."""
+        return sum(self.sizes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of a blob is held: leading bytes of it, and leading elements of its first planes.
+
+    Where there are planes, the leading bytes are those that FINE has made exact.
+    """
+
+    whole_bytes: int = 0
+    coarse: int = 0
+    middle: int = 0
+
+
+NOTHING = Progress()
 
 
 # Events.
@@ -49,11 +69,21 @@ class Garbled:
 
 @dataclass(frozen=True, slots=True)
 class ModelOpened:
-    """The graph is fine and there is room: this many leading bytes of each weight are held."""
+    """The graph is fine and there is room: so much of each weight is held.
+
+    `worker_ready` is False where a worker is still being made: WorkerRestarted or WorkerLost
+    follows.
+    """
 
     model: Model
     epoch: str
-    held_bytes: tuple[int, ...]
+    held: tuple[Progress, ...]
+    worker_ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnknown:
+    """The graph of the fingerprint that was offered alone is not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +95,18 @@ class ModelRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkWritten:
-    """A chunk is stored."""
+class SegmentStored:
+    """A segment is stored: the plane's first `count` elements are held."""
 
     weight: int
-    held_bytes: int
+    plane: int
+    count: int
     complete: bool
-    arrived_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkFailed:
-    """A chunk could not be stored, or completed a weight that does not match its digest."""
+class SegmentFailed:
+    """A segment could not be stored, or completed a weight that does not match its digest."""
 
     code: str
     text: str
@@ -88,7 +118,9 @@ class RangeRan:
 
     query: int
     stop: int
+    precision: str
     began_at: float
+    coding_s: float
     compute_s: float
     tensors: tuple[Tensor, ...]
 
@@ -139,9 +171,9 @@ class TimePassed:
 
 
 Event: TypeAlias = (
-    Connected | Received | Garbled | ModelOpened | ModelRefused | ChunkWritten | ChunkFailed
-    | RangeRan | RangeFailed | WorkerLost | WorkerRestarted | ModelEvicted | LoadReported
-    | Draining | TimePassed
+    Connected | Received | Garbled | ModelOpened | ModelUnknown | ModelRefused
+    | SegmentStored | SegmentFailed | RangeRan | RangeFailed | WorkerLost | WorkerRestarted
+    | ModelEvicted | LoadReported | Draining | TimePassed
 )  # fmt: skip
 
 
@@ -157,19 +189,21 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """Check the graph in a worker and make room. Leads to ModelOpened or ModelRefused."""
+    """Check the graph in a worker and make room. Leads to ModelOpened or ModelRefused.
+
+    An empty graph is one checked before; leads to ModelUnknown where there was none.
+    """
 
     fingerprint: str
     graph: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class WriteChunk:
-    """Store this. Leads to ChunkWritten or ChunkFailed, before the next message is taken."""
+class StoreSegment:
+    """Decode and store this, in order. Leads to SegmentStored or SegmentFailed."""
 
-    weight: int
-    payload: Buffer
-    arrived_at: float
+    segment: Segment
+    payloads: tuple[Buffer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +213,8 @@ class RunRange:
     query: int
     start: int
     stop: int
+    precision: str
+    reply_coding: str
     tensors: tuple[Tensor, ...]
 
 
@@ -203,6 +239,6 @@ class CloseConnection:
 
 
 Command: TypeAlias = (
-    Send | OpenModel | WriteChunk | RunRange | StopWorker | RestartWorker | ReportLoad
+    Send | OpenModel | StoreSegment | RunRange | StopWorker | RestartWorker | ReportLoad
     | CloseConnection
 )  # fmt: skip

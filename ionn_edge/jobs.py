@@ -25,20 +25,21 @@ MAX_BUFFERS_BYTES = 1 << 30
 class Check:
     """Server: this is the client's model, whose weights will be files in the directory `store`.
 
-    Answered by Checked or Refused.
+    `known` says that the very same graph was found fit before. Answered by Checked or Refused.
     """
 
     fingerprint: str
     graph: bytes
     store: str
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Worker: the graph may run. Digest and bytes of each weight, in the graph's order."""
+    """Worker: the graph may run. Digest, bytes and dtype of each weight, in the graph's order."""
 
     layers: int
-    weights: tuple[tuple[bytes, int], ...]
+    weights: tuple[tuple[bytes, int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +52,43 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Server: these weights are in the store, verified. Not answered."""
+    """Server: these weights are in the store at this precision. Not answered.
+
+    "exact" ones are whole and verified; others are the planes of the part of this `number`.
+    """
 
     weights: tuple[int, ...]
+    precision: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Server: run layers [start, stop), as far as weights are ready. Answered by Ran or Failed."""
+    """Server: run layers [start, stop), as far as weights are ready. Answered by Ran or Failed.
+
+    Weights below `precision` are not ready. `reply_coding` is for the answer's tensors.
+    """
 
     query: int
     start: int
     stop: int
+    precision: str
+    reply_coding: str
     tensors: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """Worker: layers up to `stop` ran, from `began_s` of the monotonic clock on."""
+    """Worker: layers up to `stop` ran; their turn came at `began_s` of the monotonic clock.
+
+    `precision` is the least of their weights.
+    """
 
     query: int
     stop: int
+    precision: str
     began_s: float
+    coding_s: float
     compute_s: float
     tensors: tuple[Tensor, ...]
 
@@ -133,7 +149,7 @@ def encode(job: Job) -> list[Buffer]:
         value = getattr(job, field.name)
         if field.name == "tensors":
             buffers.extend(tensor.data for tensor in value)
-            value = [(tensor.dtype, tensor.shape, tensor.order) for tensor in value]
+            value = [(each.dtype, each.shape, each.order, each.coding) for each in value]
         plain.append(value)
     sizes = [memoryview(buffer).nbytes for buffer in buffers]
     header: bytes = msgpack.packb([KINDS.index(type(job)), plain, sizes])
@@ -171,7 +187,8 @@ def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> Job:
             try:
                 pairs = zip(plain[number], buffers, strict=True)
                 plain[number] = tuple(
-                    Tensor(dtype, shape, order, data) for (dtype, shape, order), data in pairs
+                    Tensor(dtype, shape, order, data, coding)
+                    for (dtype, shape, order, coding), data in pairs
                 )
             except (TypeError, ValueError) as error:
                 raise BrokenPipe(f"not a job: {error}") from None

@@ -1,35 +1,35 @@
 """One client's connection: performs what its session asks for. Decides nothing.
 
 Three things feed the session: messages from the socket, answers from the worker, and the box
-(time, eviction, load, draining). Commands are performed at once, but for chunks: the next
-message is taken only when the chunk is on disk, which is what holds back a client that sends
-faster than the disk takes.
+(time, eviction, load, draining). Commands are performed at once, but for segments, which are
+stored in their order beside (see writing).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from ionn_edge import events, jobs
-from ionn_edge.blobs import Mismatch, Part, StorageError
+from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
 from ionn_edge.engine import EngineError, Worker, WorkerGone
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
-from wire import Decoder, Encoder, RemoteProtocolError
+from ionn_edge.writing import Writer
+from wire import DTYPE_BYTES, Decoder, Encoder, RemoteProtocolError
 
 log = logging.getLogger("ionn_edge")
 CLOSE_TIMEOUT_S = 2.0
-# Smaller chunks are hashed and written in less time than another thread takes to be told.
-INLINE_BYTES = 64 << 10
 
 
 class _Refused(Exception):
@@ -43,8 +43,10 @@ class Link:
         self, box: Box, socket: web.WebSocketResponse, transport: Any, address: str
     ) -> None:
         self._address = address
-        self.session = Session(box.config, box.welcome)
+        lane = secrets.token_hex(16)
+        self.session = Session(box.config, lambda version, now: box.welcome(version, lane, now))
         self._box = box
+        self._writer = Writer(box, self, self._post, self._prepared)
         self._socket = socket
         self._transport = transport
         self._loop = asyncio.get_running_loop()
@@ -52,17 +54,18 @@ class Link:
         self._cancellable: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
         self._encoder = Encoder(box.config.limits)
         self._frames: deque[bytes | memoryview] = deque()
         self._unsent_bytes = 0
         self._frames_waiting = asyncio.Event()
         self._frames_sent = asyncio.Event()
         self._closing = False
-        self._chunks: deque[events.WriteChunk] = deque()
         self._worker: Worker | None = None
         self._listening: asyncio.Task[None] | None = None
         self._range: events.RunRange | None = None
         self._graph = jobs.Check("", b"", "")
+        self._weights_of: dict[bytes, list[int]] = {}
 
     async def serve(self) -> None:
         """Until the connection has ended, from whichever side."""
@@ -73,6 +76,7 @@ class Link:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 self._start(self._watch_failure())
+                self._start(self._writer.run())
                 tasks.create_task(self._send_all())
                 self._post(events.Connected(len(box.clients) <= box.config.max_clients))
                 if box.draining:
@@ -102,13 +106,19 @@ class Link:
         self._post_from_outside(events.Draining())
 
     def completed(self, digest: bytes) -> None:
-        model, worker = self.session.model, self._worker
-        if model is not None and worker is not None:
-            weights = (i for i, (each, _) in enumerate(model.weights) if each == digest)
-            if ready := tuple(weights):
-                worker.send(jobs.Ready(ready))
+        weights = self._weights_of.get(digest)
+        if weights and self._worker is not None:
+            self._worker.send(jobs.Ready(tuple(weights), "exact", 0))
+
+    def _prepared(self, model: events.Model, digest: bytes, precision: str, number: int) -> None:
+        """Planes of a blob that this client sends are complete. Nobody else is to use them."""
+        weights = (i for i in self._weights_of.get(digest, ()) if model.weights[i][2] == "float32")
+        ready = tuple(weights)
+        if ready and self._worker is not None:
+            self._worker.send(jobs.Ready(ready, precision, number))
 
     def _wake(self) -> None:
+        self._timer = None
         self._post_from_outside(events.TimePassed())
 
     def _post_from_outside(self, event: events.Event) -> None:
@@ -127,11 +137,12 @@ class Link:
         clock = self._box.clock
         for command in self.session.handle(event, clock()):
             self._perform(command)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         wake_at = self.session.wake_at
-        if wake_at is not None:
+        # One that goes off too early does no harm, and most are put off before they do.
+        if wake_at is not None and (self._timer is None or wake_at < self._wakes_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wakes_at = wake_at
             self._timer = self._loop.call_later(max(wake_at - clock(), 0.0), self._wake)
 
     def _perform(self, command: events.Command) -> None:
@@ -141,15 +152,18 @@ class Link:
                 self._frames.extend(frames)
                 self._unsent_bytes += sum(map(len, frames))
                 self._frames_waiting.set()
-            case events.WriteChunk():
-                self._chunks.append(command)
+            case events.StoreSegment():
+                assert self.session.model is not None
+                self._writer.add(self.session.model, command)
             case events.OpenModel(fingerprint, graph):
+                self._writer.clear()
                 self._graph = jobs.Check(fingerprint, graph, str(self._box.store.directory))
                 self._start(self._open())
-            case events.RunRange(query, start, stop, tensors):
+            case events.RunRange(query, start, stop, precision, reply_coding, tensors):
                 self._range = command
                 assert self._worker is not None
-                self._worker.send(jobs.Run(query, start, stop, tensors))
+                job = jobs.Run(query, start, stop, precision, reply_coding, tensors)
+                self._worker.send(job)
             case events.StopWorker():
                 self._stop_worker()
             case events.RestartWorker():
@@ -174,8 +188,8 @@ class Link:
             event = _decoded(decoder, frame)
             if event is not None:
                 self._post(event)
-            while self._chunks:
-                await self._write(self._chunks.popleft())
+            while self._writer.full and not self._closing:
+                await self._writer.stored()
             # Who does not read what is said is not listened to either.
             while self._unsent_bytes > config.max_unsent_bytes and not self._closing:
                 self._frames_sent.clear()
@@ -208,58 +222,22 @@ class Link:
             # A client that does not even read a goodbye is not waited for.
             self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
-    # The store.
-
-    async def _write(self, command: events.WriteChunk) -> None:
-        model = self.session.model
-        if model is None:
-            return
-        digest, total_bytes = model.weights[command.weight]
-        store = self._box.store
-        part = store.part(digest, self)
-        try:
-            if part is not None:
-                await self._append(part, command)
-                if part.full:
-                    store.finish(part)
-                    self._box.completed(digest)
-        except StorageError as error:
-            self._post(events.ChunkFailed("storage", str(error)))
-            return
-        except Mismatch as error:
-            assert part is not None
-            store.drop(part)
-            self._box.forgot()
-            self._post(events.ChunkFailed("digest", f"{error}; send it again from 0"))
-            return
-        complete = store.is_whole(digest)
-        if part is None and not complete:
-            text = "another connection that offers this model has taken over the upload"
-            self._post(events.ChunkFailed("unexpected", text))
-            return
-        held_bytes = total_bytes if complete or part is None else part.held_bytes
-        self._post(events.ChunkWritten(command.weight, held_bytes, complete, command.arrived_at))
-
-    async def _append(self, part: Part, command: events.WriteChunk) -> None:
-        store = self._box.store
-        store.touch(self._graph.fingerprint)
-        if part.held_bytes and memoryview(command.payload).nbytes <= INLINE_BYTES:
-            part.write(command.payload)
-        else:
-            await self._loop.run_in_executor(self._box.writers, part.write, command.payload)
-
     # The worker.
 
     async def _open(self) -> None:
         try:
-            worker, model = await self._new_worker()
+            worker, model = await self._offered_model()
             try:
-                held_bytes = await self._box.admit(model, self)
+                held = await self._box.admit(model, self)
             except BaseException:
-                await worker.close()
+                if worker is not None:
+                    await worker.close()
                 raise
         except _Refused as refusal:
-            self._post(events.ModelRefused(*refusal.args))
+            if refusal.args[0] == "unknown":
+                self._post(events.ModelUnknown())
+            else:
+                self._post(events.ModelRefused(*refusal.args))
         except NoRoom as error:
             self._post(events.ModelRefused("memory", str(error)))
         except StorageError as error:
@@ -267,14 +245,43 @@ class Link:
         except WrongSize as error:
             self._post(events.ModelRefused("graph", str(error)))
         else:
-            self._use(worker, model)
-            self._post(events.ModelOpened(model, self._box.epoch, held_bytes))
-            held = sum(dict(zip(model.weights, held_bytes, strict=True)).values())
+            if worker is not None:
+                self._use(worker, model)
+            self._post(events.ModelOpened(model, self._box.epoch, held, worker is not None))
+            if worker is None:
+                self._start(self._restart())
+            blobs = {digest: each for (digest, _, _), each in zip(model.weights, held, strict=True)}
+            held_bytes = sum(each.whole_bytes for each in blobs.values())
             log.info(
                 "%s offers model %s with %s of weights, %s of them here",
                 *(self._address, model.fingerprint[:12]),
-                *(format_bytes(model.total_bytes), format_bytes(held)),
+                *(format_bytes(model.total_bytes), format_bytes(held_bytes)),
             )
+
+    async def _offered_model(self) -> tuple[Worker | None, events.Model]:
+        """What is offered, and a worker for it unless what is known of it does for now."""
+        box, graph = self._box, self._graph
+        if graph.graph:
+            worker, model = await self._new_worker()
+            box.graphs.learned(model)
+            self._loop.run_in_executor(box.writers, box.graphs.keep, model.fingerprint, graph.graph)
+            return worker, model
+        packed = await self._loop.run_in_executor(box.writers, box.graphs.load, graph.fingerprint)
+        if packed is None:
+            raise _Refused("unknown")
+        self._graph = replace(graph, graph=packed, known=True)
+        known = box.graphs.known(graph.fingerprint)
+        if known is not None:
+            return None, known
+        try:
+            worker, model = await self._new_worker()
+        except _Refused as refusal:
+            if refusal.args[0] != "graph":
+                raise
+            box.graphs.drop(graph.fingerprint)
+            raise _Refused("unknown") from refusal
+        box.graphs.learned(model)
+        return worker, model
 
     async def _restart(self) -> None:
         model = self.session.model
@@ -283,11 +290,14 @@ class Link:
         except _Refused as refusal:
             self._post(events.WorkerLost(refusal.args[1]))
             return
-        if model is None or checked != model or self.session.model is not model:
+        if model is None or self.session.model is not model:
             await worker.close()
-            return
-        self._use(worker, model)
-        self._post(events.WorkerRestarted())
+        elif checked != model:
+            await worker.close()
+            self._post(events.WorkerLost("the graph made its worker talk nonsense"))
+        else:
+            self._use(worker, model)
+            self._post(events.WorkerRestarted())
 
     async def _new_worker(self) -> tuple[Worker, events.Model]:
         """A worker that knows the offered graph, and what it says about it."""
@@ -302,6 +312,7 @@ class Link:
                 answer = await worker.receive()
             match answer:
                 case jobs.Checked(layers, weights):
+                    _check_rows(weights)
                     return worker, events.Model(self._graph.fingerprint, layers, weights)
                 case jobs.Refused(code, text):
                     raise _Refused(code, text)
@@ -318,10 +329,17 @@ class Link:
 
     def _use(self, worker: Worker, model: events.Model) -> None:
         self._worker = worker
+        weights_of: dict[bytes, list[int]] = {}
+        for index, (digest, _, _) in enumerate(model.weights):
+            weights_of.setdefault(digest, []).append(index)
+        self._weights_of = weights_of
         is_whole = self._box.store.is_whole
-        ready = tuple(i for i, (digest, _) in enumerate(model.weights) if is_whole(digest))
+        ready = tuple(i for i, (digest, _, _) in enumerate(model.weights) if is_whole(digest))
         if ready:
-            worker.send(jobs.Ready(ready))
+            worker.send(jobs.Ready(ready, "exact", 0))
+        for part in self._box.store.owned(self):
+            if part.precision is not None:
+                self._prepared(model, part.digest, part.precision, part.number)
         self._listening = self._start(self._listen(worker, model))
 
     async def _listen(self, worker: Worker, model: events.Model) -> None:
@@ -338,10 +356,12 @@ class Link:
 
     def _answered(self, answer: jobs.Job, model: events.Model) -> None:
         match answer:
-            case jobs.Ran(query, stop, began_s, compute_s, tensors):
+            case jobs.Ran(query, stop, precision, began_s, coding_s, compute_s, tensors):
                 if self._range is not None and self._range.query == query:
                     self._box.ran(model.fingerprint, self._range.start, stop, compute_s)
-                self._post(events.RangeRan(query, stop, began_s, compute_s, tensors))
+                self._post(
+                    events.RangeRan(query, stop, precision, began_s, coding_s, compute_s, tensors)
+                )
             case jobs.Failed(query, code, text):
                 self._post(events.RangeFailed(query, code, text))
 
@@ -350,6 +370,19 @@ class Link:
         self._worker = self._listening = None
         if worker is not None and listening is not None:
             self._tasks.create_task(_end(worker, listening))
+
+
+def _check_rows(weights: Any) -> None:
+    """What a worker says of weights, as little believed as anything else that it says."""
+    try:
+        sound = all(
+            isinstance(digest, bytes) and size >= 0 and size % DTYPE_BYTES[dtype] == 0
+            for digest, size, dtype in weights
+        )
+    except (TypeError, ValueError, KeyError):
+        sound = False
+    if not sound:
+        raise _Refused("graph", "the graph made its worker talk nonsense")
 
 
 async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:

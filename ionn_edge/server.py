@@ -111,7 +111,7 @@ async def serve(
     `started` is called once, when clients can connect. Raises StorageError or EngineError.
     """
     box = Box(config)
-    box.store.open()
+    box.open()
     try:
         await box.nursery.start()
         await box.probe()

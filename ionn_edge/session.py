@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ionn_edge import events
 from ionn_edge.config import Config
 from ionn_edge.events import Command, Event, Model
+from ionn_edge.intake import Intake, have_of
 from wire import Conversation, RemoteProtocolError, Role, State, error_message, messages, negotiate
 
 _SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.EVICTED})
@@ -20,12 +21,17 @@ _SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.EVICTED}
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    number: int
-    start: int
-    stop: int
-    tensors: tuple[messages.Tensor, ...]
+    execute: messages.Execute
     received_at: float
     deadline_at: float | None
+
+    @property
+    def number(self) -> int:
+        return self.execute.query
+
+    @property
+    def tensor_bytes(self) -> int:
+        return _tensor_bytes(self.execute.tensors)
 
 
 class Session:
@@ -46,7 +52,8 @@ class Session:
         self._admitted = True
         self.heard_at = 0.0
         self._pinged = False
-        self._received_bytes: dict[bytes, int] = {}
+        self._offered = ""
+        self._intake: Intake | None = None
         self._waiting: dict[int, _Query] = {}
         self._running: _Query | None = None
         self._running_since = 0.0
@@ -97,7 +104,7 @@ class Session:
         if self.closed:
             return []
         self._now = now
-        self._take(event)
+        self._learn(event)
         if not self.closed:
             self._expire()
         if not self.closed:
@@ -107,7 +114,7 @@ class Session:
         commands, self._commands = self._commands, []
         return commands
 
-    def _take(self, event: Event) -> None:
+    def _learn(self, event: Event) -> None:
         match event:
             case events.Connected(admitted):
                 self._admitted, self.heard_at = admitted, self._now
@@ -117,12 +124,12 @@ class Session:
                 self._fail(code, text)
             case events.ModelOpened():
                 self._opened(event)
-            case events.ModelRefused(code, text):
+            case events.ModelUnknown():
+                self._send(messages.Unknown(self._offered))
+            case events.ModelRefused(code, text) | events.SegmentFailed(code, text):
                 self._fail(code, text)
-            case events.ChunkWritten():
-                self._written(event)
-            case events.ChunkFailed(code, text):
-                self._fail(code, text)
+            case events.SegmentStored():
+                self._stored(event)
             case events.RangeRan():
                 self._ran(event)
             case events.RangeFailed(query, code, text):
@@ -178,12 +185,19 @@ class Session:
 
     def _dispatch(self, message: messages.Message) -> None:
         match message:
+            case messages.Chunk(payload):
+                self._take(payload)
+            case messages.Segment():
+                if self._intake is not None:
+                    self._intake.announce(message)
             case messages.Hello():
                 self._greet(message)
+            case messages.Join():
+                text = "this edge takes weights on a client's first connection only"
+                raise RemoteProtocolError(text, "unexpected")
             case messages.Offer(fingerprint, graph):
+                self._offered = fingerprint
                 self._do(events.OpenModel(fingerprint, bytes(graph)))
-            case messages.Chunk():
-                self._store(message)
             case messages.Execute():
                 self._execute(message)
             case messages.Cancel(query):
@@ -208,49 +222,29 @@ class Session:
 
     def _opened(self, opened: events.ModelOpened) -> None:
         self.model = opened.model
-        self._received_bytes = {
-            digest: held
-            for (digest, _), held in zip(opened.model.weights, opened.held_bytes, strict=True)
-        }
-        self._worker_ready, self._deaths = True, 0
-        self._send(messages.Have(opened.model.fingerprint, opened.epoch, opened.held_bytes))
+        self._intake = Intake(opened.model, opened.held, self.config.limits)
+        self._worker_ready, self._deaths = opened.worker_ready, 0
+        self._send(have_of(opened.model, opened.epoch, opened.held))
 
-    def _store(self, chunk: messages.Chunk) -> None:
-        if self._conversation.state is State.EVICTED:
+    def _take(self, payload: messages.Buffer) -> None:
+        # Evicted: the chunk crossed the news.
+        if self._intake is None:
             return
-        assert self.model is not None
-        if chunk.weight >= len(self.model.weights):
-            raise RemoteProtocolError(
-                f"a chunk of weight {chunk.weight}; the model has {len(self.model.weights)}"
-            )
-        digest, total_bytes = self.model.weights[chunk.weight]
-        expected = self._received_bytes[digest]
-        end = chunk.offset + memoryview(chunk.payload).nbytes
-        if chunk.offset != expected:
-            raise RemoteProtocolError(
-                f"a chunk of weight {chunk.weight} at {chunk.offset}, expected {expected}",
-                "unexpected",
-            )
-        if end > total_bytes:
-            raise RemoteProtocolError(
-                f"a chunk of weight {chunk.weight} up to {end} of {total_bytes} bytes"
-            )
-        self._received_bytes[digest] = end
-        self._do(events.WriteChunk(chunk.weight, chunk.payload, self._now))
+        complete = self._intake.take(payload)
+        # Before the disk has it: what the client learns of here is the link.
+        self._send(messages.ChunkAck(self._now))
+        if complete is not None:
+            self._do(complete)
 
-    def _written(self, written: events.ChunkWritten) -> None:
-        # Evicted while the chunk was on its way to the disk: it is not there.
+    def _stored(self, stored: events.SegmentStored) -> None:
+        # Evicted while the segment was on its way to the disk: it is not there.
         if self._conversation.state is State.READY:
-            self._send(
-                messages.ChunkAck(
-                    written.weight, written.held_bytes, written.complete, written.arrived_at
-                )
-            )
+            self._send(messages.Held(stored.weight, stored.plane, stored.count, stored.complete))
 
     def _evicted(self, epoch: str) -> None:
         assert self.model is not None
         assert not self.busy
-        fingerprint, self.model = self.model.fingerprint, None
+        fingerprint, self.model, self._intake = self.model.fingerprint, None, None
         self._worker_ready = False
         self._do(events.StopWorker())
         self._send(messages.Evicted(fingerprint, epoch))
@@ -266,9 +260,7 @@ class Session:
             self._answer_error(number, *refusal)
             return
         deadline_at = None if execute.deadline_s is None else self._now + execute.deadline_s
-        self._waiting[number] = _Query(
-            number, execute.start, execute.stop, execute.tensors, self._now, deadline_at
-        )
+        self._waiting[number] = _Query(execute, self._now, deadline_at)
 
     def _refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
         model = self.model
@@ -281,7 +273,9 @@ class Session:
             return "overloaded", "the edge is stopping"
         if self.queued + self.running >= self.config.max_queries:
             return "overloaded", f"{self.config.max_queries} queries are open already"
-        size = sum(map(_query_bytes, self._waiting.values())) + _tensor_bytes(execute.tensors)
+        size = sum(query.tensor_bytes for query in self._waiting.values()) + _tensor_bytes(
+            execute.tensors
+        )
         if self._waiting and size > self.config.max_waiting_bytes:
             return "overloaded", f"open queries hold {size} bytes of tensors"
         if self._deaths > self.config.max_restarts:
@@ -293,7 +287,13 @@ class Session:
             return
         query = self._waiting.pop(next(iter(self._waiting)))
         self._running, self._running_since, self._unwanted = query, self._now, False
-        self._do(events.RunRange(query.number, query.start, query.stop, query.tensors))
+        asked = query.execute
+        self._do(
+            events.RunRange(
+                *(asked.query, asked.start, asked.stop),
+                *(asked.precision, asked.reply_coding, asked.tensors),
+            )
+        )
 
     def _ran(self, ran: events.RangeRan) -> None:
         query = self._settle(ran.query)
@@ -302,7 +302,8 @@ class Session:
             queue_s = max(ran.began_at - query.received_at, 0.0)
             self._send(
                 messages.Result(
-                    query.number, query.start, ran.stop, queue_s, ran.compute_s, ran.tensors
+                    *(query.number, query.execute.start, ran.stop, ran.precision),
+                    *(queue_s, ran.coding_s, ran.compute_s, ran.tensors),
                 )
             )
 
@@ -356,10 +357,6 @@ class Session:
     def _drain(self, until: float) -> None:
         if not self.busy or self._now >= until:
             self._end(messages.Bye("draining"))
-
-
-def _query_bytes(query: _Query) -> int:
-    return _tensor_bytes(query.tensors)
 
 
 def _tensor_bytes(tensors: tuple[messages.Tensor, ...]) -> int:

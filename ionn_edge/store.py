@@ -1,6 +1,6 @@
 """Which weights the box holds, for whom, under a byte budget.
 
-Bookkeeping for the event loop; what takes long (hashing, writing) is `blobs`, called by others
+Bookkeeping for the event loop; what takes long (hashing, writing) is `parts`, called by others
 from threads. Models are evicted whole, the least recently used first. Blobs that several
 models share count once. What an earlier run left belongs to no model until one claims it, and
 goes first. A partial blob has one writer, so that no client can spoil another's upload.
@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ionn_edge.blobs import Part, StorageError, blob_path, remove, scan
+from ionn_edge.blobs import StorageError, blob_path, boot, cannot_store, part_path, remove, scan
 from ionn_edge.config import format_bytes
-from ionn_edge.events import Model
+from ionn_edge.events import Model, Progress
+from ionn_edge.parts import Part
 
 
 class NoRoom(Exception):
@@ -92,28 +93,29 @@ class Store:
         ordered = sorted(self._models.items(), key=lambda item: item[1].used_at)
         return {
             fingerprint: (
-                sum(self.held_bytes(digest) for digest in stored.sizes),
+                sum(self.held(digest).whole_bytes for digest in stored.sizes),
                 sum(stored.sizes.values()),
             )
             for fingerprint, stored in ordered
         }
 
-    def held_bytes(self, digest: bytes, owner: object | None = None) -> int:
-        """Leading bytes of a blob that are here; of partial ones `owner`'s, or the longest."""
+    def held(self, digest: bytes, owner: object | None = None) -> Progress:
+        """How much of a blob is here; of partial ones `owner`'s, or the one that is furthest."""
         blob = self._blobs.get(digest)
         if blob is not None and blob.verified:
-            return blob.size_bytes
-        parts = self._parts.get(digest, ())
-        return max((p.held_bytes for p in parts if owner in (None, p.owner)), default=0)
+            return Progress(blob.size_bytes)
+        parts = [p for p in self._parts.get(digest, ()) if owner in (None, p.owner)]
+        return max(parts, key=_reach).held if parts else Progress()
 
     def is_whole(self, digest: bytes) -> bool:
         """Whether the blob is here and its digest was verified."""
         blob = self._blobs.get(digest)
         return blob is not None and blob.verified
 
-    def unverified(self) -> list[bytes]:
+    def unverified(self, among: Collection[bytes] | None = None) -> list[bytes]:
         """Whole blobs of earlier runs whose digest was not verified yet, the latest first."""
-        waiting = [digest for digest, blob in self._blobs.items() if not blob.verified]
+        digests = self._blobs if among is None else self._blobs.keys() & among
+        waiting = [digest for digest in digests if not self._blobs[digest].verified]
         return sorted(waiting, key=lambda digest: -self._blobs[digest].used_at)
 
     def verified(self, digest: bytes, sound: bool) -> None:
@@ -137,8 +139,7 @@ class Store:
         the models evicted for it; never one in `busy`. Raises NoRoom, WrongSize, or
         StorageError where the disk has not the space.
         """
-        sizes = dict(model.weights)
-        total_bytes = sum(sizes.values())
+        sizes, total_bytes = model.sizes, model.total_bytes
         if total_bytes > self.budget_bytes:
             raise NoRoom(
                 f"the model's weights take {format_bytes(total_bytes)}, and the edge's memory "
@@ -150,21 +151,34 @@ class Store:
             for digest, size in sizes.items()
             if digest not in self._blobs and size
         }
-        growth_bytes = sum(
-            sizes[digest] - (0 if part is None else part.budget_bytes)
-            for digest, part in claims.items()
-        )
-        self._drop_orphans(growth_bytes, sizes)
-        evicted = self._to_evict(growth_bytes, model.fingerprint, sizes, busy)
-        self._check_disk(claims, sizes, self._freed(evicted, sizes))
-        self._evict(evicted, sizes)
+        final = {d: sizes[d] + (p.planes_of(sizes[d]) if p else 0) for d, p in claims.items()}
+        growth_bytes = sum(final[d] - (p.budget_bytes if p else 0) for d, p in claims.items())
+        missing_bytes = sum(final[d] - (p.on_disk_bytes if p else 0) for d, p in claims.items())
+        evicted = self._make_room(growth_bytes, missing_bytes, model.fingerprint, sizes, busy)
+        dtypes = {digest: dtype for digest, _, dtype in model.weights}
+        # Equal bytes may be of several types; only this one can come by planes.
+        dtypes |= {digest: each for digest, _, each in model.weights if each == "float32"}
         for digest, part in claims.items():
-            self._claim(digest, part, sizes[digest], owner)
+            self._claim(digest, part).claim(sizes[digest], dtypes[digest], owner)
         self._models[model.fingerprint] = _Stored(sizes, 0)
         self._fingerprints[owner] = model.fingerprint
         self.touch(model.fingerprint)
         for digest in sizes:
             self._mark_used(digest)
+        return evicted
+
+    def widen(self, owner: object, busy: Collection[str] = ()) -> list[str]:
+        """Make room for the planes of every blob that `owner` writes, beside the blobs.
+
+        Returns the models evicted for it, as `admit` does. Raises NoRoom, or StorageError.
+        """
+        fingerprint = self._fingerprints[owner]
+        parts = [p for p in self.owned(owner) if p.by_planes and not p.widened]
+        growth_bytes = sum(part.planes_of(part.size_bytes or 0, True) for part in parts)
+        sizes = self._models[fingerprint].sizes
+        evicted = self._make_room(growth_bytes, growth_bytes, fingerprint, sizes, busy)
+        for part in parts:
+            part.widened = True
         return evicted
 
     def part(self, digest: bytes, owner: object) -> Part | None:
@@ -187,9 +201,9 @@ class Store:
             return
         assert part.size_bytes is not None
         try:
-            part.path.rename(blob_path(self.directory, part.digest))
+            part.became_whole(blob_path(self.directory, part.digest))
         except OSError as error:
-            raise StorageError(f"the edge cannot store weights: {error.strerror}") from error
+            raise cannot_store(self.directory, error) from error
         self._parts[part.digest].remove(part)
         self._blobs[part.digest] = _Blob(part.size_bytes, True, 0.0)
 
@@ -211,24 +225,40 @@ class Store:
             part.owner = None
 
     def _scan(self) -> None:
-        longest: dict[bytes, Part] = {}
+        sizes: dict[tuple[bytes, int], dict[str, int]] = {}
+        keeps_planes = self._same_boot()
         for found in scan(self.directory):
-            if found.part is None:
+            if found.kind == "whole":
                 self._blobs[found.digest] = _Blob(found.size_bytes, False, found.used_at)
-                continue
-            part = Part(self.directory, found.digest, found.part, None, found.size_bytes)
-            self._next_part = max(self._next_part, found.part + 1)
-            rival = longest.get(found.digest)
-            shorter = min(part, rival, key=lambda p: p.held_bytes) if rival else None
-            if shorter is not None:
-                remove(shorter.path)
-            if shorter is not part:
-                longest[found.digest] = part
-        for digest, part in longest.items():
-            if digest in self._blobs or not part.held_bytes:
-                remove(part.path)
+            elif found.kind == "part" or keeps_planes:
+                sizes.setdefault((found.digest, found.number), {})[found.kind] = found.size_bytes
+            else:
+                remove(part_path(self.directory, found.digest, found.number, found.kind))
+        furthest: dict[bytes, Part] = {}
+        for (digest, number), each in sizes.items():
+            held = Progress(each.get("part", 0), each.get("coarse", 0) // 2, each.get("middle", 0))
+            part = Part(self.directory, digest, number, held=held)
+            self._next_part = max(self._next_part, number + 1)
+            rival = furthest.get(digest)
+            better = max(part, rival, key=_reach) if rival else part
+            if rival is not None:
+                (rival if better is part else part).remove()
+            furthest[digest] = better
+        for digest, part in furthest.items():
+            if digest in self._blobs or not part.on_disk_bytes:
+                part.remove()
             else:
                 self._parts[digest] = [part]
+        # Only now: planes that are not to be trusted are gone.
+        (self.directory / "boot").write_text(boot() or "")
+
+    def _same_boot(self) -> bool:
+        """Whether what an earlier run wrote last cannot have been lost with the machine's power."""
+        now = boot()
+        try:
+            return now is not None and now == (self.directory / "boot").read_text()
+        except (OSError, ValueError):
+            return False
 
     def _all_parts(self) -> list[Part]:
         return [part for parts in self._parts.values() for part in parts]
@@ -242,22 +272,32 @@ class Store:
                     f" {digest.hex()[:16]} has {blob.size_bytes}"
                 )
 
-    def _check_disk(
-        self, claims: Mapping[bytes, Part | None], sizes: Mapping[bytes, int], freed_bytes: int
-    ) -> None:
-        missing = sum(
-            sizes[digest] - (part.held_bytes if part else 0) for digest, part in claims.items()
-        )
+    def _make_room(
+        self,
+        growth_bytes: int,
+        missing_bytes: int,
+        fingerprint: str,
+        sizes: Mapping[bytes, int],
+        busy: Collection[str],
+    ) -> list[str]:
+        """Evict for a model until the budget has room for its growth, the disk for the missing."""
+        self._drop_orphans(growth_bytes, sizes)
+        evicted = self._to_evict(growth_bytes, fingerprint, sizes, busy)
+        self._check_disk(missing_bytes, self._freed(evicted, sizes))
+        self._evict(evicted, sizes)
+        return evicted
+
+    def _check_disk(self, missing_bytes: int, freed_bytes: int) -> None:
         disk = os.statvfs(self.directory)
         free = disk.f_bavail * disk.f_frsize
-        if missing > free + freed_bytes:
+        if missing_bytes > free + freed_bytes:
             raise StorageError(
-                f"{format_bytes(missing)} of weights are missing, and the edge's disk has"
+                f"{format_bytes(missing_bytes)} of weights are missing, and the edge's disk has"
                 f" {format_bytes(free)} left ({self.directory})"
             )
 
     def _claimable(self, digest: bytes, size: int, silent: Collection[object]) -> Part | None:
-        """The longest partial blob that nobody writes any more."""
+        """The partial blob that is furthest, of those that nobody writes any more."""
         free = [
             part
             for part in self._parts.get(digest, ())
@@ -265,14 +305,14 @@ class Store:
             and part.held_bytes <= size
             and part.size_bytes in (None, size)
         ]
-        return max(free, key=lambda part: part.held_bytes, default=None)
+        return max(free, key=_reach, default=None)
 
-    def _claim(self, digest: bytes, part: Part | None, size: int, owner: object) -> None:
+    def _claim(self, digest: bytes, part: Part | None) -> Part:
         if part is None:
-            part = Part(self.directory, digest, self._next_part, size)
+            part = Part(self.directory, digest, self._next_part)
             self._next_part += 1
             self._parts.setdefault(digest, []).append(part)
-        part.size_bytes, part.owner = size, owner
+        return part
 
     def _to_evict(
         self, growth_bytes: int, newcomer: str, sizes: Mapping[bytes, int], busy: Collection[str]
@@ -344,7 +384,7 @@ class Store:
 
     def _drop_part(self, part: Part) -> None:
         part.dropped, part.owner = True, None
-        remove(part.path)
+        part.remove()
         parts = self._parts.get(part.digest, [])
         if part in parts:
             parts.remove(part)
@@ -356,3 +396,10 @@ class Store:
                 os.utime(blob_path(self.directory, digest))
             except OSError:
                 return  # Only the order of a later run's eviction suffers.
+
+
+def _reach(part: Part) -> int:
+    """How far an upload has got, in bits."""
+    held = part.held
+    # FINE has the last 16 of an exact element's bits, where its planes are still needed.
+    return (4 if held.coarse else 8) * held.whole_bytes + 12 * held.coarse + 4 * held.middle

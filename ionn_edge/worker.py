@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import msgpack
 import torch
 
 from ionn_edge import jobs
-from ionn_edge.blobs import blob_path
+from ionn_edge.weights import Weights
 from layergraph import (
     Executor,
     GraphError,
@@ -35,10 +34,11 @@ from layergraph import (
     tensor_to_buffer,
 )
 from layergraph.graph import Layer, Node, Ref, TensorSpec
+from wire.activations import decode_tensor, encode_tensor
+from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS
-from wire.messages import Buffer, Tensor
+from wire.messages import PRECISIONS, Buffer, Tensor
 
-_MADV_POPULATE_READ = 22
 _NO_BYTES = hashlib.sha256().digest()
 _Live = tuple[torch.Tensor, ...]
 
@@ -73,18 +73,17 @@ def serve(pipe: socket.socket, settings: Settings) -> None:
 class _Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Path()
-        self._graph: LayerGraph | None = None
-        self._executor: Executor | None = None
-        self._weights: dict[str, torch.Tensor] = {}
+        self._model: _Model | None = None
 
     def answer(self, job: jobs.Job) -> jobs.Job | None:
         match job:
             case jobs.Check():
                 return self._check(job)
-            case jobs.Ready(weights):
+            case jobs.Ready(weights, precision, number):
+                assert self._model is not None
                 for index in weights:
-                    self._map(index)
+                    weight = self._model.graph.weights[index]
+                    self._model.weights.load(weight, precision, number)
                 return None
             case jobs.Run():
                 return self._run(job)
@@ -102,52 +101,39 @@ class _Worker:
                     f"the graph's fingerprint is {graph.fingerprint[:16]}, "
                     f"it was offered as {job.fingerprint[:16]}"
                 )
-            sizes = _weight_sizes(graph)
-            check_graph(graph)
-            self._executor = Executor(graph, self._weights, self._settings.device)
+            rows = _weight_rows(graph)
+            if not job.known:
+                check_graph(graph)
+            self._model = _Model(graph, Path(job.store), self._settings.device)
         except GraphError as error:
             return jobs.Refused("graph", str(error))
         # Checks run torch's own shape functions on hostile arguments: whatever they raise, this
         # graph does not run, and the client is told instead of seeing a worker die.
         except Exception as error:
             return jobs.Refused("graph", f"the graph cannot be checked: {_one_line(error)}")
-        self._graph, self._store = graph, Path(job.store)
-        for weight in graph.weights:
-            if not weight.spec.nbytes:
-                self._add(weight.name, tensor_from_weight_bytes(b"", weight.spec))
-        return jobs.Checked(len(graph.layers), sizes)
-
-    def _map(self, index: int) -> None:
-        assert self._graph is not None
-        weight = self._graph.weights[index]
-        if weight.name in self._weights:
-            return
-        # A blob that was evicted since, or that somebody cut short, is not there: queries say so.
-        with contextlib.suppress(OSError, ValueError, InvalidInput):
-            buffer = _mapped(blob_path(self._store, weight.digest))
-            self._add(weight.name, tensor_from_weight_bytes(buffer, weight.spec))
-
-    def _add(self, name: str, tensor: torch.Tensor) -> None:
-        self._weights[name] = tensor.to(self._settings.device)
+        return jobs.Checked(len(graph.layers), rows)
 
     def _run(self, job: jobs.Run) -> jobs.Job:
-        graph, executor = self._graph, self._executor
-        assert graph is not None
-        assert executor is not None
-        stop = self._reachable(graph, job.start, job.stop)
+        began_s = time.monotonic()
+        model = self._model
+        assert model is not None
+        stop, rank = model.reachable(job)
         if stop == job.start:
-            name = graph.layers[job.start].name
+            name = model.graph.layers[job.start].name
             text = f"the weights of layer {job.start} ({name}) are not there"
+            if job.precision != PRECISIONS[0]:
+                text += f" with precision {job.precision}"
             return jobs.Failed(job.query, "not-uploaded", text)
         try:
-            live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in job.tensors)
-            check_live(graph, job.start, live)
-        except InvalidInput as error:
+            raw = tuple(map(decode_tensor, job.tensors))
+            live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in raw)
+            check_live(model.graph, job.start, live)
+        except (InvalidInput, RemoteProtocolError) as error:
             return jobs.Failed(job.query, "input", str(error))
-        began_s = time.monotonic()
+        decoded_s = time.monotonic()
         try:
-            result = self._execute(executor, job.start, stop, live)
-            compute_s = time.monotonic() - began_s
+            result = self._execute(model.executor, job.start, stop, live)
+            ran_s = time.monotonic()
             tensors = tuple(Tensor(*tensor_to_buffer(tensor)) for tensor in result)
         # The model's own failure, of whatever type torch raises: out of memory, a bad index.
         except Exception as error:
@@ -155,21 +141,17 @@ class _Worker:
         excess = _excess(tensors)
         if excess is not None:
             return jobs.Failed(job.query, "execution", excess)
-        return jobs.Ran(job.query, stop, began_s, compute_s, tensors)
+        tensors = tuple(encode_tensor(tensor, job.reply_coding) for tensor in tensors)
+        coding_s = decoded_s - began_s + time.monotonic() - ran_s
+        return jobs.Ran(
+            *(job.query, stop, PRECISIONS[rank], began_s, coding_s, ran_s - decoded_s, tensors)
+        )
 
     def _execute(self, executor: Executor, start: int, stop: int, live: _Live) -> _Live:
         if self._settings.device == "cpu":
             return executor.run(start, stop, live)
         result = executor.run(start, stop, tuple(t.to(self._settings.device) for t in live))
         return tuple(tensor.cpu() for tensor in result)
-
-    def _reachable(self, graph: LayerGraph, start: int, stop: int) -> int:
-        """How far the range can run with the weights that are here."""
-        for layer in range(start, stop):
-            names = (graph.weights[index].name for index in graph.layers[layer].weights)
-            if not all(name in self._weights for name in names):
-                return layer
-        return stop
 
     def _probe(self) -> jobs.Job:
         if self._settings.device == "cpu":
@@ -186,6 +168,33 @@ class _Worker:
         return jobs.Calibrated(tuple(measure(self._settings.device, seconds)))
 
 
+class _Model:
+    """A graph that may run, with what is here of its weights."""
+
+    def __init__(self, graph: LayerGraph, store: Path, device: str) -> None:
+        self.graph = graph
+        self.weights = Weights(store, device, self._replaced)
+        for weight in graph.weights:
+            if not weight.spec.nbytes:
+                self.weights.put(weight, tensor_from_weight_bytes(b"", weight.spec))
+        self.executor = Executor(graph, self.weights.tensors, device)
+
+    def reachable(self, job: jobs.Run) -> tuple[int, int]:
+        """How far the range can run with the weights that are here, and their least precision."""
+        least, lowest = PRECISIONS.index(job.precision), len(PRECISIONS) - 1
+        for layer in range(job.start, job.stop):
+            names = (self.graph.weights[index].name for index in self.graph.layers[layer].weights)
+            ranks = [self.weights.rank(name, least) for name in names]
+            present = [rank for rank in ranks if rank is not None]
+            if len(present) < len(ranks):
+                return layer, lowest
+            lowest = min([lowest, *present])
+        return job.stop, lowest
+
+    def _replaced(self, name: str) -> None:
+        self.executor.rebind(name)
+
+
 def _graph_from(packed: bytes) -> LayerGraph:
     try:
         plain = msgpack.unpackb(packed, max_ext_len=0)
@@ -194,8 +203,8 @@ def _graph_from(packed: bytes) -> LayerGraph:
     return LayerGraph.from_plain(plain)
 
 
-def _weight_sizes(graph: LayerGraph) -> tuple[tuple[bytes, int], ...]:
-    """(digest, bytes) of every weight. Raises InvalidGraph where they contradict each other."""
+def _weight_rows(graph: LayerGraph) -> tuple[tuple[bytes, int, str], ...]:
+    """(digest, bytes, dtype) of each weight. Raises InvalidGraph where they contradict."""
     if len(graph.weights) > DEFAULT_LIMITS.max_weights:
         raise InvalidGraph(f"{len(graph.weights)} weights; this edge takes 65,536")
     if len({weight.name for weight in graph.weights}) < len(graph.weights):
@@ -210,17 +219,7 @@ def _weight_sizes(graph: LayerGraph) -> tuple[tuple[bytes, int], ...]:
             )
         if not size and weight.digest != _NO_BYTES:
             raise InvalidGraph(f"weight {weight.name} has no bytes, and a digest of some")
-    return tuple((weight.digest, weight.spec.nbytes) for weight in graph.weights)
-
-
-def _mapped(path: Path) -> memoryview:
-    """The file's bytes: private, so that nothing run here can change them for others."""
-    with path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    # All pages at once, before a query has to wait for them one by one. Older kernels decline.
-    with contextlib.suppress(OSError):
-        mapping.madvise(_MADV_POPULATE_READ)
-    return memoryview(mapping)
+    return tuple((each.digest, each.spec.nbytes, each.spec.dtype) for each in graph.weights)
 
 
 def _excess(tensors: tuple[Tensor, ...]) -> str | None:

@@ -7,7 +7,7 @@ operators, numbers and strings from the graph are objects in its namespace, neve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -102,6 +102,20 @@ class Executor:
         with torch.inference_mode():
             return compiled.function(live, compiled.weights)
 
+    def rebind(self, name: str) -> None:
+        """The weight of this name is another tensor now: ranges that ran with the old one take it.
+
+        Raises InvalidInput where it does not fit.
+        """
+        for key, compiled in self._ranges.items():
+            weights = zip(compiled.indices, compiled.weights, strict=True)
+            if any(self.graph.weights[index].name == name for index in compiled.indices):
+                renewed = tuple(
+                    self._weight(index) if self.graph.weights[index].name == name else tensor
+                    for index, tensor in weights
+                )
+                self._ranges[key] = replace(compiled, weights=renewed)
+
     def _compile(self, start: int, stop: int) -> _Range:
         count = len(self.graph.layers)
         if not 0 <= start <= stop <= count:
@@ -110,6 +124,7 @@ class Executor:
         function = source.build(start, stop)
         compiled = _Range(
             function,
+            tuple(source.weights),
             tuple(self._weight(index) for index in source.weights),
             tuple(
                 (DTYPES[spec.dtype], torch.Size(spec.shape)) for spec in self.graph.cut_specs(start)
@@ -145,6 +160,7 @@ def _check_weight(name: str, spec: TensorSpec, tensor: torch.Tensor) -> None:
 @dataclass(frozen=True, slots=True)
 class _Range:
     function: Callable[[Sequence[torch.Tensor], Live], Live]
+    indices: tuple[int, ...]
     weights: Live
     takes: tuple[tuple[torch.dtype, torch.Size], ...]
 

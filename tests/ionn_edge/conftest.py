@@ -35,7 +35,7 @@ def serve(nursery: Nursery, tmp_path: Path) -> Serve:
     async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:
         config = Config(**{"store": tmp_path / "store", "threads": 1, "port": 0, **options})
         box = Box(config, nursery)
-        box.store.open()
+        box.open()
         listener = bound(config.bind, config.port)
         host, port = listener.getsockname()
         try:

@@ -12,7 +12,9 @@ import torch
 
 from layergraph import LayerGraph, tensor_from_buffer, tensor_to_buffer
 from tests.support import blobs, chain
-from wire import Decoder, chunks, encode, hello, messages
+from wire import DTYPE_BYTES, Decoder, encode, hello, messages
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE
+from wire.segments import encode_segment
 
 TIMEOUT_S = 20.0
 Answer = TypeVar("Answer", bound=messages.Message)
@@ -68,25 +70,53 @@ class Peer:
         await self.send(offer(graph))
         return await self.hear(messages.Have)
 
-    async def upload(self, weight: int, blob: memoryview, chunk_bytes: int = 100) -> None:
-        """One weight from its start, chunk by chunk, all acknowledged."""
-        for chunk in chunks(weight, blob, chunk_bytes):
-            await self.send(chunk)
-            ack = await self.hear(messages.ChunkAck)
-            assert (ack.weight, ack.held_bytes) == (weight, chunk.offset + len(chunk.payload))
-            assert ack.complete == (ack.held_bytes == blob.nbytes)
+    async def ask(self, graph: LayerGraph) -> messages.Have | messages.Unknown:
+        """Offer by fingerprint alone."""
+        await self.send(messages.Offer(graph.fingerprint, b""))
+        answer = await self._hear()
+        assert isinstance(answer, messages.Have | messages.Unknown), answer
+        return answer
+
+    async def upload(
+        self,
+        weight: int,
+        blob: memoryview,
+        plane: int = WHOLE,
+        start: int = 0,
+        stop: int | None = None,
+        step: int = 25,
+        coding: str = "raw",
+    ) -> messages.Held:
+        """Elements of a float32 weight's plane, segment by segment, all acknowledged."""
+        stop = blob.nbytes // DTYPE_BYTES["float32"] if stop is None else stop
+        for first in range(start, stop, step):
+            count = min(step, stop - first)
+            said = segment(weight, blob, first, count, plane, coding)
+            await self.send(*said)
+            for _ in said[1:]:
+                await self.hear(messages.ChunkAck)
+            held = await self.hear(messages.Held)
+            assert (held.weight, held.plane, held.count) == (weight, plane, first + count)
+        return held
 
     async def open(self, graph: LayerGraph, weights: dict[str, torch.Tensor]) -> None:
-        """Greet, offer, upload everything that is missing."""
+        """Greet, offer, upload everything that is missing, which is nothing or whole."""
         await self.greet()
-        have = await self.offer(graph)
+        missing = lacking(await self.offer(graph))
         for number, blob in enumerate(blobs(graph, weights)):
-            if have.held_bytes[number] < blob.nbytes:
-                await self.upload(number, blob)
+            if number in missing:
+                assert (await self.upload(number, blob)).complete
 
-    async def run(self, query: int, start: int, stop: int, live: Sequence[torch.Tensor]) -> Any:
+    async def run(
+        self,
+        query: int,
+        start: int,
+        stop: int,
+        live: Sequence[torch.Tensor],
+        precision: str = "exact",
+    ) -> Any:
         """Execute a range; its Result and the tensors in it."""
-        await self.send(execute(query, start, stop, live))
+        await self.send(execute(query, start, stop, live, precision=precision))
         result = await self.hear(messages.Result)
         assert (result.query, result.start) == (query, start)
         return result, tensors_of(result)
@@ -105,19 +135,57 @@ def offer(graph: LayerGraph) -> messages.Offer:
     return messages.Offer(graph.fingerprint, msgpack.packb(graph.to_plain()))
 
 
+def segment(
+    weight: int,
+    blob: memoryview,
+    start: int,
+    count: int,
+    plane: int = WHOLE,
+    coding: str = "raw",
+    chunk_bytes: int = 40,
+    dtype: str = "float32",
+) -> list[messages.Message]:
+    """A segment and its chunks."""
+    payload = encode_segment(dtype, plane, blob, start, count, coding)
+    announced = messages.Segment(weight, plane, start, count, coding, payload.nbytes)
+    chunks = range(0, payload.nbytes, chunk_bytes)
+    return [announced, *(messages.Chunk(payload[at : at + chunk_bytes]) for at in chunks)]
+
+
+def lacking(have: messages.Have) -> set[int]:
+    """Weights that are not held."""
+    missing: set[int] = set()
+    first = 0
+    for place, length in enumerate(have.runs):
+        if place % 2 == 0:
+            missing.update(range(first, first + length))
+        first += length
+    return missing
+
+
+def partial(have: messages.Have) -> list[tuple[int, int, int]]:
+    """(weight, plane, count) of what is held of lacking weights."""
+    return [(each.weight, each.plane, each.count) for each in have.partial]
+
+
 def execute(
     query: int,
     start: int,
     stop: int,
     live: Sequence[torch.Tensor],
     deadline_s: float | None = None,
+    precision: str = "exact",
+    reply_coding: str = "raw",
 ) -> messages.Execute:
     tensors = tuple(messages.Tensor(*tensor_to_buffer(tensor)) for tensor in live)
-    return messages.Execute(query, start, stop, deadline_s, tensors)
+    return messages.Execute(query, start, stop, deadline_s, precision, reply_coding, tensors)
 
 
 def tensors_of(result: messages.Result) -> tuple[torch.Tensor, ...]:
     return tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in result.tensors)
 
 
-__all__ = ["Peer", "blobs", "chain", "execute", "offer", "tensors_of"]
+__all__ = [
+    "COARSE", "FINE", "MIDDLE", "WHOLE", "Peer", "blobs", "chain", "execute", "lacking", "offer",
+    "partial", "segment", "tensors_of",
+]  # fmt: skip

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from layergraph import execute as execute_here
-from tests.ionn_edge.peer import Peer, blobs, chain, execute, tensors_of
+from tests.ionn_edge.peer import Peer, blobs, chain, execute, partial, tensors_of
 from wire import messages
+from wire.planes import WHOLE
 
 GRAPH, WEIGHTS = chain(3)
 BLOBS = blobs(GRAPH, WEIGHTS)
@@ -59,7 +60,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-async def test_a_killed_edge_goes_on_at_the_byte_where_it_was(tmp_path: Path) -> None:
+async def test_a_killed_edge_goes_on_at_the_segment_where_it_was(tmp_path: Path) -> None:
     with edge("--json", "--port", "0", "--store", str(tmp_path)) as first:
         said = json.loads(line(first))
         assert said["pid"] == first.pid
@@ -69,8 +70,7 @@ async def test_a_killed_edge_goes_on_at_the_byte_where_it_was(tmp_path: Path) ->
             epoch = (await peer.greet()).epoch
             await peer.offer(GRAPH)
             await peer.upload(0, BLOBS[0])
-            await peer.send(messages.Chunk(1, 0, BLOBS[1][:77]))
-            await peer.hear(messages.ChunkAck)
+            await peer.upload(1, BLOBS[1], stop=19)
             (forkserver,) = children(first.pid)
             (worker,) = children(forkserver)
             first.kill()
@@ -81,9 +81,9 @@ async def test_a_killed_edge_goes_on_at_the_byte_where_it_was(tmp_path: Path) ->
         assert gone(worker)
         async with Peer(url) as peer:
             assert (await peer.greet()).epoch != epoch
-            assert (await peer.offer(GRAPH)).held_bytes == (256, 77, 0)
-            await peer.send(messages.Chunk(1, 77, BLOBS[1][77:]))
-            assert (await peer.hear(messages.ChunkAck)).complete
+            have = await peer.offer(GRAPH)
+            assert (have.runs, partial(have)) == ((0, 1, 2), [(1, WHOLE, 19)])
+            assert (await peer.upload(1, BLOBS[1], start=19)).complete
             _, live = await peer.run(1, 0, 2, (X,))
             assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 2, (X,))[0])
 
@@ -91,7 +91,7 @@ async def test_a_killed_edge_goes_on_at_the_byte_where_it_was(tmp_path: Path) ->
 async def test_sigterm_finishes_what_runs_says_goodbye_and_exits_cleanly(tmp_path: Path) -> None:
     with edge("--port", "0", "--store", str(tmp_path), "--memory", "64M") as process:
         text = "".join(iter(lambda: line(process), "Ctrl-C stops.\n"))
-        assert "protocol version 1" in text
+        assert "protocol version 2" in text
         assert "64.0 MiB for weights" in text
         assert str(tmp_path) in text
         (address,) = {word for word in text.split() if word.startswith("ionn://")}

@@ -21,8 +21,19 @@ from ionn_edge.engine import Nursery, Worker
 from layergraph import LayerGraph
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
-from tests.ionn_edge.peer import Peer, blobs, chain, execute, offer, tensors_of
-from wire import chunks, encode, hello, messages
+from tests.ionn_edge.peer import (
+    Peer,
+    blobs,
+    chain,
+    execute,
+    lacking,
+    offer,
+    partial,
+    segment,
+    tensors_of,
+)
+from wire import encode, hello, messages
+from wire.planes import WHOLE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -39,7 +50,7 @@ async def test_a_box_says_what_it_is(serve: Serve) -> None:
         async with http.get(url.removesuffix("/ionn")) as response:
             said = await response.json()
         assert said["what"] == "an IONN edge box"
-        assert said["protocol"] == {"path": "/ionn", "oldest": 1, "newest": 1}
+        assert said["protocol"] == {"path": "/ionn", "oldest": 2, "newest": 2}
         assert said["memory_bytes"] == 1 << 20
         async with http.get(url) as response:
             assert response.status == 426
@@ -56,15 +67,26 @@ async def test_a_browser_is_not_talked_to(serve: Serve) -> None:
 async def test_hello_is_answered_with_what_the_box_is_and_takes(serve: Serve) -> None:
     async with serve(memory_bytes=12345) as (box, url), Peer(url) as peer:
         welcome = await peer.greet()
-        assert (welcome.version, welcome.device, welcome.threads) == (1, "cpu", 1)
+        assert (welcome.version, welcome.device, welcome.threads) == (2, "cpu", 1)
         assert welcome.memory_bytes == 12345
         assert welcome.epoch == box.epoch
+        async with Peer(url) as other:
+            lane = (await other.greet()).lane
+        assert len(lane) == 32
+        assert lane != welcome.lane
+
+
+async def test_a_second_connection_for_weights_is_refused_for_now(serve: Serve) -> None:
+    async with serve() as (_, url), Peer(url) as peer, Peer(url) as second:
+        lane = (await peer.greet()).lane
+        await second.greet()
+        assert "first connection" in await second.fails_with("unexpected", messages.Join(lane))
 
 
 async def test_an_unknown_version_is_refused_with_both_ranges(serve: Serve) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         text = await peer.fails_with("version", messages.Hello(7, 9, "future"))
-        assert "the client speaks 7 to 9, the edge 1" in text
+        assert "the client speaks 7 to 9, the edge 2" in text
 
 
 @pytest.mark.parametrize(
@@ -74,7 +96,7 @@ async def test_an_unknown_version_is_refused_with_both_ranges(serve: Serve) -> N
         (b"\xff\xff", "short list"),
         (b"", "short list"),
         (msgpack.packb([1, 1, 1]), "3 fields, not 2"),
-        (msgpack.packb([5, 0, 0, 1 << 30]), "Chunk.payload"),
+        (msgpack.packb([5, 1 << 30]), "Chunk.payload"),
     ],
     ids=["unknown kind", "junk", "empty", "too few fields", "chunk too large"],
 )
@@ -110,7 +132,9 @@ async def test_a_message_cut_off_harms_nobody(serve: Serve) -> None:
         async with Peer(url) as peer:
             await peer.greet()
             await peer.offer(GRAPH)
-            header, _ = encode(messages.Chunk(0, 0, b"x" * 100))
+            announced, chunk, *_ = segment(0, BLOBS[0], 0, 25)
+            await peer.send(announced)
+            header, _ = encode(chunk)
             await peer.socket.send_bytes(header)
         async with Peer(url) as peer:
             await peer.open(GRAPH, WEIGHTS)
@@ -209,7 +233,7 @@ async def test_layers_run_one_by_one_as_their_weights_arrive(serve: Serve) -> No
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()
         have = await peer.offer(GRAPH)
-        assert have.held_bytes == (0, 0, 0)
+        assert (have.runs, have.partial) == ((3,), ())
         live: tuple[torch.Tensor, ...] = (X,)
         await peer.upload(1, BLOBS[1])
         await peer.send(execute(1, 0, 3, live))
@@ -225,33 +249,43 @@ async def test_layers_run_one_by_one_as_their_weights_arrive(serve: Serve) -> No
         assert result.compute_s > 0
 
 
-async def test_acknowledgements_carry_the_edges_clock_in_order(serve: Serve) -> None:
+async def test_every_chunk_is_acknowledged_with_the_edges_clock(serve: Serve) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         welcome = await peer.greet()
         await peer.offer(GRAPH)
-        await peer.send(*chunks(0, BLOBS[0], 50))
+        said = segment(0, BLOBS[0], 0, 64, chunk_bytes=50)
+        await peer.send(*said)
         acks = [await peer.hear(messages.ChunkAck) for _ in range(6)]
         clocks = [welcome.clock_s, *(ack.clock_s for ack in acks)]
         assert clocks == sorted(clocks)
-        assert [ack.held_bytes for ack in acks] == [50, 100, 150, 200, 250, 256]
+        assert await peer.hear(messages.Held) == messages.Held(0, WHOLE, 64, True)
 
 
 @pytest.mark.parametrize(
-    ("chunk", "code", "text"),
+    ("said", "code", "text"),
     [
-        (messages.Chunk(0, 100, b"x"), "unexpected", "expected 0"),
-        (messages.Chunk(0, 0, b"x" * 257), "malformed", "257 of 256"),
-        (messages.Chunk(9, 0, b"x"), "malformed", "the model has 3"),
+        (segment(0, BLOBS[0], 25, 10), "unexpected", "at 25, expected 0"),
+        ([messages.Segment(0, WHOLE, 0, 65, "raw", 260)], "malformed", "65 of 64 elements"),
+        ([messages.Segment(9, WHOLE, 0, 1, "raw", 4)], "malformed", "the model has 3"),
+        ([messages.Chunk(b"x")], "unexpected", "of no segment"),
     ],
-    ids=["out of order", "too long", "no such weight"],
+    ids=["out of order", "too long", "no such weight", "unannounced"],
 )
-async def test_a_chunk_that_does_not_fit_is_refused_with_the_reason(
-    serve: Serve, chunk: messages.Chunk, code: str, text: str
+async def test_a_segment_that_does_not_fit_is_refused_with_the_reason(
+    serve: Serve, said: list[messages.Message], code: str, text: str
 ) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()
         await peer.offer(GRAPH)
-        assert text in await peer.fails_with(code, chunk)
+        assert text in await peer.fails_with(code, said[0])
+
+
+async def ends_with(peer: Peer, code: str, said: list[messages.Message]) -> str:
+    """Say a segment whose last chunk ends the connection; the error's text."""
+    await peer.send(*said)
+    for _ in said[1:]:
+        await peer.hear(messages.ChunkAck)
+    return await peer.fails_with(code)
 
 
 async def test_wrong_bytes_are_dropped_and_everything_else_is_kept(serve: Serve) -> None:
@@ -260,29 +294,32 @@ async def test_wrong_bytes_are_dropped_and_everything_else_is_kept(serve: Serve)
             await peer.greet()
             await peer.offer(GRAPH)
             await peer.upload(0, BLOBS[0])
-            wrong = bytes(BLOBS[1])[::-1]
-            text = await peer.fails_with("digest", messages.Chunk(1, 0, wrong))
+            wrong = memoryview(bytes(BLOBS[1])[::-1])
+            text = await ends_with(peer, "digest", segment(1, wrong, 0, 64))
             assert "do not match its digest" in text
         async with Peer(url) as peer:
             await peer.greet()
-            assert (await peer.offer(GRAPH)).held_bytes == (256, 0, 0)
+            have = await peer.offer(GRAPH)
+            assert (have.runs, have.partial) == ((0, 1, 2), ())
             await peer.upload(1, BLOBS[1])
             result, _ = await peer.run(1, 0, 2, (X,))
             assert result.stop == 2
 
 
-async def test_an_upload_goes_on_at_the_byte_where_the_connection_broke(serve: Serve) -> None:
+async def test_an_upload_goes_on_at_the_segment_where_the_connection_broke(serve: Serve) -> None:
     async with serve() as (_, url):
         async with Peer(url) as peer:
             await peer.greet()
             await peer.offer(GRAPH)
-            await peer.send(messages.Chunk(0, 0, BLOBS[0][:77]))
+            await peer.upload(0, BLOBS[0], stop=19)
+            # Announced, and never complete.
+            await peer.send(*segment(0, BLOBS[0], 19, 20)[:-1])
             await peer.hear(messages.ChunkAck)
         async with Peer(url) as peer:
             await peer.greet()
-            assert (await peer.offer(GRAPH)).held_bytes == (77, 0, 0)
-            await peer.send(messages.Chunk(0, 77, BLOBS[0][77:]))
-            assert (await peer.hear(messages.ChunkAck)).complete
+            have = await peer.offer(GRAPH)
+            assert (lacking(have), partial(have)) == ({0, 1, 2}, [(0, WHOLE, 19)])
+            assert (await peer.upload(0, BLOBS[0], start=19)).complete
 
 
 async def test_a_full_disk_is_told_and_what_arrived_is_kept(
@@ -292,15 +329,14 @@ async def test_a_full_disk_is_told_and_what_arrived_is_kept(
         async with Peer(url) as peer:
             await peer.greet()
             await peer.offer(GRAPH)
-            await peer.send(messages.Chunk(0, 0, BLOBS[0][:77]))
-            await peer.hear(messages.ChunkAck)
+            await peer.upload(0, BLOBS[0], stop=19)
             with monkeypatch.context() as patched:
-                patched.setattr(os, "pwrite", _disk_full)
-                text = await peer.fails_with("storage", messages.Chunk(0, 77, b"x"))
+                patched.setattr(os, "pwritev", _disk_full)
+                text = await ends_with(peer, "storage", segment(0, BLOBS[0], 19, 5))
             assert "no space left on device" in text
         async with Peer(url) as peer:
             await peer.greet()
-            assert (await peer.offer(GRAPH)).held_bytes == (77, 0, 0)
+            assert partial(await peer.offer(GRAPH)) == [(0, WHOLE, 19)]
 
 
 def _disk_full(*_: object) -> int:
@@ -316,7 +352,7 @@ async def test_weights_of_an_earlier_run_are_verified_and_used(
     damaged.write_bytes(bytes(256))
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()
-        assert (await peer.offer(GRAPH)).held_bytes == (256, 0, 256)
+        assert (await peer.offer(GRAPH)).runs == (0, 1, 1, 1)
         await peer.upload(1, BLOBS[1])
         _, live = await peer.run(1, 0, 3, (X,))
         assert torch.equal(live[0], execute_here(GRAPH, WEIGHTS, 0, 3, (X,))[0])
@@ -436,17 +472,16 @@ async def test_what_one_client_uploads_another_of_the_same_model_can_run(serve: 
     async with serve() as (_, url), Peer(url) as first, Peer(url) as second:
         await first.greet()
         await second.greet()
-        assert (await first.offer(GRAPH)).held_bytes == (0, 0, 0)
-        assert (await second.offer(GRAPH)).held_bytes == (0, 0, 0)
-        await second.send(messages.Chunk(0, 0, BLOBS[0][:10]))
-        assert (await second.hear(messages.ChunkAck)).held_bytes == 10
+        assert (await first.offer(GRAPH)).partial == ()
+        assert (await second.offer(GRAPH)).partial == ()
+        await second.upload(0, BLOBS[0], stop=3)
         await first.upload(0, BLOBS[0])
         result, _ = await second.run(1, 0, 1, (X,))
         assert result.stop == 1
         # The rest of its own copy need not come, and does no harm.
-        await second.send(messages.Chunk(0, 10, b"?" * 10))
-        ack = await second.hear(messages.ChunkAck)
-        assert (ack.held_bytes, ack.complete) == (256, True)
+        await second.send(*segment(0, memoryview(bytes(256)), 3, 1))
+        await second.hear(messages.ChunkAck)
+        assert await second.hear(messages.Held) == messages.Held(0, WHOLE, 64, True)
 
 
 async def test_a_client_that_reconnects_takes_over_from_its_silent_old_self(
@@ -456,15 +491,13 @@ async def test_a_client_that_reconnects_takes_over_from_its_silent_old_self(
     async with serve() as (_, url), Peer(url) as old, Peer(url) as new:
         await old.greet()
         await old.offer(GRAPH)
-        await old.send(messages.Chunk(0, 0, BLOBS[0][:77]))
-        await old.hear(messages.ChunkAck)
+        await old.upload(0, BLOBS[0], stop=19)
         await new.greet()
-        assert (await new.offer(GRAPH)).held_bytes == (77, 0, 0)
+        assert partial(await new.offer(GRAPH)) == [(0, WHOLE, 19)]
         # Not dead after all: it learns what happened, and would resume in its turn.
-        text = await old.fails_with("unexpected", messages.Chunk(0, 77, BLOBS[0][77:90]))
+        text = await ends_with(old, "unexpected", segment(0, BLOBS[0], 19, 5))
         assert "taken over" in text
-        await new.send(messages.Chunk(0, 77, BLOBS[0][77:]))
-        assert (await new.hear(messages.ChunkAck)).complete
+        assert (await new.upload(0, BLOBS[0], start=19)).complete
 
 
 async def test_a_client_that_does_not_read_does_not_hold_up_others(serve: Serve) -> None:
@@ -500,11 +533,11 @@ async def test_an_evicted_client_is_told_and_can_offer_again(serve: Serve) -> No
         assert evicted.fingerprint == GRAPH.fingerprint
         assert evicted.epoch != epoch
         # Said before it heard of the eviction.
-        await first.send(messages.Chunk(1, 0, BLOBS[1]), execute(4, 0, 1, (X,)))
+        await first.send(*segment(1, BLOBS[1], 0, 64), execute(4, 0, 1, (X,)))
         late = await first.hear(messages.Error)
         assert (late.code, late.query) == ("not-uploaded", 4)
         have = await first.offer(GRAPH)
-        assert have.held_bytes == (0, 0, 0)
+        assert (have.runs, have.partial) == ((3,), ())
         assert have.epoch != evicted.epoch
         assert (await second.hear(messages.Evicted)).fingerprint == other.fingerprint
         await first.upload(0, BLOBS[0])

@@ -1,0 +1,95 @@
+"""A worker's weights: mapped or made in a thread beside the queries, ever more precise.
+
+Part of the worker, and so imports torch. A query waits only for a weight that it cannot do
+without, never for a better one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from ionn_edge.blobs import blob_path, part_path
+from layergraph import InvalidInput, tensor_from_weight_bytes
+from layergraph.graph import Weight
+from wire.errors import LocalProtocolError
+from wire.messages import PRECISIONS
+from wire.planes import approximate
+
+_MADV_POPULATE_READ = 22
+_EXACT = len(PRECISIONS) - 1
+_Loaded = tuple[int, torch.Tensor] | None
+
+
+class Weights:
+    """Tensors by name, each with the best precision so far; precisions are ranks in PRECISIONS.
+
+    `replaced` is called with the name of a weight whose tensor is another one now.
+    """
+
+    def __init__(self, store: Path, device: str, replaced: Callable[[str], None]) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._store = store
+        self._device = device
+        self._replaced = replaced
+        self._ranks: dict[str, int] = {}
+        self._loading: dict[str, deque[Future[_Loaded]]] = {}
+        self._loader = ThreadPoolExecutor(1, "weights")
+
+    def put(self, weight: Weight, tensor: torch.Tensor) -> None:
+        """A weight that needs no file."""
+        self._take(weight.name, (_EXACT, tensor.to(self._device)))
+
+    def load(self, weight: Weight, precision: str, number: int) -> None:
+        """What the store has of it now: a whole blob where "exact", or a part's planes."""
+        rank = PRECISIONS.index(precision)
+        if self._ranks.get(weight.name, -1) < rank:
+            loading = self._loader.submit(self._loaded, weight, rank, number)
+            self._loading.setdefault(weight.name, deque()).append(loading)
+
+    def rank(self, name: str, least: int) -> int | None:
+        """The precision that a weight has, at least `least`; None where it has not."""
+        loading = self._loading.get(name, ())
+        while loading and (loading[0].done() or self._ranks.get(name, -1) < least):
+            assert isinstance(loading, deque)
+            self._take(name, loading.popleft().result())
+        rank = self._ranks.get(name, -1)
+        return rank if rank >= least else None
+
+    def _take(self, name: str, loaded: _Loaded) -> None:
+        if loaded is None or loaded[0] <= self._ranks.get(name, -1):
+            return
+        known = name in self.tensors
+        self._ranks[name], self.tensors[name] = loaded
+        if known:
+            self._replaced(name)
+
+    def _loaded(self, weight: Weight, rank: int, number: int) -> _Loaded:
+        # A file that was evicted since, or that somebody cut short, is not there: queries say so.
+        with contextlib.suppress(OSError, ValueError, InvalidInput, LocalProtocolError):
+            if rank == _EXACT:
+                buffer = mapped(blob_path(self._store, weight.digest))
+            else:
+                planes = ("coarse", "middle")[: rank + 1]
+                paths = (part_path(self._store, weight.digest, number, each) for each in planes)
+                coarse, *middle = (path.read_bytes() for path in paths)
+                buffer = approximate(coarse, middle[0] if middle else None)
+            tensor = tensor_from_weight_bytes(buffer, weight.spec)
+            return rank, tensor.to(self._device)
+        return None
+
+
+def mapped(path: Path) -> memoryview:
+    """The file's bytes: private, so that nothing run here can change them for others."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    # All pages at once, before a query has to wait for them one by one. Older kernels decline.
+    with contextlib.suppress(OSError):
+        mapping.madvise(_MADV_POPULATE_READ)
+    return memoryview(mapping)
