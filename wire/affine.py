@@ -41,7 +41,7 @@ def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
         return None
     # Below the least normal number, steps would round too much themselves.
     step = numpy.where(span > 0, numpy.maximum(span / _STEPS, _LEAST_STEP), 0).astype("<f4")
-    levels = values - offset
+    levels = numpy.subtract(values, offset, out=numpy.empty_like(values))
     levels /= numpy.where(step > 0, step, 1)
     numpy.rint(levels, out=levels)
     planar = _channels_first(levels.astype(numpy.uint8), axis)
