@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 COLOURS = {
     "local": "#8c8c8c", "all-at-once": "#c26a1c", "ionn": "#3f6fb5", "efficiency": "#1b8a4b",
+    "progressive": "#8a4bb5",
 }  # fmt: skip
 
 

@@ -12,16 +12,19 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ionn_client.offload import Offload
+from wire import PRECISIONS
 
 PREPARATION_S = 0.5
 # "Equal" where the two sides compute alike; else within this of the largest element.
 TOLERANCE = 1e-4
+EXACT = PRECISIONS[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One query of a scenario. `time_s` since the session began; `difference` from the local
-    model's answer: the largest, relative to the answer's largest element; 0 if bitwise equal."""
+    model's answer: the largest, relative to the answer's largest element; 0 if bitwise equal.
+    `same_top`: whether the largest element of the first tensor is where the local model has it."""
 
     time_s: float
     latency_s: float
@@ -31,6 +34,13 @@ class Asked:
     fallback_reason: str | None
     difference: float
     phase: str
+    precision: str = EXACT
+    same_top: bool = True
+
+    @property
+    def wrong(self) -> bool:
+        """An answer that claims to be exact, and is not."""
+        return self.precision == EXACT and self.difference > TOLERANCE
 
 
 async def run_scenario(
@@ -63,6 +73,8 @@ async def run_scenario(
                 result.fallback_reason,
                 difference(result.value, references[index]),
                 phase,
+                result.precision,
+                same_top(result.value, references[index]),
             )
         )
         on_query(asked[-1])
@@ -78,6 +90,18 @@ def difference(value: Any, reference: Any) -> float:
     if len(ours) != len(theirs):
         return float("inf")
     return max((_leaf_difference(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
+def same_top(value: Any, reference: Any) -> bool:
+    """Whether the first tensors of two answers have their largest element at the same place."""
+    ours, theirs = map(_first_tensor, (value, reference))
+    if ours is None or theirs is None or not theirs.numel():
+        return ours is theirs
+    return ours.shape == theirs.shape and bool(ours.argmax() == theirs.argmax())
+
+
+def _first_tensor(tree: Any) -> torch.Tensor | None:
+    return next((leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)), None)
 
 
 def _leaf_difference(ours: Any, theirs: Any) -> float:

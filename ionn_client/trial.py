@@ -38,6 +38,7 @@ class Scheme:
     algorithm: Algorithm | None
     acknowledge: Ack = "layer"
     k: float = 0.5
+    precision: str = "exact"
 
 
 SCHEMES = {
@@ -45,6 +46,7 @@ SCHEMES = {
     "all-at-once": Scheme("all-at-once", "partition"),
     "ionn": Scheme("ionn", "partition"),
     "efficiency": Scheme("efficiency"),
+    "progressive": Scheme("efficiency", precision="progressive"),
 }
 
 
@@ -126,6 +128,7 @@ async def run_trial(
         algorithm=scheme.algorithm or "efficiency",
         acknowledge=scheme.acknowledge,
         k=scheme.k,
+        precision=scheme.precision,
         device_slowdown=slowdown,
         # SoCC'18 plans once, for the link as measured beforehand; all are given that link.
         replan=scheme.algorithm == "efficiency",

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionn_client.offload import Status
-from ionn_client.scenario import Asked
+from ionn_client.scenario import EXACT, Asked
 
 PLAIN_INTERVAL_S = 2.0
 
@@ -38,6 +38,8 @@ def progress_line(status: Status) -> str:
         else f"all {status.partitions} partitions uploaded",
         f"{megabytes(status.held_bytes)} of {megabytes(status.total_bytes)}",
     ]
+    if status.exact_layers < status.uploaded_layers:
+        parts.append(f"{status.exact_layers} of {status.uploaded_layers} layers exact")
     if status.skipped_bytes:
         parts.append(f"{megabytes(status.skipped_bytes)} were there already")
     if status.phase == "uploading" and status.rate_Bps:
@@ -58,6 +60,8 @@ def query_line(asked: Sequence[Asked]) -> str:
         f"query {len(asked)}: {milliseconds(last.latency_s)} on {place}"
         f" (predicted {milliseconds(last.predicted_s)}), mean {milliseconds(mean_s)}"
     )
+    if last.precision != EXACT:
+        text = f"{text}, at {last.precision}"
     return f"{text}; fell back: {last.fallback_reason}" if last.fallback_reason else text
 
 

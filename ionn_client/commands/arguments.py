@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,14 @@ Slowdown = Annotated[
         min=1.0,
         help="Emulate a slow device: each local layer takes this many times as long, by"
         " sleeping. Default: so that AlexNet takes 1.3 s locally, as in IONN section 2.",
+    ),
+]
+
+Precision = Annotated[
+    Literal["exact", "progressive"],
+    typer.Option(
+        help="Weights as they are, or their high bits first: sooner, and less precise until all"
+        " is uploaded.",
     ),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +14,19 @@ from rich.console import Console
 from rich.table import Table
 
 from ionn_client import figure
-from ionn_client.commands.arguments import Json, Queue, Rate, RoundTrip, Slowdown, print_json
+from ionn_client.commands.arguments import (
+    Json,
+    Precision,
+    Queue,
+    Rate,
+    RoundTrip,
+    Slowdown,
+    print_json,
+)
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
-from ionn_client.scenario import TOLERANCE
-from ionn_client.trial import SCHEMES, Subject, Trial, run_trial, subject
+from ionn_client.scenario import EXACT
+from ionn_client.trial import SCHEMES, Scheme, Subject, Trial, run_trial, subject
 
 app = typer.Typer(no_args_is_help=True, help="Measure, with baselines in the same run.")
 LABELS = {
@@ -26,6 +34,7 @@ LABELS = {
     "all-at-once": "all at once",
     "ionn": "IONN K=0.5",
     "efficiency": "ours",
+    "progressive": "ours, progressive",
 }
 
 
@@ -46,9 +55,12 @@ def latency(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, the schemes in turn in each.")] = 3,
     out: Annotated[Path, typer.Option(help="Directory for pictures and JSONL.")] = Path("out"),
     quick: Annotated[bool, typer.Option(help="Toy size: shows that it works.")] = False,
+    precision: Precision = "exact",
     as_json: Json = False,
 ) -> None:
     """Mean query latency while a network uploads: device alone, all at once, IONN, and ours.
+
+    With --precision progressive, ours at progressive precision comes as a further scheme.
 
     Each scheme gets its own edge process, store, link and device, all emulated alike, and runs
     IONN's scenario over the same horizon: the time that the link needs for all of the weights.
@@ -58,15 +70,17 @@ def latency(
     subjects = {name: subject(name, runs=1 if quick else 5) for name in network}
     alexnet = subjects["alexnet"].profiled if "alexnet" in subjects else None
     factor = device_slowdown(slowdown, alexnet)
+    schemes = {name: each for name, each in SCHEMES.items()
+               if each.precision in ("exact", precision)}  # fmt: skip
     reports = []
     for name, what in subjects.items():
         horizon_s = what.total_bytes / spec.up_Bps
         console.print(
             f"{name}: {what.total_bytes / 1e6:.1f} MB, {horizon_s:.1f} s at {rate};"
-            f" device {factor:.0f}x slower; {rounds} rounds of {len(SCHEMES)} schemes",
+            f" device {factor:.0f}x slower; {rounds} rounds of {len(schemes)} schemes",
             highlight=False,
         )
-        trials = _rounds(what, spec, factor, rounds, horizon_s, quick, console)
+        trials = _rounds(schemes, what, spec, factor, rounds, horizon_s, quick, console)
         reports.append(_report(what, spec, factor, horizon_s, trials))
         _draw(out, reports[-1], trials)
         if not as_json:
@@ -76,6 +90,7 @@ def latency(
 
 
 def _rounds(
+    schemes: Mapping[str, Scheme],
     what: Subject,
     spec: LinkSpec,
     factor: float,
@@ -84,9 +99,9 @@ def _rounds(
     quick: bool,
     console: Console,
 ) -> dict[str, list[Trial]]:
-    trials: dict[str, list[Trial]] = {name: [] for name in SCHEMES}
+    trials: dict[str, list[Trial]] = {name: [] for name in schemes}
     for number in range(rounds):
-        for name, scheme in SCHEMES.items():
+        for name, scheme in schemes.items():
             trial = asyncio.run(
                 run_trial(
                     scheme,
@@ -133,7 +148,8 @@ def _report(
         for q in trial.asked
         if q.phase in ("uploading", "ready") and q.predicted_s > 0
     ]
-    differences = [q.difference for runs in trials.values() for t in runs for q in t.asked]
+    every = [q for runs in trials.values() for t in runs for q in t.asked]
+    exact = [q for q in every if q.precision == EXACT]
     return {
         "network": what.name,
         "up_Bps": spec.up_Bps,
@@ -143,9 +159,11 @@ def _report(
         "schemes": rows,
         "goodput_share": statistics.median(t.goodput_share or 0.0 for t in ours),
         "prediction_error_median": statistics.median(errors) if errors else None,
-        "answers": len(differences),
-        "bitwise_equal_answers": sum(difference == 0 for difference in differences),
-        "unequal_answers": sum(difference > TOLERANCE for difference in differences),
+        "answers": len(every),
+        "exact_answers": len(exact),
+        "bitwise_equal_answers": sum(q.difference == 0 for q in exact),
+        "unequal_answers": sum(q.wrong for q in exact),
+        "same_top_answers": sum(q.same_top for q in every),
     }
 
 
@@ -198,8 +216,9 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     console.print(
         f"Goodput while uploading: {report['goodput_share']:.1%} of the link. "
         + (f"Measured off predicted: {error:.1%} (median). " if error is not None else "")
-        + f"Answers: {report['answers']}, bitwise equal to the local model's:"
-        f" {report['bitwise_equal_answers']}, unequal: {report['unequal_answers']}.\n"
+        + f"Answers: {report['answers']}, exact: {report['exact_answers']}, of them bitwise equal"
+        f" to the local model's: {report['bitwise_equal_answers']}, unequal:"
+        f" {report['unequal_answers']}; same first choice: {report['same_top_answers']}.\n"
         f"Picture: {report['picture']}\nDrawn from: {report['jsonl']}",
         highlight=False,
     )

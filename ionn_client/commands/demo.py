@@ -14,15 +14,26 @@ from rich.console import Console
 from rich.table import Table
 
 from ionn_client import figure
-from ionn_client.commands.arguments import Json, Network, Queue, Rate, RoundTrip, Slowdown
+from ionn_client.commands.arguments import (
+    Json,
+    Network,
+    Precision,
+    Queue,
+    Rate,
+    RoundTrip,
+    Slowdown,
+)
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
-from ionn_client.scenario import TOLERANCE, Asked
+from ionn_client.scenario import EXACT, TOLERANCE, Asked
 from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject
 from ionn_client.view import View, megabytes
 from planner import timeline, upload_plan
 from planner.timeline import Ack
 from planner.upload import Algorithm
+
+# The scheme that a precision is run as.
+OURS = {"exact": "efficiency", "progressive": "progressive"}
 
 
 def demo(
@@ -34,6 +45,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Directory for the picture and the JSONL.")] = Path(
         "out"
     ),
+    precision: Precision = "exact",
     as_json: Json = False,
 ) -> None:
     """Run a network on real photos together with an edge box while its weights upload.
@@ -57,7 +69,9 @@ def demo(
     title = f"IONN: {network} with an edge box, while it uploads"
     with View(title, console, quiet=as_json) as view:
         trial = asyncio.run(
-            run_trial(SCHEMES["efficiency"], what, spec, factor, horizon_s=0, on_change=view.show)
+            run_trial(
+                SCHEMES[OURS[precision]], what, spec, factor, horizon_s=0, on_change=view.show
+            )
         )
     records = _records(what, spec, factor, trial)
     log, picture = _write(records, out, network)
@@ -127,8 +141,10 @@ def _report(trial: Trial, local_s: float, log: Path, picture: Path) -> dict[str,
         "upload_s": trial.upload_s,
         "goodput_share": trial.goodput_share,
         "prediction_error_median": errors[len(errors) // 2] if errors else None,
-        "bitwise_equal_answers": sum(q.difference == 0 for q in asked),
-        "unequal_answers": sum(q.difference > TOLERANCE for q in asked),
+        "exact_answers": sum(q.precision == EXACT for q in asked),
+        "bitwise_equal_answers": sum(q.difference == 0 for q in asked if q.precision == EXACT),
+        "unequal_answers": sum(q.wrong for q in asked),
+        "same_top_answers": sum(q.same_top for q in asked),
         "fallbacks": sum(q.fallback_reason is not None for q in asked),
         "jsonl": str(log),
         "picture": str(picture),
@@ -157,15 +173,27 @@ def _show(console: Console, report: dict[str, Any]) -> None:
         error = f"{report['prediction_error_median']:.1%}"
         table.add_row("measured off predicted, median", error, "")
     console.print(table)
-    queries, equal = report["queries"], report["bitwise_equal_answers"]
-    if equal == queries:
-        verdict = f"Every one of the {queries} answers equals the local model's, bit for bit."
-    elif not report["unequal_answers"]:
+    console.print(_verdict(report), highlight=False)
+    console.print(f"Picture: {report['picture']}\nDrawn from: {report['jsonl']}", highlight=False)
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    """How the answers compare with the local model's."""
+    queries, exact = report["queries"], report["exact_answers"]
+    equal, unequal = report["bitwise_equal_answers"], report["unequal_answers"]
+    which = f"{queries} answers" if exact == queries else f"{exact} exact answers"
+    if unequal:
+        verdict = f"{unequal} of the {which} DIFFER from the local model's."
+    elif equal == exact:
+        verdict = f"Every one of the {which} equals the local model's, bit for bit."
+    else:
         verdict = (
-            f"All {queries} answers equal the local model's: {equal} bit for bit, the others"
+            f"All {which} equal the local model's: {equal} bit for bit, the others"
             f" within {TOLERANCE:g} of the largest element."
         )
-    else:
-        verdict = f"{report['unequal_answers']} of {queries} answers DIFFER from the local model's."
-    console.print(verdict, highlight=False)
-    console.print(f"Picture: {report['picture']}\nDrawn from: {report['jsonl']}", highlight=False)
+    if exact < queries:
+        verdict += (
+            f" {queries - exact} came at reduced precision before that;"
+            f" {report['same_top_answers']} of all {queries} have the same first choice."
+        )
+    return verdict

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ionn_client.commands.arguments import Json, Network
+from ionn_client.commands.arguments import Json, Network, Precision
 from ionn_client.config import EdgeAddress, Options
 from ionn_client.offload import connect
-from ionn_client.scenario import TOLERANCE, Asked, run_scenario
+from ionn_client.scenario import EXACT, Asked, run_scenario
 from ionn_client.trial import Subject, subject
 from ionn_client.view import View, milliseconds
 
@@ -30,6 +30,7 @@ def run(
         float,
         typer.Option("--device-slowdown", min=1.0, help="Emulate a device so many times slower."),
     ] = 1.0,
+    precision: Precision = "exact",
     as_json: Json = False,
 ) -> None:
     """Ask queries of a network while its weights upload to an edge box, and show how it goes.
@@ -41,16 +42,26 @@ def run(
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
     what = subject(network)
     asked = asyncio.run(
-        _ask(what, address, queries, interval, deadline, slowdown, console, as_json)
+        _ask(
+            what,
+            address,
+            Options(device_slowdown=slowdown, precision=precision),
+            queries,
+            interval,
+            deadline,
+            console,
+            as_json,
+        )
     )
     if as_json:
         return
     mean_s = sum(query.latency_s for query in asked) / len(asked)
-    unequal = sum(query.difference > TOLERANCE for query in asked)
+    exact = [query for query in asked if query.precision == EXACT]
     console.print(
         f"{len(asked)} queries, mean {milliseconds(mean_s)}, last"
         f" {milliseconds(asked[-1].latency_s)} on {asked[-1].served_by};"
-        f" {len(asked) - unequal} answers equal the local model's.",
+        f" {sum(not query.wrong for query in exact)} of {len(exact)} exact answers equal the local"
+        " model's.",
         highlight=False,
     )
 
@@ -58,14 +69,13 @@ def run(
 async def _ask(
     what: Subject,
     address: str,
+    options: Options,
     queries: int,
     interval: float,
     deadline: float | None,
-    slowdown: float,
     console: Console,
     as_json: bool,
 ) -> list[Asked]:
-    options = Options(device_slowdown=slowdown)
     done: list[Asked] = []
     async with connect(what.profiled, what.inputs[0], edge=address, options=options) as net:
         with View(f"{what.name} with {address}", console, quiet=as_json) as view:

@@ -68,6 +68,16 @@ def test_demo_ends_with_equal_answers_a_log_and_a_picture(tmp_path: Path) -> Non
     assert {"run", "forecast", "plan", "uploaded", "query", "phase"} <= events
 
 
+def test_a_progressive_demo_says_which_answers_are_exact(tmp_path: Path) -> None:
+    args = ("--precision", "progressive", "--rate", "4mbit", "--out", str(tmp_path), *FAST)
+    report = ionn_json("demo", *args)
+    assert report["unequal_answers"] == 0
+    assert 0 < report["exact_answers"] < report["queries"]
+    asked = [r for r in read_records(Path(report["jsonl"])) if r["event"] == "query"]
+    assert {"float12", "exact"} <= {query["precision"] for query in asked}
+    assert "came at reduced precision" in ionn("demo", *args)
+
+
 def test_run_and_ps_with_a_box_and_without_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +91,7 @@ def test_run_and_ps_with_a_box_and_without_one(
         assert [model["total_bytes"] for model in report["models"]] == [431_080 * 4]
         assert "1.7 of 1.7 MB" in ionn("ps", "--edge", edge.address)
     text = ionn("run", "--edge", edge.address, "--queries", "1", "--interval", "0", *FAST)
-    assert "1 answers equal the local model's" in text
+    assert "1 of 1 exact answers equal the local model's" in text
     assert "no edge at" in mistake(monkeypatch, capsys, "ps", "--edge", edge.address)
 
 
@@ -95,6 +105,7 @@ def test_run_and_ps_with_a_box_and_without_one(
         (["run", "--edge", "http://box", "--network", "lenet"], "ionn://"),
         (["ps", "--edge", "box:port"], "port"),
         (["demo", "--device-slowdown", "0.5"], "device-slowdown"),
+        (["demo", "--precision", "rough"], "progressive"),
         (["no-such-command"], "no-such-command"),
     ],
 )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from ionn_client import Status, figure
-from ionn_client.scenario import Asked, mean_over_time_s
+from ionn_client.scenario import Asked, mean_over_time_s, same_top
 from ionn_client.view import View, layer_cells, progress_line, query_line
 from planner import Link, Range
 
 
 def status(phase: str = "uploading", **changes: object) -> Status:
     fields: dict[str, object] = {
-        "phase": phase, "edge": "ionn://box:7431", "uploaded_layers": 2, "weighted_layers": 5,
+        "phase": phase, "edge": "ionn://box:7431", "uploaded_layers": 2, "exact_layers": 2,
+        "weighted_layers": 5,
         "held_bytes": 40_000_000, "total_bytes": 100_000_000, "sent_bytes": 40_000_000,
         "skipped_bytes": 0, "resent_bytes": 0, "partitions_done": 1, "partitions": 4,
         "link": Link(1e7, 1e7, 0.005), "rate_Bps": 1e7, "time_left_s": 6.0,
@@ -35,6 +38,7 @@ def asked(time_s: float = 1.0, latency_s: float = 0.4, reason: str | None = None
 def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert progress_line(status()) == ("partition 2/4, 40.0 MB of 100.0 MB, 80.0 Mbit/s, 6 s left")
     assert "were there already" in progress_line(status(skipped_bytes=1_000_000))
+    assert "2 of 3 layers exact" in progress_line(status(uploaded_layers=3))
     assert progress_line(status("ready", time_left_s=None)).startswith("all 4 partitions")
     assert progress_line(status("connecting", error="refused")) == "connecting (refused)"
 
@@ -45,6 +49,30 @@ def test_the_query_line_says_latency_place_prediction_and_fallback() -> None:
     assert line == (
         "query 2: 400 ms on client and edge (predicted 410 ms), mean 300 ms; fell back: edge gone"
     )
+
+
+def test_the_query_line_says_when_an_answer_is_not_exact() -> None:
+    rough = dataclasses.replace(asked(), precision="bfloat16")
+    assert query_line([rough]).endswith("mean 400 ms, at bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "wrong"),
+    [("exact", 0.0, False), ("exact", 1e-2, True), ("float12", 1e-2, False)],
+)
+def test_only_an_answer_that_claims_to_be_exact_can_be_wrong(
+    precision: str, difference: float, wrong: bool
+) -> None:
+    answer = dataclasses.replace(asked(), precision=precision, difference=difference)
+    assert answer.wrong == wrong
+
+
+def test_the_first_choice_is_compared() -> None:
+    one, other = torch.tensor([0.1, 0.9]), torch.tensor([0.6, 0.5])
+    assert same_top({"y": one}, {"y": one + 1})
+    assert not same_top({"y": other}, {"y": one})
+    assert not same_top(one, torch.zeros(3))
+    assert same_top(3, 3)
 
 
 def test_cells_show_where_each_layer_runs() -> None:
