@@ -6,8 +6,9 @@ matter here; whether a query number or a weight exists is the session's business
 The tables hold three subtleties:
 
 - Evicted crosses chunks and queries under way to the edge. The edge therefore waits in EVICTED,
-  where it drops such chunks and answers such queries with an Error. It has answered every older
-  query before it sends Evicted, so the client needs no such state and is back in GREETED.
+  where it drops such chunks and answers such queries with an Error; it has answered every older
+  query before it sends Evicted. The client is in EVICTED too until it offers again: those answers
+  still come, which is why it may not make this connection a lane.
 - Bye, and an Error without a query, end the conversation for their sender at once. What the
   other side sent before it learned of that is dropped: CLOSING. After the other side's own
   goodbye nothing may come: CLOSED.
@@ -72,7 +73,7 @@ OFFERED = State.OFFERED  # Offer said, Have awaited
 READY = State.READY  # chunks and queries
 JOINING = State.JOINING  # Join said, Joined awaited
 BULK = State.BULK  # a second connection: chunks only
-EVICTED = State.EVICTED  # edge only: the model is dropped, the client may not know yet
+EVICTED = State.EVICTED  # the model is dropped; chunks, queries and answers may be under way
 CLOSING = State.CLOSING  # own goodbye said, whatever arrives is dropped
 CLOSED = State.CLOSED  # the other side's goodbye came
 
@@ -96,6 +97,7 @@ SENDS: Mapping[Role, Table] = {
         OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         READY:    {**_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL},
+        EVICTED:  {Offer: OFFERED, **_staying(EVICTED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         JOINING:  {**_staying(JOINING, Ping, Pong), **_FAREWELL},
         BULK:     {**_staying(BULK, Segment, Chunk, Ping, Pong), **_FAREWELL},
         CLOSING:  {},
@@ -124,9 +126,10 @@ RECEIVES: Mapping[Role, Table] = {
         GREETED:  {**_staying(GREETED, Load, Ping, Pong), **_FAREWELL_HEARD},
         OFFERED:  {Have: READY, Unknown: GREETED, **_staying(OFFERED, Load, Ping, Pong),
                    **_FAREWELL_HEARD},
-        READY:    {Evicted: GREETED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
+        READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
                    **_FAREWELL_HEARD},
-        JOINING:  {Joined: BULK, **_staying(JOINING, Ping, Pong), **_FAREWELL_HEARD},
+        EVICTED:  {**_staying(EVICTED, Load, Ping, Pong), **_FAREWELL_HEARD},
+        JOINING:  {Joined: BULK, **_staying(JOINING, Load, Ping, Pong), **_FAREWELL_HEARD},
         BULK:     {**_staying(BULK, ChunkAck, Held, Ping, Pong), **_FAREWELL_HEARD},
         CLOSING:  {**_staying(CLOSING, Welcome, Joined, Have, Unknown, ChunkAck, Held, Result, Load,
                               Evicted, Ping, Pong), **_FAREWELL_HEARD},
@@ -155,7 +158,7 @@ RECEIVES: Mapping[Role, Table] = {
 # Where an Error with a query may be said (edge) and heard (client). Queries that crossed an
 # eviction may be answered even after the next Offer.
 ANSWERABLE: Mapping[Role, frozenset[State]] = {
-    Role.CLIENT: frozenset({GREETED, OFFERED, READY, CLOSING}),
+    Role.CLIENT: frozenset({OFFERED, READY, EVICTED, CLOSING}),
     Role.EDGE: frozenset({EVICTED, OFFERED, READY}),
 }
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import wire
-from tests.wire.example import EXCHANGE
+from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 from wire import Role, State
 from wire.schema import plans
 from wire.states import RECEIVES, SENDS
@@ -23,13 +23,14 @@ GOLDEN = Path(__file__).parent / "golden"
 # In the order of Limits.
 LIMIT_MEANINGS = {
     "max_header_bytes": "the header of any message; most kinds have a lower limit, below",
-    "max_message_bytes": "header and buffers of one message together",
-    "max_buffer_bytes": "one tensor's data",
+    "max_message_bytes": "header and buffers of one message together; so its tensors when decoded",
+    "max_buffer_bytes": "one tensor's data, both as it is sent and as it is decoded",
     "max_chunk_bytes": "`Chunk.payload`",
+    "max_segment_bytes": "a segment, both as it is sent and as it is decoded",
     "max_graph_bytes": "`Offer.graph`",
     "max_tensors": "tensors of one Execute or Result",
     "max_rank": "dimensions of a tensor",
-    "max_weights": "weights of one model, so of `Have.held_bytes`",
+    "max_weights": "weights of one model, so the sum of `Have.runs`",
     "max_models": "rows of `Load.models`",
     "max_name_bytes": "every string but `Error.text`, in bytes of UTF-8",
     "max_text_bytes": "`Error.text`, in bytes of UTF-8",
@@ -41,15 +42,15 @@ LIMIT_MEANINGS = {
 def golden_frames() -> dict[str, list[str]]:
     """The first message of each kind in the example: its frames in hex."""
     frames: dict[str, list[str]] = {}
-    for _, message, _ in EXCHANGE:
+    for _, message, _ in EXCHANGE + LANE_EXCHANGE:
         name = type(message).__name__
         frames.setdefault(name, [bytes(frame).hex() for frame in wire.encode(message)])
     return frames
 
 
-def example() -> str:
+def example(exchange: list[tuple[Role, wire.Message, str]]) -> str:
     lines = []
-    for number, (sender, message, remark) in enumerate(EXCHANGE, 1):
+    for number, (sender, message, remark) in enumerate(exchange, 1):
         arrow = "client → edge" if sender is Role.CLIENT else "edge → client"
         lines += [f"**{number}. {arrow}: {type(message).__name__}.** {remark}", "", "```"]
         header, *buffers = [bytes(frame) for frame in wire.encode(message)]
@@ -98,7 +99,8 @@ def sections() -> dict[str, str]:
         "edge states": states(Role.EDGE),
         "limits": limits(),
         "headers": headers(),
-        "example": example(),
+        "example": example(EXCHANGE),
+        "lane example": example(LANE_EXCHANGE),
     }
 
 

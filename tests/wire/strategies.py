@@ -7,11 +7,14 @@ import math
 from hypothesis import strategies as st
 
 import wire
-from wire.limits import MAX_COUNT, MAX_LAYER, MAX_THREADS, MAX_VERSION, MAX_WEIGHT_BYTES
+from wire.limits import MAX_COUNT, MAX_LAYER, MAX_PLANE, MAX_THREADS, MAX_VERSION, MAX_WEIGHT_BYTES
 
 counts = st.integers(0, MAX_COUNT)
 weights = st.integers(0, wire.DEFAULT_LIMITS.max_weights - 1)
 weight_bytes = st.integers(0, MAX_WEIGHT_BYTES)
+elements_there = st.integers(1, MAX_WEIGHT_BYTES)
+planes = st.integers(0, MAX_PLANE)
+precisions = st.sampled_from(wire.PRECISIONS)
 seconds = st.floats(0.0, allow_nan=False, allow_infinity=False)
 names = st.text(min_size=1, max_size=40).filter(str.isprintable)
 payloads = st.binary(min_size=1, max_size=64).map(memoryview)
@@ -44,7 +47,25 @@ def tensors(draw: st.DrawFn) -> wire.Tensor:
     data = draw(st.binary(min_size=size, max_size=size))
     if dtype == "bool":
         data = bytes(byte & 1 for byte in data)
+    if size and draw(st.booleans()):
+        # Coded: any bytes, as long as they are fewer.
+        coding = draw(st.sampled_from(wire.TENSOR_CODINGS[1:]))
+        data = draw(st.binary(max_size=size - 1))
+        return wire.Tensor(dtype, shape, order, memoryview(data), coding)
     return wire.Tensor(dtype, shape, order, memoryview(data))
+
+
+@st.composite
+def haves(draw: st.DrawFn) -> wire.Have:
+    """Runs in turn, and rows in order for some of the weights that they count."""
+    runs = draw(st.lists(st.integers(1, 9), max_size=20))
+    if runs and draw(st.booleans()):
+        runs[0] = 0
+    places = st.tuples(st.integers(0, sum(runs) - 1), st.integers(0, MAX_PLANE))
+    rows = sorted(draw(st.sets(places, max_size=8))) if sum(runs) else []
+    counts = draw(st.lists(elements_there, min_size=len(rows), max_size=len(rows)))
+    partial = [wire.Partial(*place, count) for place, count in zip(rows, counts, strict=True)]
+    return wire.Have(draw(names), draw(names), tuple(runs), tuple(partial))
 
 
 tensor_tuples = st.lists(tensors(), max_size=3).map(tuple)
@@ -73,29 +94,41 @@ MESSAGES: dict[type, st.SearchStrategy] = {
         st.integers(1, MAX_COUNT),
         st.integers(1, MAX_COUNT),
         plain_maps,
+        names,
         seconds,
     ),
-    wire.Offer: st.builds(wire.Offer, names, payloads),
-    wire.Have: st.builds(
-        wire.Have, names, names, st.lists(weight_bytes, max_size=100).map(tuple)
+    wire.Join: st.builds(wire.Join, names),
+    wire.Joined: st.just(wire.Joined()),
+    wire.Offer: st.builds(wire.Offer, names, st.just(memoryview(b"")) | payloads),
+    wire.Unknown: st.builds(wire.Unknown, names),
+    wire.Have: haves(),
+    wire.Segment: st.builds(
+        wire.Segment,
+        weights,
+        planes,
+        st.integers(0, MAX_WEIGHT_BYTES - (1 << 20)),
+        st.integers(1 << 16, 1 << 20),
+        st.sampled_from(wire.SEGMENT_CODINGS),
+        st.integers(1, 1 << 20),
     ),
-    wire.Chunk: st.builds(
-        wire.Chunk, weights, st.integers(0, MAX_WEIGHT_BYTES - 64), payloads
-    ),
-    wire.ChunkAck: st.builds(wire.ChunkAck, weights, weight_bytes, st.booleans(), seconds),
+    wire.Chunk: st.builds(wire.Chunk, payloads),
+    wire.ChunkAck: st.builds(wire.ChunkAck, seconds),
+    wire.Held: st.builds(wire.Held, weights, planes, weight_bytes, st.booleans()),
     wire.Execute: st.builds(
-        lambda query, span, deadline_s, live: wire.Execute(query, *span, deadline_s, live),
+        lambda query, span, *rest: wire.Execute(query, *span, *rest),
         counts,
         ranges,
         st.none() | seconds,
+        precisions,
+        st.sampled_from(wire.TENSOR_CODINGS),
         tensor_tuples,
     ),
     wire.Result: st.builds(
-        lambda query, span, queue_s, compute_s, live: wire.Result(
-            query, *span, queue_s, compute_s, live
-        ),
+        lambda query, span, *rest: wire.Result(query, *span, *rest),
         counts,
         ranges,
+        precisions,
+        seconds,
         seconds,
         seconds,
         tensor_tuples,

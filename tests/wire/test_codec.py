@@ -45,13 +45,13 @@ def test_every_kind_has_a_plan_with_its_fields_in_order():
 
 def test_buffers_are_not_copied_on_the_way_out():
     payload = bytearray(1000)
-    _, frame = wire.encode(wire.Chunk(0, 0, payload))
+    _, frame = wire.encode(wire.Chunk(payload))
     payload[3] = 42
     assert frame[3] == 42
 
 
 def test_buffers_are_not_copied_on_the_way_in():
-    header, _ = wire.encode(wire.Chunk(0, 0, bytes(1000)))
+    header, _ = wire.encode(wire.Chunk(bytes(1000)))
     arrived = bytearray(1000)
     decoder = wire.Decoder()
     assert decoder.feed(header) is None
@@ -62,15 +62,15 @@ def test_buffers_are_not_copied_on_the_way_in():
 
 def test_a_buffer_of_other_elements_travels_as_bytes():
     floats = memoryview(bytearray(16)).cast("f")
-    _, frame = wire.encode(wire.Chunk(0, 0, floats))
+    _, frame = wire.encode(wire.Chunk(floats))
     assert (frame.format, frame.nbytes) == ("B", 16)
     square = memoryview(bytearray(16)).cast("B", (4, 4))
-    assert wire.encode(wire.Chunk(0, 0, square))[1].nbytes == 16
+    assert wire.encode(wire.Chunk(square))[1].nbytes == 16
 
 
 def test_an_empty_tensor_has_its_frame_too():
     empty = wire.Tensor("float32", (0, 3), (0, 1), b"")
-    message = wire.Execute(1, 0, 1, None, (empty, empty))
+    message = execute(empty, empty)
     frames = wire.encode(message)
     assert [len(frame) for frame in frames[1:]] == [0, 0]
     assert decode(frames) == [message]
@@ -82,7 +82,7 @@ def test_an_integer_does_where_a_float_is_declared():
 
 
 def test_tuples_in_a_predictor_arrive_as_lists():
-    welcome = wire.Welcome(1, "a", "e", "cpu", 1, 1, 1, 1, {"rows": ((1, 2.0), (3, 4.0))}, 0.0)
+    welcome = wire.Welcome(1, "a", "e", "cpu", 1, 1, 1, 1, {"rows": ((1, 2.0), (3, 4.0))}, "l", 0.0)
     (heard,) = decode(wire.encode(welcome))
     assert heard.predictor == {"rows": [[1, 2.0], [3, 4.0]]}
 
@@ -90,8 +90,12 @@ def test_tuples_in_a_predictor_arrive_as_lists():
 def test_a_decoder_tells_where_it_is():
     decoder = wire.Decoder()
     assert repr(decoder) == "<Decoder: between messages>"
-    decoder.feed(wire.encode(wire.Chunk(0, 0, b"ab"))[0])
+    decoder.feed(wire.encode(wire.Chunk(b"ab"))[0])
     assert repr(decoder) == "<Decoder: Chunk, 0 of 1 buffers>"
+
+
+def execute(*tensors):
+    return wire.Execute(1, 0, 1, None, "exact", "raw", tensors)
 
 
 TENSOR = wire.Tensor("float32", (1,), (0,), bytes(4))
@@ -100,7 +104,7 @@ MISUSE = {
     "a part of a message": TENSOR,
     "wrong type": wire.Ping("7"),
     "bool for int": wire.Ping(True),
-    "int for bool": wire.ChunkAck(0, 0, 1, 0.0),
+    "int for bool": wire.Held(0, 0, 1, 1),
     "negative": wire.Ping(-1),
     "too large": wire.Ping(1 << 63),
     "nan": wire.Pong(1, math.nan),
@@ -117,22 +121,38 @@ MISUSE = {
     "unknown error code": wire.Error("oops", "text"),
     "unhashable error code": wire.Error([], "text"),
     "versions backwards": wire.Hello(3, 2, "agent"),
-    "empty range": wire.Execute(1, 4, 4, None, ()),
-    "list for tuple": wire.Have("f", "e", [1, 2]),
+    "empty range": wire.Execute(1, 4, 4, None, "exact", "raw", ()),
+    "list for tuple": wire.Have("f", "e", [1, 2], ()),
+    "an empty run": wire.Have("f", "e", (1, 0, 2), ()),
+    "more weights than a model has": wire.Have("f", "e", (65_536, 1), ()),
+    "rows out of order": wire.Have("f", "e", (2,), (wire.Partial(1, 0, 1), wire.Partial(0, 0, 1))),
+    "a row twice": wire.Have("f", "e", (2,), (wire.Partial(1, 2, 1), wire.Partial(1, 2, 3))),
+    "a row of no weight": wire.Have("f", "e", (2,), (wire.Partial(2, 0, 1),)),
+    "a row of nothing": wire.Have("f", "e", (2,), (wire.Partial(1, 0, 0),)),
+    "not a row": wire.Have("f", "e", (2,), ((1, 0, 1),)),
+    "unknown plane": wire.Segment(0, 4, 0, 1, "raw", 1),
+    "unknown segment coding": wire.Segment(0, 0, 0, 1, "zstd", 1),
+    "empty segment": wire.Segment(0, 0, 0, 0, "raw", 1),
+    "segment beyond any weight": wire.Segment(0, 0, 1 << 40, 1, "raw", 1),
+    "segment longer than its elements": wire.Segment(0, 0, 0, 1, "planes", 49),
+    "segment too long": wire.Segment(0, 0, 0, 1 << 20, "planes", (1 << 20) + 1),
+    "unknown precision": wire.Execute(1, 0, 1, None, "int8", "raw", ()),
+    "unknown reply coding": wire.Execute(1, 0, 1, None, "exact", "zstd", ()),
     "bytes for graph missing": wire.Offer("f", None),
-    "text for payload": wire.Chunk(0, 0, "text"),
-    "empty chunk": wire.Chunk(0, 0, b""),
-    "gaps in memory": wire.Chunk(0, 0, memoryview(bytes(10))[::2]),
-    "chunk beyond any weight": wire.Chunk(0, 1 << 40, b"x"),
-    "not a tensor": wire.Execute(1, 0, 1, None, ("tensor",)),
+    "text for payload": wire.Chunk("text"),
+    "empty chunk": wire.Chunk(b""),
+    "gaps in memory": wire.Chunk(memoryview(bytes(10))[::2]),
+    "not a tensor": execute("tensor"),
     "not a model": wire.Load(0, 0, 0, 1.0, 0, 0, ("model",)),
     "more held than there is": wire.Load(0, 0, 0, 1.0, 0, 0, (wire.ModelLoad("f", 2, 1, 0, 0),)),
-    "unknown dtype": wire.Execute(1, 0, 1, None, (dataclasses.replace(TENSOR, dtype="f4"),)),
-    "wrong data": wire.Execute(1, 0, 1, None, (dataclasses.replace(TENSOR, data=b"x"),)),
-    "wrong order": wire.Execute(1, 0, 1, None, (dataclasses.replace(TENSOR, order=(1,)),)),
-    "object in predictor": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": object()}, 0.0),
-    "number as key": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {1: 2}, 0.0),
-    "nan in predictor": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": [math.nan]}, 0.0),
+    "unknown dtype": execute(dataclasses.replace(TENSOR, dtype="f4")),
+    "wrong data": execute(dataclasses.replace(TENSOR, data=b"x")),
+    "unknown tensor coding": execute(dataclasses.replace(TENSOR, coding="zstd")),
+    "coded and no shorter": execute(dataclasses.replace(TENSOR, coding="planes")),
+    "wrong order": execute(dataclasses.replace(TENSOR, order=(1,))),
+    "object in predictor": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": object()}, "l", 0.0),
+    "number as key": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {1: 2}, "l", 0.0),
+    "nan in predictor": wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": [math.nan]}, "l", 0.0),
 }  # fmt: skip
 
 
@@ -145,36 +165,55 @@ def test_what_the_protocol_forbids_is_not_sent(message):
 def test_an_encoder_goes_on_after_misuse():
     encoder = wire.Encoder()
     with pytest.raises(wire.LocalProtocolError):
-        encoder.encode(wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": object()}, 0.0))
+        encoder.encode(wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, {"x": object()}, "l", 0.0))
     assert decode(encoder.encode(wire.Ping(1))) == [wire.Ping(1)]
 
 
 def test_an_error_names_message_and_field():
     with pytest.raises(wire.LocalProtocolError, match=r"^ChunkAck\.clock_s: nan is not a finite"):
-        wire.encode(wire.ChunkAck(0, 0, True, math.nan))
+        wire.encode(wire.ChunkAck(math.nan))
 
 
 def test_a_predictor_that_contains_itself_is_not_sent():
     loop: dict = {}
     loop["self"] = [loop]
     with pytest.raises(wire.LocalProtocolError, match="nested deeper than 8"):
-        wire.encode(wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, loop, 0.0))
+        wire.encode(wire.Welcome(1, "a", "e", "c", 1, 1, 1, 1, loop, "l", 0.0))
 
 
 def test_limits_bound_what_is_sent():
     small = wire.Limits(max_message_bytes=100, max_header_bytes=60, max_name_bytes=200)
     tensors = (wire.Tensor("uint8", (50,), (0,), bytes(50)),) * 2
     with pytest.raises(wire.LocalProtocolError, match="a message of"):
-        wire.encode(wire.Execute(1, 0, 1, None, tensors), small)
+        wire.encode(wire.Execute(1, 0, 1, None, "exact", "raw", tensors), small)
     with pytest.raises(wire.LocalProtocolError, match="a header of"):
         wire.encode(wire.Bye("x" * 100), small)
+
+
+def test_tensors_that_decode_to_too_much_together_are_not_sent():
+    small = wire.Limits(max_message_bytes=1_000, max_buffer_bytes=800)
+    coded = wire.Tensor("uint8", (600,), (0,), bytes(5), "planes")
+    assert wire.encode(execute(coded), small)
+    with pytest.raises(wire.LocalProtocolError, match="decode to more than 1000 bytes together"):
+        wire.encode(execute(coded, coded), small)
+
+
+def test_what_thousands_of_held_weights_take_is_small():
+    have = wire.Have("9a3c" * 16, "7d20", (0, 5_000), ())
+    assert sum(map(len, wire.encode(have))) < 100
+
+
+def test_a_chunk_and_its_acknowledgement_are_small():
+    header, payload = wire.encode(wire.Chunk(bytes(1400)))
+    assert (len(header), len(payload)) == (5, 1400)
+    assert len(wire.encode(wire.ChunkAck(1234.5))[0]) == 11
 
 
 def test_a_client_keeps_to_the_limits_of_the_welcome():
     narrowed = wire.DEFAULT_LIMITS.narrowed(max_message_bytes=1 << 40, max_chunk_bytes=16)
     assert narrowed == wire.Limits(max_chunk_bytes=16)
     with pytest.raises(wire.LocalProtocolError):
-        wire.encode(wire.Chunk(0, 0, bytes(17)), narrowed)
+        wire.encode(wire.Chunk(bytes(17)), narrowed)
 
 
 def test_the_transport_limit_covers_every_frame():

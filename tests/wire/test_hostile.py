@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wire
-from tests.wire.example import EXCHANGE
+from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 from wire.limits import MAX_LAYER, MAX_WEIGHT_BYTES
 
 KIND = {of.__name__: kind for kind, of in wire.KINDS.items()}
-EXAMPLES = [message for _, message, _ in EXCHANGE]
+EXAMPLES = [message for _, message, _ in EXCHANGE + LANE_EXCHANGE]
 SMALL = wire.Limits(
     max_header_bytes=4_000, max_message_bytes=5_000, max_buffer_bytes=64, max_chunk_bytes=32,
-    max_graph_bytes=48, max_tensors=2, max_rank=3, max_weights=4, max_models=2,
-    max_name_bytes=16, max_text_bytes=24, max_plain_items=10, max_plain_depth=3,
+    max_segment_bytes=64, max_graph_bytes=48, max_tensors=2, max_rank=3, max_weights=4,
+    max_models=2, max_name_bytes=16, max_text_bytes=24, max_plain_items=10, max_plain_depth=3,
 )  # fmt: skip
 
 
@@ -49,11 +49,15 @@ def refused(header, *buffers, limits=wire.DEFAULT_LIMITS):
 
 
 def welcome(predictor):
-    return ["Welcome", 1, "a", "e", "cpu", 1, 1, 1, 1, predictor, 0.0]
+    return ["Welcome", 1, "a", "e", "cpu", 1, 1, 1, 1, predictor, "lane", 0.0]
 
 
 def execute(*tensors):
-    return ["Execute", 1, 0, 1, None, list(tensors)]
+    return ["Execute", 1, 0, 1, None, "exact", "raw", list(tensors)]
+
+
+def segment(plane=0, start=0, count=1, coding="raw", coded_bytes=1):
+    return ["Segment", 0, plane, start, count, coding, coded_bytes]
 
 
 def nested(depth):
@@ -75,13 +79,13 @@ MALFORMED = {
     "kind of two bytes": b"\x92\xcc\x0a\x07",
     "kind as float": msgpack.packb([10.0, 7]),
     "kind as text": msgpack.packb(["Ping", 7]),
-    "field missing": ["ChunkAck", 0, 0, True],
+    "field missing": ["Held", 0, 0, 1],
     "field too many": ["Ping", 1, 2],
     "trailing bytes": wire.encode(wire.Ping(1))[0] + b"\x00",
     "reserved byte": b"\x92\x0a\xc1",
     "bytes for text": ["Bye", b"done"],
-    "text for bytes": ["Chunk", 0, 0, "ab"],
-    "inline bytes": ["Chunk", 0, 0, b"ab"],
+    "text for bytes": ["Chunk", "ab"],
+    "inline bytes": ["Chunk", b"ab"],
     "not utf-8": b"\x92\x10\xa2\xff\xfe",
     "utf-8 surrogate": b"\x92\x10\xa3\xed\xa0\x80",
     "escape sequence": ["Bye", "\x1b[2J"],
@@ -90,7 +94,7 @@ MALFORMED = {
     "bool for int": ["Ping", True],
     "float for int": ["Ping", 1.0],
     "int for float": ["Pong", 1, 2],
-    "int for bool": ["ChunkAck", 0, 0, 1, 0.0],
+    "int for bool": ["Held", 0, 0, 1, 1],
     "nil for int": ["Ping", None],
     "negative": ["Ping", -1],
     "beyond 63 bits": ["Ping", 1 << 63],
@@ -98,39 +102,64 @@ MALFORMED = {
     "infinite": ["Pong", 1, math.inf],
     "negative time": ["Pong", 1, -1e-9],
     "nan of four bytes": b"\x93\x0b\x01\xca" + struct.pack(">f", math.nan),
-    "negative deadline": ["Execute", 1, 0, 1, -1.0, []],
-    "nan deadline": ["Execute", 1, 0, 1, math.nan, []],
+    "negative deadline": ["Execute", 1, 0, 1, -1.0, "exact", "raw", []],
+    "nan deadline": ["Execute", 1, 0, 1, math.nan, "exact", "raw", []],
     "slowdown below one": ["Load", 0, 0, 0, 0.99, 0, 0, []],
     "version zero": ["Hello", 0, 1, "agent"],
     "version beyond 16 bits": ["Hello", 1, 65_536, "agent"],
     "versions backwards": ["Hello", 2, 1, "agent"],
     "unknown error code": ["Error", "oops", "text", None],
     "list as error code": ["Error", [], "text", None],
-    "empty range": ["Execute", 1, 3, 3, None, []],
-    "range backwards": ["Result", 1, 3, 2, 0.0, 0.0, []],
-    "layer out of range": ["Execute", 1, 0, MAX_LAYER + 1, None, []],
-    "chunk beyond any weight": ["Chunk", 0, MAX_WEIGHT_BYTES, 1],
-    "empty chunk": ["Chunk", 0, 0, 0],
-    "negative chunk": ["Chunk", 0, 0, -1],
-    "empty graph": ["Offer", "f", 0],
-    "map for list": ["Have", "f", "e", {}],
-    "text in list": ["Have", "f", "e", [1, "2"]],
-    "bool in list": ["Have", "f", "e", [True]],
+    "empty range": ["Execute", 1, 3, 3, None, "exact", "raw", []],
+    "range backwards": ["Result", 1, 3, 2, "exact", 0.0, 0.0, 0.0, []],
+    "layer out of range": ["Execute", 1, 0, MAX_LAYER + 1, None, "exact", "raw", []],
+    "empty chunk": ["Chunk", 0],
+    "negative chunk": ["Chunk", -1],
+    "negative graph": ["Offer", "f", -1],
+    "segment of an unknown plane": segment(plane=4),
+    "segment of a negative plane": segment(plane=-1),
+    "segment of nothing": segment(count=0),
+    "segment without bytes": segment(coded_bytes=0),
+    "segment with a negative start": segment(start=-1),
+    "segment beyond any weight": segment(start=MAX_WEIGHT_BYTES),
+    "segment of unknown coding": segment(coding="zstd"),
+    "segment's coding not text": segment(coding=b"raw"),
+    "segment longer than its elements": segment(count=2, coded_bytes=65),
+    "map for runs": ["Have", "f", "e", {}, []],
+    "text in runs": ["Have", "f", "e", [1, "2"], []],
+    "bool in runs": ["Have", "f", "e", [True], []],
+    "negative run": ["Have", "f", "e", [-1], []],
+    "empty run": ["Have", "f", "e", [0, 0, 1], []],
+    "runs that overflow": ["Have", "f", "e", [65_536] * 65_537, []],
+    "row short": ["Have", "f", "e", [3], [[1, 0]]],
+    "row not a list": ["Have", "f", "e", [3], [1]],
+    "row of an unknown plane": ["Have", "f", "e", [3], [[1, 4, 1]]],
+    "row of nothing": ["Have", "f", "e", [3], [[1, 0, 0]]],
+    "row beyond the runs": ["Have", "f", "e", [1, 2], [[3, 0, 1]]],
+    "row twice": ["Have", "f", "e", [3], [[1, 0, 1], [1, 0, 2]]],
+    "rows out of order": ["Have", "f", "e", [3], [[1, 2, 1], [1, 1, 1]]],
+    "unknown precision": ["Execute", 1, 0, 1, None, "float8", "raw", []],
+    "precision not text": ["Execute", 1, 0, 1, None, 0, "raw", []],
+    "unknown reply coding": ["Execute", 1, 0, 1, None, "exact", "zip", []],
     "model row short": ["Load", 0, 0, 0, 1.0, 0, 0, [["f", 1, 1, 1]]],
     "model not a row": ["Load", 0, 0, 0, 1.0, 0, 0, ["f"]],
     "model holds more than it has": ["Load", 0, 0, 0, 1.0, 0, 0, [["f", 2, 1, 0, 0]]],
     "tensor not a row": execute("float32"),
-    "tensor row long": execute(["float32", [1], [0], 4, 0]),
-    "tensor of unknown dtype": execute(["object", [1], [0], 8]),
-    "tensor dtype not text": execute([{}, [1], [0], 8]),
-    "tensor with negative dimension": execute(["float32", [-1], [0], 4]),
-    "tensor dimension not integer": execute(["float32", [1.0], [0], 4]),
-    "tensor longer than declared": execute(["float32", [1], [0], 8]),
-    "tensor shorter than declared": execute(["float32", [2], [0], 4]),
-    "tensor overflows 64 bits to zero": execute(["uint8", [1 << 32, 1 << 32], [0, 1], 0]),
-    "tensor order too short": execute(["float32", [1, 1], [0], 4]),
-    "tensor order repeats": execute(["float32", [1, 1], [0, 0], 4]),
-    "tensor order out of range": execute(["float32", [1], [1], 4]),
+    "tensor row long": execute(["float32", [1], [0], "raw", 4, 0]),
+    "tensor of unknown dtype": execute(["object", [1], [0], "raw", 8]),
+    "tensor dtype not text": execute([{}, [1], [0], "raw", 8]),
+    "tensor with negative dimension": execute(["float32", [-1], [0], "raw", 4]),
+    "tensor dimension not integer": execute(["float32", [1.0], [0], "raw", 4]),
+    "tensor of unknown coding": execute(["float32", [1], [0], "zstd", 3]),
+    "tensor coding not text": execute(["float32", [1], [0], 0, 4]),
+    "tensor coded and no shorter": execute(["float32", [1], [0], "planes", 4]),
+    "empty tensor coded": execute(["float32", [0], [0], "planes", 0]),
+    "tensor longer than declared": execute(["float32", [1], [0], "raw", 8]),
+    "tensor shorter than declared": execute(["float32", [2], [0], "raw", 4]),
+    "tensor overflows 64 bits to zero": execute(["uint8", [1 << 32, 1 << 32], [0, 1], "raw", 0]),
+    "tensor order too short": execute(["float32", [1, 1], [0], "raw", 4]),
+    "tensor order repeats": execute(["float32", [1, 1], [0, 0], "raw", 4]),
+    "tensor order out of range": execute(["float32", [1], [1], "raw", 4]),
     "predictor not a map": welcome([]),
     "number as key": welcome({1: 2}),
     "bytes as key": welcome({b"x": 2}),
@@ -154,15 +183,21 @@ def test_malformed_headers(header):
 
 OVER_A_LIMIT = {
     "header bytes": (["Welcome", 1, "a", "e", "cpu", 1, 1, 1, 1,
-                      {"x": ["y" * 16] * 300}, 0.0], "a header of"),
+                      {"x": ["y" * 16] * 300}, "l", 0.0], "a header of"),
     "header bytes of a small kind": (b"\x92\x0a\xcf" + bytes(20), "Ping: a header of"),
-    "buffer bytes": (execute(["uint8", [65], [0], 65]), r"65 is not in 0\.\.64"),
-    "chunk bytes": (["Chunk", 0, 0, 33], r"33 is not in 1\.\.32"),
-    "graph bytes": (["Offer", "f", 49], r"49 is not in 1\.\.48"),
-    "tensors": (execute(*[["uint8", [1], [0], 1]] * 3), "3 items, at most 2"),
-    "rank": (execute(["uint8", [1] * 4, [0, 1, 2, 3], 1]), "4 items, at most 3"),
-    "weights": (["Have", "f", "e", [0] * 5], "5 items, at most 4"),
-    "weight number": (["Chunk", 4, 0, 1], r"4 is not in 0\.\.3"),
+    "buffer bytes": (execute(["uint8", [65], [0], "raw", 65]), r"65 is not in 0\.\.64"),
+    "chunk bytes": (["Chunk", 33], r"33 is not in 1\.\.32"),
+    "segment elements": (segment(count=65), r"65 is not in 1\.\.64"),
+    "segment bytes": (segment(count=64, coded_bytes=65), r"65 is not in 1\.\.64"),
+    "decoded bytes": (execute(["uint8", [65], [0], "planes", 1]), "decodes to more than 64 bytes"),
+    "graph bytes": (["Offer", "f", 49], r"49 is not in 0\.\.48"),
+    "tensors": (execute(*[["uint8", [1], [0], "raw", 1]] * 3), "3 items, at most 2"),
+    "rank": (execute(["uint8", [1] * 4, [0, 1, 2, 3], "raw", 1]), "4 items, at most 3"),
+    "weights": (["Have", "f", "e", [1, 4], []], "runs of 5 weights, at most 4"),
+    "one run of weights": (["Have", "f", "e", [5], []], r"5 is not an integer in 0\.\.4"),
+    "runs": (["Have", "f", "e", [1] * 6, []], "6 items, at most 5"),
+    "partial": (["Have", "f", "e", [4], [[0, 0, 1]] * 13], "13 items, at most 12"),
+    "weight number": (["Held", 4, 0, 1, True], r"4 is not in 0\.\.3"),
     "models": (["Load", 0, 0, 0, 1.0, 0, 0, [["f", 0, 0, 0, 0]] * 3], "3 items, at most 2"),
     "name bytes": (["Bye", "x" * 17], "17 characters"),
     "name bytes, not characters": (["Bye", "é" * 9], "18 bytes, at most 16"),
@@ -180,11 +215,14 @@ def test_each_limit(header, text):
 
 
 AT_A_LIMIT = {
-    "buffer": (execute(["uint8", [64], [0], 64]), bytes(64)),
-    "chunk": (["Chunk", 3, 0, 32], bytes(32)),
+    "buffer": (execute(["uint8", [64], [0], "raw", 64]), bytes(64)),
+    "chunk": (["Chunk", 32], bytes(32)),
     "graph": (["Offer", "f", 48], bytes(48)),
-    "tensors": (execute(*[["uint8", [1] * 3, [0, 1, 2], 1]] * 2), b"x", b"y"),
-    "weights": (["Have", "f", "e", [0] * 4],),
+    "tensors": (execute(*[["uint8", [1] * 3, [0, 1, 2], "raw", 1]] * 2), b"x", b"y"),
+    "segment": (segment(count=64, coded_bytes=64),),
+    "decoded": (execute(["uint8", [64], [0], "planes", 1]), b"x"),
+    "runs": (["Have", "f", "e", [0, 1, 1, 1, 1], []],),
+    "partial": (["Have", "f", "e", [4], [[w, p, 1] for w in range(4) for p in (1, 2, 3)]],),
     "models": (["Load", 0, 0, 0, 1.0, 0, 0, [["f", 0, 0, 0, 0]] * 2],),
     "name": (["Bye", "é" * 8],),
     "text": (["Error", "graph", "x" * 24, None],),
@@ -201,28 +239,34 @@ def test_limits_are_inclusive(frames):
 
 
 def test_the_message_limit_counts_the_header_and_every_buffer():
-    limits = wire.Limits(max_message_bytes=60 + 31)
-    header = execute(["uint8", [30], [0], 30], ["uint8", [30], [0], 30])
-    assert len(pack(*header)) == 31
+    limits = wire.Limits(max_message_bytes=60 + 49)
+    header = execute(["uint8", [30], [0], "raw", 30], ["uint8", [30], [0], "raw", 30])
+    assert len(pack(*header)) == 49
     frames = [pack(*header), bytes(30), bytes(30)]
     decoder = wire.Decoder(limits)
     assert [decoder.feed(frame) is None for frame in frames] == [True, True, False]
-    one_less = wire.Limits(max_message_bytes=60 + 30)
-    assert "a message of 91 bytes" in refused(header, limits=one_less)
+    one_less = wire.Limits(max_message_bytes=60 + 48)
+    assert "a message of 109 bytes" in refused(header, limits=one_less)
+
+
+def test_the_message_limit_counts_what_tensors_decode_to():
+    limits = wire.Limits(max_message_bytes=1_000)
+    header = execute(*[["uint8", [600], [0], "planes", 1]] * 2)
+    assert "decode to more than 1000 bytes together" in refused(header, limits=limits)
 
 
 @pytest.mark.parametrize("size", [0, 7, 9, 1000])
 def test_a_buffer_of_another_length_than_announced(size):
-    assert f"came with {size}" in refused(["Chunk", 0, 0, 8], bytes(size))
+    assert f"came with {size}" in refused(["Chunk", 8], bytes(size))
 
 
 def test_bool_tensors_hold_zeros_and_ones():
-    assert "0 and 1" in refused(execute(["bool", [3], [0], 3]), b"\x00\x01\x02")
+    assert "0 and 1" in refused(execute(["bool", [3], [0], "raw", 3]), b"\x00\x01\x02")
 
 
 @pytest.mark.parametrize(("header", "came"), [
-    (["Chunk", 0, 0, 8], 0),
-    (execute(["uint8", [1], [0], 1], ["uint8", [1], [0], 1]), 1),
+    (["Chunk", 8], 0),
+    (execute(["uint8", [1], [0], "raw", 1], ["uint8", [1], [0], "raw", 1]), 1),
 ])  # fmt: skip
 def test_the_connection_ends_within_a_message(header, came):
     assert f"{came} of " in refused(header, *[b"x"] * came)
@@ -294,10 +338,13 @@ BOMBS = {
     "100,000 nested lists": b"\x9b\x02" + b"\x91" * 100_000,
     "1,000 nested lists": b"\x9b\x02" + b"\x91" * 1_000 + b"\x01" + b"\x01" * 9,
     "tensor of 2**640 bytes": pack(
-        *execute(["uint8", [1 << 40] * 16, list(range(16)), 1 << 20])
+        *execute(["uint8", [1 << 40] * 16, list(range(16)), "raw", 1 << 20])
     ),
-    "64 MB announced": pack(*execute(["uint8", [64_000_000], [0], 64_000_000])),
-    "256 tensors of 64 MB": pack(*execute(*[["uint8", [1 << 26], [0], 1 << 26]] * 256)),
+    "256 coded tensors of 64 MB": pack(
+        *execute(*[["float32", [1 << 24], [0], "affine8-png", 1]] * 256)
+    ),
+    "64 MB announced": pack(*execute(["uint8", [64_000_000], [0], "raw", 64_000_000])),
+    "256 tensors of 64 MB": pack(*execute(*[["uint8", [1 << 26], [0], "raw", 1 << 26]] * 256)),
 }  # fmt: skip
 
 

@@ -50,6 +50,17 @@ def test_the_fields_of_a_row_of_models():
     assert f"`[{row}]`" in section("### Load (13)")
 
 
+def test_the_fields_of_a_row_of_partial():
+    row = ", ".join(field.name for field in dataclasses.fields(wire.Partial))
+    assert f"`[{row}]`" in section("### Have (4)")
+
+
+@pytest.mark.parametrize("names", [wire.SEGMENT_CODINGS, wire.TENSOR_CODINGS, wire.PRECISIONS])
+def test_every_coding_and_precision_is_described(names):
+    for name in names:
+        assert f'`"{name}"`' in TEXT
+
+
 def test_the_fields_of_a_tensor():
     row = ", ".join(field.name for field in dataclasses.fields(wire.Tensor))
     assert f"`[{row}]`" in section("## 3. Types")
@@ -80,4 +91,5 @@ def test_golden_bytes_are_understood(name):
     decoder = wire.Decoder()
     pinned = (spec.GOLDEN / f"{name}.hex").read_text().split("\n")[:-1]
     *_, heard = [decoder.feed(bytes.fromhex(frame)) for frame in pinned]
-    assert heard == next(m for _, m, _ in spec.EXCHANGE if type(m).__name__ == name)
+    said = (message for _, message, _ in spec.EXCHANGE + spec.LANE_EXCHANGE)
+    assert heard == next(message for message in said if type(message).__name__ == name)

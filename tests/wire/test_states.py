@@ -6,13 +6,13 @@ from functools import cache
 import pytest
 
 import wire
-from tests.wire.example import EXCHANGE
+from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 from wire import Conversation, Role, State
 from wire.states import ANSWERABLE, RECEIVES, SENDS
 
 ROLES = list(Role)
 OTHER = {Role.CLIENT: Role.EDGE, Role.EDGE: Role.CLIENT}
-ANY = {type(message): message for _, message, _ in EXCHANGE}
+ANY = {type(message): message for _, message, _ in EXCHANGE + LANE_EXCHANGE}
 ANSWER = wire.Error("execution", "it failed", 1)
 FAREWELL = wire.Error("overloaded", "come back later")
 # One of each kind, and Error in both of its meanings.
@@ -33,21 +33,23 @@ def may(method, message):
     return True
 
 
-def test_the_example_is_a_conversation():
+@pytest.mark.parametrize(("exchange", "ender"), [
+    (EXCHANGE, Role.EDGE), (LANE_EXCHANGE, Role.CLIENT),
+])  # fmt: skip
+def test_the_examples_are_conversations(exchange, ender):
     sides = {role: Conversation(role) for role in ROLES}
-    for sender, message, _ in EXCHANGE:
+    for sender, message, _ in exchange:
         sides[sender].sent(message)
         sides[OTHER[sender]].received(message)
     assert {role: side.state for role, side in sides.items()} == {
-        Role.EDGE: State.CLOSING,
-        Role.CLIENT: State.CLOSED,
+        ender: State.CLOSING,
+        OTHER[ender]: State.CLOSED,
     }
 
 
 def test_every_state_of_a_side_has_its_rows():
     for tables in (SENDS, RECEIVES):
-        assert set(tables[Role.EDGE]) == set(State)
-        assert set(tables[Role.CLIENT]) == set(State) - {State.EVICTED}
+        assert all(set(tables[role]) == set(State) for role in ROLES)
 
 
 def test_no_message_but_four_goes_both_ways():
@@ -94,7 +96,7 @@ def _successors(client, edge, upward, downward, most_under_way):
 
 def test_whatever_one_side_may_say_the_other_may_hear_however_they_cross():
     found = explore(most_under_way=2)
-    assert {client for client, *_ in found} == set(State) - {State.EVICTED}
+    assert {client for client, *_ in found} == set(State)
     assert {edge for _, edge, *_ in found} == set(State)
     settled = {(client, edge) for client, edge, up, down in found if not up and not down}
     assert settled <= {
@@ -103,7 +105,9 @@ def test_whatever_one_side_may_say_the_other_may_hear_however_they_cross():
         (State.GREETED, State.GREETED),
         (State.OFFERED, State.OFFERED),
         (State.READY, State.READY),
-        (State.GREETED, State.EVICTED),
+        (State.JOINING, State.JOINING),
+        (State.BULK, State.BULK),
+        (State.EVICTED, State.EVICTED),
         (State.CLOSING, State.CLOSED),
         (State.CLOSED, State.CLOSING),
         (State.CLOSED, State.CLOSED),
@@ -128,8 +132,6 @@ def test_nothing_is_allowed_that_cannot_come():
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("state", State)
 def test_nothing_else_may_be_said_or_heard(role, state):
-    if state not in SENDS[role]:
-        return
     for message in SAYABLE:
         answer = message is ANSWER
         side = in_state(role, state)
@@ -151,6 +153,11 @@ def test_nothing_else_may_be_said_or_heard(role, state):
     (State.OFFERED, ANY[wire.Execute]),
     (State.OFFERED, ANY[wire.Offer]),
     (State.READY, ANY[wire.Offer]),
+    (State.READY, ANY[wire.Join]),
+    (State.GREETED, ANY[wire.Segment]),
+    (State.JOINING, ANY[wire.Segment]),
+    (State.BULK, ANY[wire.Execute]),
+    (State.BULK, ANY[wire.Offer]),
     (State.READY, ANY[wire.Result]),
     (State.CLOSED, wire.Ping(1)),
 ])  # fmt: skip
@@ -170,12 +177,28 @@ def test_after_an_eviction_the_client_offers_again():
     edge.sent(evicted)
     edge.received(chunk)
     client.received(evicted)
-    with pytest.raises(wire.LocalProtocolError, match="may not send Chunk while greeted"):
-        client.sent(chunk)
+    for message in (chunk, ANY[wire.Join]):
+        with pytest.raises(wire.LocalProtocolError, match="while evicted"):
+            client.sent(message)
     client.sent(offer)
     edge.received(offer)
     edge.sent(ANSWER)
     client.received(ANSWER)
+    edge.sent(have)
+    client.received(have)
+    assert (client.state, edge.state) == (State.READY, State.READY)
+
+
+def test_a_client_whose_graph_is_unknown_offers_it_whole():
+    client, edge = in_state(Role.CLIENT, State.GREETED), in_state(Role.EDGE, State.GREETED)
+    asked, unknown, have = (ANY[kind] for kind in (wire.Offer, wire.Unknown, wire.Have))
+    for side, heard in ((client, edge), (edge, client)):
+        message = asked if side is client else unknown
+        side.sent(message)
+        heard.received(message)
+    assert (client.state, edge.state) == (State.GREETED, State.GREETED)
+    client.sent(asked)
+    edge.received(asked)
     edge.sent(have)
     client.received(have)
     assert (client.state, edge.state) == (State.READY, State.READY)

@@ -83,12 +83,21 @@ def test_the_wire_has_no_text():
 @given(tensors())
 def test_a_tensor_without_fault_is_as_long_as_it_says(tensor):
     wire.check_tensor(tensor)
-    assert tensor_fault(tensor.dtype, tensor.shape, tensor.order, len(tensor.data) + 1)
+    raw_bytes = wire.tensor_bytes(tensor.dtype, tensor.shape)
+    described = (tensor.dtype, tensor.shape, tensor.order, tensor.coding)
+    if tensor.coding == "raw":
+        assert tensor_fault(*described, raw_bytes) is None
+        assert tensor_fault(*described, raw_bytes + 1)
+    else:
+        assert tensor_fault(*described, raw_bytes - 1) is None
+        assert tensor_fault(*described, raw_bytes)
 
 
 @pytest.mark.parametrize(("tensor", "text"), [
     (wire.Tensor("float", (1,), (0,), bytes(4)), "unknown dtype 'float'"),
     (wire.Tensor("float32", (2,), (0,), bytes(4)), r"float32\[2\] takes 8 bytes, not 4"),
+    (wire.Tensor("int8", (4,), (0,), bytes(4), "planes"),
+     r"int8\[4\] coded as planes takes 4 bytes, raw 4"),
     (wire.Tensor("float32", (1, 1), (0, 2), bytes(4)), r"order \[0, 2\] is not a permutation"),
 ])  # fmt: skip
 def test_faults_say_what_was_expected(tensor, text):

@@ -23,7 +23,7 @@ def test_a_client_too_new_for_this_edge():
         wire.negotiate(wire.Hello(98, 99, "future"))
     assert caught.value.code == "version"
     assert str(caught.value) == (
-        "no protocol version in common: the client speaks 98 to 99, the edge 1; "
+        "no protocol version in common: the client speaks 98 to 99, the edge 2; "
         "update ionn on the edge"
     )
 
@@ -36,9 +36,9 @@ def test_a_client_too_old_for_this_edge(monkeypatch):
 
 
 def test_the_client_takes_only_a_version_that_it_offered():
-    assert wire.check_welcome(WELCOME) == 1
-    with pytest.raises(wire.RemoteProtocolError, match="chose protocol version 2") as caught:
-        wire.check_welcome(dataclasses.replace(WELCOME, version=2))
+    assert wire.check_welcome(WELCOME) == 2
+    with pytest.raises(wire.RemoteProtocolError, match="chose protocol version 1") as caught:
+        wire.check_welcome(dataclasses.replace(WELCOME, version=1))
     assert caught.value.code == "version"
 
 
