@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import signal
 from dataclasses import replace
@@ -12,15 +13,21 @@ from pathlib import Path
 import msgpack
 import pytest
 import torch
+import zstandard
+from PIL import Image
 
 from ionn_edge import jobs
-from ionn_edge.blobs import blob_path
+from ionn_edge.blobs import blob_path, part_path
 from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
-from ionn_edge.worker import Settings, _mapped, _Worker
+from ionn_edge.weights import mapped
+from ionn_edge.worker import Settings, _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import blobs, chain
+from wire.activations import decode_tensor, encode_tensor
 from wire.messages import Tensor
+from wire.planes import COARSE, MIDDLE, approximate
+from wire.segments import decode_segment, encode_segment
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,8 +45,20 @@ def check(graph: LayerGraph, store: Path) -> jobs.Check:
     return jobs.Check(graph.fingerprint, msgpack.packb(graph.to_plain()), str(store))
 
 
-def run(query: int, start: int, stop: int, *live: torch.Tensor) -> jobs.Run:
-    return jobs.Run(query, start, stop, tuple(Tensor(*tensor_to_buffer(t)) for t in live))
+def run(
+    query: int,
+    start: int,
+    stop: int,
+    *live: torch.Tensor,
+    precision: str = "exact",
+    reply_coding: str = "raw",
+) -> jobs.Run:
+    tensors = tuple(Tensor(*tensor_to_buffer(t)) for t in live)
+    return jobs.Run(query, start, stop, precision, reply_coding, tensors)
+
+
+def ready(*weights: int) -> jobs.Ready:
+    return jobs.Ready(weights, "exact", 0)
 
 
 def tensors(ran: jobs.Job) -> tuple[torch.Tensor, ...]:
@@ -60,23 +79,158 @@ async def test_a_worker_runs_what_is_ready_bitwise_as_here(
     worker = await nursery.fork()
     try:
         checked = await asked(worker, check(graph, tmp_path))
-        assert checked == jobs.Checked(3, tuple((w.digest, 256) for w in graph.weights))
+        assert checked == jobs.Checked(3, tuple((w.digest, 256, "float32") for w in graph.weights))
         x = torch.randn(1, 8)
         missing = await asked(worker, run(1, 0, 3, x))
         assert isinstance(missing, jobs.Failed)
         assert (missing.query, missing.code) == (1, "not-uploaded")
         assert "fc0" in missing.text
-        worker.send(jobs.Ready((0, 1)))
+        worker.send(ready(0, 1))
         partly = await asked(worker, run(2, 0, 3, x))
         assert isinstance(partly, jobs.Ran)
         assert (partly.query, partly.stop) == (2, 2)
         (live,) = tensors(partly)
         assert torch.equal(live, execute(graph, weights, 0, 2, (x,))[0])
-        worker.send(jobs.Ready((2,)))
+        worker.send(ready(2))
         (last,) = tensors(await asked(worker, run(3, 2, 3, live)))
         assert torch.equal(last, execute(graph, weights, 0, 3, (x,))[0])
     finally:
         await worker.close()
+
+
+async def test_a_range_runs_at_the_best_precision_that_its_weights_have(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, weights = stored
+    planes = [_write_planes(tmp_path, graph, weights, index) for index in range(2)]
+    x = torch.randn(1, 8)
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(graph, tmp_path))
+        worker.send(jobs.Ready((0, 1), "float12", 7))
+        worker.send(ready(2))
+        coarse = {name: approximate(each[0], None) for name, each in planes}
+        await _runs_with(worker, graph, weights, coarse, x, "float12")
+        for precision in ("bfloat16", "exact"):
+            refused = await asked(worker, run(2, 0, 3, x, precision=precision))
+            assert isinstance(refused, jobs.Failed)
+            assert refused.code == "not-uploaded"
+            assert precision in refused.text
+        # Better ones replace what the same ranges ran with.
+        worker.send(jobs.Ready((0, 1), "bfloat16", 7))
+        both = {name: approximate(*each) for name, each in planes}
+        await _runs_with(worker, graph, weights, both, x, "bfloat16")
+        worker.send(ready(0))
+        await _runs_with(worker, graph, weights, dict([both.popitem()]), x, "bfloat16")
+        worker.send(ready(1))
+        await _runs_with(worker, graph, weights, {}, x, "exact")
+    finally:
+        await worker.close()
+
+
+async def _runs_with(
+    worker: Worker,
+    graph: LayerGraph,
+    weights: dict[str, torch.Tensor],
+    instead: dict[str, memoryview],
+    x: torch.Tensor,
+    precision: str,
+) -> None:
+    used = {
+        name: torch.frombuffer(instead[name], dtype=torch.float32).reshape(8, 8)
+        if name in instead
+        else tensor
+        for name, tensor in weights.items()
+    }
+    ran = await asked(worker, run(1, 0, 3, x, precision="float12"))
+    assert isinstance(ran, jobs.Ran), ran
+    assert (ran.stop, ran.precision) == (3, precision)
+    assert torch.equal(tensors(ran)[0], execute(graph, used, 0, 3, (x,))[0])
+
+
+def _write_planes(
+    directory: Path, graph: LayerGraph, weights: dict[str, torch.Tensor], index: int
+) -> tuple[str, tuple[memoryview, memoryview]]:
+    """The planes of a weight, as files of part 7 and as they are."""
+    weight = graph.weights[index]
+    blob = blobs(graph, weights)[index]
+    planes = []
+    for plane, kind in ((COARSE, "coarse"), (MIDDLE, "middle")):
+        coded = encode_segment("float32", plane, blob, 0, 64, "raw")
+        planes.append(decode_segment("float32", plane, 64, "raw", coded))
+        part_path(directory, weight.digest, 7, kind).write_bytes(planes[-1])
+    return weight.name, (planes[0], planes[1])
+
+
+async def test_planes_that_are_gone_or_cut_short_are_not_ready(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, weights = stored
+    _write_planes(tmp_path, graph, weights, 0)
+    part_path(tmp_path, graph.weights[0].digest, 7, "coarse").write_bytes(b"odd")
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(graph, tmp_path))
+        worker.send(jobs.Ready((0, 1), "float12", 7))
+        for layer in range(2):
+            job = run(layer, layer, layer + 1, torch.zeros(1, 8), precision="float12")
+            failed = await asked(worker, job)
+            assert isinstance(failed, jobs.Failed)
+            assert failed.code == "not-uploaded"
+        worker.send(ready(0, 1, 2))
+        assert len(tensors(await asked(worker, run(3, 0, 3, torch.zeros(1, 8))))) == 1
+    finally:
+        await worker.close()
+
+
+async def test_coded_tensors_are_decoded_and_answers_coded_as_asked(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, weights = stored
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(graph, tmp_path))
+        worker.send(ready(0, 1, 2))
+        zeros = encode_tensor(Tensor(*tensor_to_buffer(torch.zeros(1, 8))), "planes")
+        assert zeros.coding == "planes"
+        ran = await asked(worker, jobs.Run(1, 0, 3, "exact", "planes", (zeros,)))
+        assert isinstance(ran, jobs.Ran), ran
+        assert ran.coding_s > 0
+        (answer,) = ran.tensors
+        assert answer.coding == "planes"
+        raw = decode_tensor(answer)
+        live = tensor_from_buffer(raw.dtype, raw.shape, raw.order, raw.data)
+        assert torch.equal(live, execute(graph, weights, 0, 3, (torch.zeros(1, 8),))[0])
+    finally:
+        await worker.close()
+
+
+@pytest.mark.parametrize("coding", ["planes", "float16", "affine8", "affine8-png"])
+async def test_a_tensor_that_does_not_decode_is_that_querys_error(
+    coding: str,
+    nursery: Nursery,
+    stored: tuple[LayerGraph, dict[str, torch.Tensor]],
+    tmp_path: Path,
+) -> None:
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(stored[0], tmp_path))
+        worker.send(ready(0, 1, 2))
+        for data in (b"", b"junk", zstandard.compress(bytes(1 << 20))[:30], _png(5000, 5000)):
+            bad = Tensor("float32", (1, 8), (0, 1), data, coding)
+            refused = await asked(worker, jobs.Run(1, 0, 3, "exact", "raw", (bad,)))
+            assert isinstance(refused, jobs.Failed)
+            assert refused.code == "input"
+        assert len(tensors(await asked(worker, run(2, 0, 3, torch.zeros(1, 8))))) == 1
+    finally:
+        await worker.close()
+
+
+def _png(width: int, height: int) -> bytes:
+    """A few kilobytes that would become 25 MB: what a PNG bomb looks like."""
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "png")
+    return buffer.getvalue()
 
 
 async def test_tensors_that_do_not_fit_the_cut_are_refused_before_they_run(
@@ -85,7 +239,7 @@ async def test_tensors_that_do_not_fit_the_cut_are_refused_before_they_run(
     worker = await nursery.fork()
     try:
         await asked(worker, check(stored[0], tmp_path))
-        worker.send(jobs.Ready((0, 1, 2)))
+        worker.send(ready(0, 1, 2))
         good = torch.zeros(1, 8)
         for live in ((), (good, good), (torch.zeros(2, 8),), (good.double(),)):
             refused = await asked(worker, run(1, 0, 3, *live))
@@ -107,7 +261,7 @@ async def test_a_blob_that_is_gone_or_cut_short_is_not_ready(
     worker = await nursery.fork()
     try:
         await asked(worker, check(graph, tmp_path))
-        worker.send(jobs.Ready((0, 1, 2)))
+        worker.send(ready(0, 1, 2))
         for layer in range(3):
             failed = await asked(worker, run(layer, layer, layer + 1, torch.zeros(1, 8)))
             assert isinstance(failed, jobs.Failed)
@@ -183,7 +337,7 @@ async def test_a_failure_while_running_is_that_querys_and_the_worker_lives_on(
     try:
         assert isinstance(await asked(worker, check(graph, tmp_path)), jobs.Checked)
         blob_path(tmp_path, graph.weights[0].digest).write_bytes(bytes(128))
-        worker.send(jobs.Ready((0,)))
+        worker.send(ready(0))
         failed = await asked(worker, run(1, 0, 1, torch.tensor([99])))
         assert isinstance(failed, jobs.Failed)
         assert (failed.query, failed.code) == (1, "execution")
@@ -209,7 +363,7 @@ async def test_what_a_worker_does_to_its_weights_stays_its_own(
     graph, _ = stored
     path = blob_path(tmp_path, graph.weights[0].digest)
     before = path.read_bytes()
-    _mapped(path)[:4] = b"\0\0\0\0"
+    mapped(path)[:4] = b"\0\0\0\0"
     assert path.read_bytes() == before
 
 

@@ -15,12 +15,13 @@ from wire.messages import Tensor
 TENSOR = Tensor("float32", (2, 1), (0, 1), b"12345678")
 JOBS = [
     jobs.Check("f" * 64, b"graph", "/store"),
-    jobs.Checked(3, ((b"d" * 32, 100), (b"e" * 32, 0))),
+    jobs.Check("f" * 64, b"graph", "/store", True),
+    jobs.Checked(3, ((b"d" * 32, 100, "float32"), (b"e" * 32, 0, "bool"))),
     jobs.Refused("graph", "why"),
-    jobs.Ready((0, 7)),
-    jobs.Run(1, 0, 3, (TENSOR, Tensor("bool", (), (), b"\1"))),
-    jobs.Ran(1, 3, 12.5, 0.5, (TENSOR,)),
-    jobs.Ran(1, 3, 12.5, 0.5, ()),
+    jobs.Ready((0, 7), "float12", 3),
+    jobs.Run(1, 0, 3, "exact", "planes", (TENSOR, Tensor("bool", (), (), b"\1", "planes"))),
+    jobs.Ran(1, 3, "bfloat16", 12.5, 0.25, 0.5, (TENSOR,)),
+    jobs.Ran(1, 3, "bfloat16", 12.5, 0.25, 0.5, ()),
     jobs.Failed(1, "input", "why"),
     jobs.Probe(),
     jobs.Probed("cpu"),
@@ -47,15 +48,16 @@ def test_a_job_comes_back_as_it_was(job: jobs.Job) -> None:
 
 def test_tensors_are_not_copied() -> None:
     data = bytearray(100)
-    job = jobs.Run(1, 0, 1, (Tensor("uint8", (100,), (0,), data),))
+    job = jobs.Run(1, 0, 1, "exact", "raw", (Tensor("uint8", (100,), (0,), data),))
     assert jobs.encode(job)[-1] is data
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        [99, [], []], [4, [1, 0, 3], []], [4, [1, 0, 3, ()], [-1]], [4, [1, 0, 3, ()], ["x"]],
-        [4, [1, 0, 3, ()], [1 << 40]], [], 7, None, [0, 0, 0],
+        [99, [], []], [4, [1, 0, 3], []], [4, [1, 0, 3, "exact", "raw", ()], [-1]],
+        [4, [1, 0, 3, "exact", "raw", ()], ["x"]],
+        [4, [1, 0, 3, "exact", "raw", ()], [1 << 40]], [], 7, None, [0, 0, 0],
     ],
 )  # fmt: skip
 def test_a_header_that_is_none_is_refused(header: Any) -> None:
@@ -78,6 +80,6 @@ def test_junk_is_refused_or_decoded_but_never_worse(junk: bytes) -> None:
 
 
 def test_tensors_and_buffers_must_match() -> None:
-    for plain in ([1, 0, 3, [("uint8", [1])]], [1, 0, 3, 5], [1, 0, 3, [("a", [1], [0])]]):
+    for tensors in ([("uint8", [1])], 5, [("a", [1], [0], "raw")]):
         with pytest.raises(jobs.BrokenPipe):
-            jobs.decode(4, list(plain), [])
+            jobs.decode(4, [1, 0, 3, "exact", "raw", tensors], [])

@@ -12,25 +12,27 @@ from hypothesis import strategies as st
 from ionn_edge import events
 from ionn_edge.config import Config
 from ionn_edge.events import (
-    ChunkWritten,
     CloseConnection,
     Connected,
     Model,
     ModelEvicted,
     ModelOpened,
+    ModelUnknown,
     OpenModel,
+    Progress,
     RangeFailed,
     RangeRan,
     Received,
     ReportLoad,
     RestartWorker,
     RunRange,
+    SegmentStored,
     Send,
     StopWorker,
+    StoreSegment,
     TimePassed,
     WorkerLost,
     WorkerRestarted,
-    WriteChunk,
 )
 from ionn_edge.session import Session
 from wire import messages
@@ -44,25 +46,31 @@ from wire.messages import (
     Execute,
     GetLoad,
     Have,
+    Held,
     Hello,
+    Join,
     Load,
     Offer,
+    Partial,
     Ping,
     Pong,
     Result,
+    Segment,
     Tensor,
+    Unknown,
     Welcome,
 )
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
 A, B = (hashlib.sha256(name).digest() for name in (b"a", b"b"))
-MODEL = Model("f" * 64, 3, ((A, 100), (B, 50), (A, 100)))
+MODEL = Model("f" * 64, 3, ((A, 100, "float32"), (B, 50, "uint8"), (A, 100, "float32")))
 CONFIG = Config(max_queries=3, max_restarts=1, range_timeout_s=5.0)
 LIVE = (Tensor("uint8", (2,), (0,), b"\1\2"),)
 END = [StopWorker(), CloseConnection()]
 
 
 def welcome(version: int, now: float) -> Welcome:
-    return Welcome(version, "edge", "e.0", "cpu", 1, 1000, 1 << 20, 1 << 10, {}, now)
+    return Welcome(version, "edge", "e.0", "cpu", 1, 1000, 1 << 20, 1 << 10, {}, "lane", now)
 
 
 def connected(config: Config = CONFIG) -> Session:
@@ -73,25 +81,40 @@ def connected(config: Config = CONFIG) -> Session:
 
 def greeted() -> Session:
     session = connected()
-    assert session.handle(Received(Hello(1, 1, "test")), 0.0) == [Send(welcome(1, 0.0))]
+    assert session.handle(Received(Hello(2, 2, "test")), 0.0) == [Send(welcome(2, 0.0))]
     return session
 
 
-def ready(held: tuple[int, int, int] = (0, 0, 0)) -> Session:
+EMPTY = (Progress(), Progress(), Progress())
+
+
+def ready(held: tuple[Progress, ...] = EMPTY) -> Session:
     session = greeted()
     offer = Offer(MODEL.fingerprint, b"graph")
     assert session.handle(Received(offer), 0.0) == [OpenModel(MODEL.fingerprint, b"graph")]
     opened = session.handle(ModelOpened(MODEL, "e.0", held), 0.0)
-    assert opened == [Send(Have(MODEL.fingerprint, "e.0", held))]
+    (have,) = opened
+    assert isinstance(have, Send)
+    assert isinstance(have.message, Have)
     return session
 
 
+def heard(session: Session, *said: messages.Message, now: float = 0.0) -> list[Any]:
+    """Everything that follows from these messages."""
+    return [each for message in said for each in session.handle(Received(message), now)]
+
+
+def whole(weight: int, start: int, count: int, width: int) -> list[messages.Message]:
+    data = b"x" * (count * width)
+    return [Segment(weight, WHOLE, start, count, "raw", len(data)), Chunk(data)]
+
+
 def execute(query: int, deadline_s: float | None = None) -> Received:
-    return Received(Execute(query, 0, 3, deadline_s, LIVE))
+    return Received(Execute(query, 0, 3, deadline_s, "exact", "raw", LIVE))
 
 
 def ran(query: int, began_at: float = 0.25) -> RangeRan:
-    return RangeRan(query, 3, began_at, 0.5, LIVE)
+    return RangeRan(query, 3, "exact", began_at, 0.125, 0.5, LIVE)
 
 
 def answer(query: int, code: str, text: str) -> Send:
@@ -109,7 +132,7 @@ def only_error(commands: list[Any]) -> Error:
 
 
 def test_hello_is_answered_with_the_version_that_both_speak() -> None:
-    assert connected().handle(Received(Hello(1, 9, "newer")), 2.0) == [Send(welcome(1, 2.0))]
+    assert connected().handle(Received(Hello(1, 9, "newer")), 2.0) == [Send(welcome(2, 2.0))]
 
 
 def test_a_client_without_a_common_version_is_told_so() -> None:
@@ -123,12 +146,19 @@ def test_a_client_without_a_common_version_is_told_so() -> None:
 def test_one_client_too_many_is_told_so() -> None:
     session = Session(CONFIG, welcome)
     session.handle(Connected(admitted=False), 0.0)
-    assert only_error(session.handle(Received(Hello(1, 1, "t")), 0.0)).code == "overloaded"
+    assert only_error(session.handle(Received(Hello(2, 2, "t")), 0.0)).code == "overloaded"
 
 
 @pytest.mark.parametrize(
     "message",
-    [Offer("f", b"g"), Chunk(0, 0, b"x"), Execute(1, 0, 1, None, ()), Ping(1), GetLoad()],
+    [
+        Offer("f", b"g"),
+        Chunk(b"x"),
+        Join("lane"),
+        Execute(1, 0, 1, None, "exact", "raw", ()),
+        Ping(1),
+        GetLoad(),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_nothing_comes_before_hello(message: messages.Message) -> None:
@@ -199,52 +229,164 @@ def test_a_refused_model_ends_the_connection(code: str) -> None:
     assert (error.code, error.text) == (code, "because")
 
 
-def test_a_chunk_is_stored_and_acknowledged_with_the_time_of_its_arrival() -> None:
+def test_a_graph_offered_by_name_alone_may_be_unknown() -> None:
+    session = greeted()
+    offer = Received(Offer(MODEL.fingerprint, b""))
+    assert session.handle(offer, 0.0) == [OpenModel(MODEL.fingerprint, b"")]
+    assert session.handle(ModelUnknown(), 0.0) == [Send(Unknown(MODEL.fingerprint))]
+    assert heard(session, Offer(MODEL.fingerprint, b"g")) == [OpenModel(MODEL.fingerprint, b"g")]
+
+
+def test_queries_wait_for_the_worker_of_a_known_model() -> None:
+    session = greeted()
+    heard(session, Offer(MODEL.fingerprint, b""))
+    session.handle(ModelOpened(MODEL, "e.0", EMPTY, worker_ready=False), 0.0)
+    assert session.handle(execute(1), 0.0) == []
+    assert session.handle(WorkerRestarted(), 1.0) == [RunRange(1, 0, 3, "exact", "raw", LIVE)]
+
+
+def test_a_second_connection_is_refused_for_now() -> None:
+    error = only_error(greeted().handle(Received(Join("lane")), 0.0))
+    assert error.code == "unexpected"
+
+
+def test_have_tells_runs_of_weights_and_what_there_is_of_the_others() -> None:
+    by_planes = Progress(8, 25, 25)
+    cases = {
+        EMPTY: ((3,), ()),
+        (Progress(100), Progress(50), Progress(100)): ((0, 3), ()),
+        (Progress(100), Progress(7), Progress(100)): ((0, 1, 1, 1), (Partial(1, WHOLE, 7),)),
+        (by_planes, Progress(50), by_planes): (
+            (1, 1, 1),
+            tuple(
+                Partial(weight, plane, count)
+                for weight in (0, 2)
+                for plane, count in ((COARSE, 25), (MIDDLE, 25), (FINE, 2))
+            ),
+        ),
+    }
+    for held, (runs, partial) in cases.items():
+        session = greeted()
+        heard(session, Offer(MODEL.fingerprint, b"graph"))
+        (answered,) = session.handle(ModelOpened(MODEL, "e.0", held), 0.0)
+        assert answered == Send(Have(MODEL.fingerprint, "e.0", runs, partial))
+
+
+def test_chunks_are_acknowledged_as_they_arrive_and_the_segment_once_it_is_stored() -> None:
     session = ready()
-    chunk = Chunk(1, 0, b"x" * 50)
-    assert session.handle(Received(chunk), 1.5) == [WriteChunk(1, chunk.payload, 1.5)]
-    stored = session.handle(ChunkWritten(1, 50, True, 1.5), 1.75)
-    assert stored == [Send(ChunkAck(1, 50, True, 1.5))]
+    segment = Segment(1, WHOLE, 0, 50, "raw", 50)
+    assert heard(session, segment) == []
+    assert heard(session, Chunk(b"x" * 20), now=1.5) == [Send(ChunkAck(1.5))]
+    last = heard(session, Chunk(b"y" * 30), now=1.75)
+    assert last == [Send(ChunkAck(1.75)), StoreSegment(segment, (b"x" * 20, b"y" * 30))]
+    stored = session.handle(SegmentStored(1, WHOLE, 50, True), 2.0)
+    assert stored == [Send(Held(1, WHOLE, 50, True))]
 
 
-def test_chunks_go_on_where_have_said_that_the_edges_copy_ends() -> None:
-    session = ready((40, 50, 40))
-    assert session.handle(Received(Chunk(0, 40, b"x")), 0.0) == [WriteChunk(0, b"x", 0.0)]
-    assert session.handle(Received(Chunk(0, 41, b"y")), 0.0) == [WriteChunk(0, b"y", 0.0)]
+def test_chunks_are_handed_on_uncopied() -> None:
+    payload = memoryview(bytes(50))
+    _, store = heard(ready(), Segment(1, WHOLE, 0, 50, "raw", 50), Chunk(payload))
+    assert store.payloads[0] is payload
+
+
+def test_segments_go_on_where_have_said_that_the_edges_copy_ends() -> None:
+    session = ready((Progress(40), Progress(50), Progress(40)))
+    assert len(heard(session, *whole(0, 10, 5, 4))) == 2
+    assert len(heard(session, *whole(0, 15, 10, 4))) == 2
 
 
 def test_weights_of_one_digest_are_one_blob() -> None:
     session = ready()
-    assert session.handle(Received(Chunk(0, 0, b"x")), 0.0) == [WriteChunk(0, b"x", 0.0)]
-    assert session.handle(Received(Chunk(2, 1, b"y")), 0.0) == [WriteChunk(2, b"y", 0.0)]
+    assert len(heard(session, *whole(0, 0, 1, 4))) == 2
+    assert len(heard(session, *whole(2, 1, 1, 4))) == 2
+
+
+def test_planes_come_one_after_the_other() -> None:
+    session = ready()
+    for plane in (COARSE, MIDDLE, FINE):
+        for start, count in ((0, 10), (10, 15)):
+            _, store = heard(session, Segment(0, plane, start, count, "planes", 1), Chunk(b"x"))
+            assert (store.segment.plane, store.segment.start) == (plane, start)
 
 
 @pytest.mark.parametrize(
-    ("chunk", "code", "text"),
+    ("held", "segment", "code", "text"),
     [
-        (Chunk(0, 10, b"x"), "unexpected", "at 10, expected 0"),
-        (Chunk(1, 0, b"x" * 51), "malformed", "up to 51 of 50 bytes"),
-        (Chunk(3, 0, b"x"), "malformed", "weight 3; the model has 3"),
+        (EMPTY, Segment(0, WHOLE, 5, 1, "raw", 4), "unexpected", "at 5, expected 0"),
+        (EMPTY, Segment(1, WHOLE, 0, 51, "raw", 51), "malformed", "up to 51 of 50 elements"),
+        (EMPTY, Segment(3, WHOLE, 0, 1, "raw", 4), "malformed", "weight 3; the model has 3"),
+        (EMPTY, Segment(0, WHOLE, 0, 5, "raw", 19), "malformed", "19 bytes for 5 elements"),
+        (EMPTY, Segment(0, MIDDLE, 0, 1, "raw", 1), "unexpected", "0 of 25 elements of coarse"),
+        (EMPTY, Segment(0, FINE, 0, 1, "raw", 2), "unexpected", "0 of 25 elements of coarse"),
+        (EMPTY, Segment(1, COARSE, 0, 1, "raw", 2), "malformed", "which is uint8"),
+        (EMPTY, Segment(0, COARSE, 0, 26, "raw", 39), "malformed", "26 of 25 elements"),
+        ((Progress(0, 24),) * 3, Segment(0, MIDDLE, 0, 1, "raw", 1), "unexpected", "24 of 25"),
+        ((Progress(0, 25, 24),) * 3, Segment(0, FINE, 0, 1, "raw", 2), "unexpected", "middle"),
+        ((Progress(0, 25, 25),) * 3, Segment(0, FINE, 1, 1, "raw", 2), "unexpected", "at 1"),
+        ((Progress(0, 9),) * 3, Segment(0, WHOLE, 0, 1, "raw", 4), "unexpected", "by planes"),
+        ((Progress(8),) * 3, Segment(0, COARSE, 0, 1, "raw", 2), "unexpected", "came whole"),
+        ((Progress(100),) * 3, Segment(0, WHOLE, 25, 1, "raw", 4), "malformed", "26 of 25"),
     ],
-    ids=["gap", "overrun", "no such weight"],
-)
-def test_a_chunk_that_does_not_fit_ends_the_connection(chunk: Chunk, code: str, text: str) -> None:
-    error = only_error(ready().handle(Received(chunk), 0.0))
-    assert error.code == code
-    assert text in error.text
+    ids=[
+        "gap", "overrun", "no such weight", "other length", "middle first", "fine first",
+        "planes of bytes", "plane overrun", "middle early", "fine early", "fine gap",
+        "whole after planes", "planes after whole", "held already",
+    ],
+)  # fmt: skip
+def test_a_segment_that_does_not_fit_ends_the_connection(
+    held: tuple[Progress, ...], segment: Segment, code: str, text: str
+) -> None:
+    error = only_error(ready(held).handle(Received(segment), 0.0))
+    assert (error.code, text in error.text) == (code, True), error
 
 
-def test_a_repeated_chunk_is_unexpected() -> None:
+def test_equal_bytes_of_another_type_go_on_at_whole_elements_only() -> None:
+    model = Model("f" * 64, 1, ((A, 100, "uint8"), (A, 100, "float32")))
+    session = greeted()
+    heard(session, Offer(model.fingerprint, b"g"))
+    session.handle(ModelOpened(model, "e.0", (Progress(7), Progress(7))), 0.0)
+    error = only_error(session.handle(Received(Segment(1, WHOLE, 1, 1, "raw", 4)), 0.0))
+    assert (error.code, "another type" in error.text) == ("unexpected", True)
+
+
+def test_a_segment_of_more_than_the_limit_is_refused_before_a_byte_of_it_comes() -> None:
+    model = Model("f" * 64, 1, ((A, 1 << 30, "complex128"),))
+    session = greeted()
+    heard(session, Offer(model.fingerprint, b"g"))
+    session.handle(ModelOpened(model, "e.0", (Progress(),)), 0.0)
+    huge = Segment(0, WHOLE, 0, 1 << 20, "planes", 10)
+    error = only_error(session.handle(Received(huge), 0.0))
+    assert (error.code, "the limit is" in error.text) == ("malformed", True)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "text"),
+    [
+        ([Chunk(b"x")], "unexpected", "no segment"),
+        ([*whole(0, 0, 1, 4), Chunk(b"x")], "unexpected", "no segment"),
+        ([Segment(0, WHOLE, 0, 1, "raw", 4), Chunk(b"12345")], "malformed", "1 bytes more"),
+        ([Segment(0, WHOLE, 0, 1, "raw", 4), Chunk(b"12"), whole(1, 0, 1, 1)[0]], "unexpected",
+         "2 bytes of the one before"),
+        ([*whole(0, 0, 1, 4), whole(0, 0, 1, 4)[0]], "unexpected", "at 0, expected 1"),
+    ],
+    ids=["unannounced", "after the end", "too many bytes", "interrupted", "repeated"],
+)  # fmt: skip
+def test_chunks_and_segments_out_of_turn_end_the_connection(
+    said: list[messages.Message], code: str, text: str
+) -> None:
     session = ready()
-    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
-    assert only_error(session.handle(Received(Chunk(0, 0, b"x")), 0.0)).code == "unexpected"
+    heard(session, *said[:-1])
+    error = [c.message for c in heard(session, said[-1]) if isinstance(c, Send)][-1]
+    assert isinstance(error, Error)
+    assert (error.code, text in error.text) == (code, True), error
+    assert session.closed
 
 
-@pytest.mark.parametrize("code", ["digest", "storage"])
-def test_a_chunk_that_cannot_be_stored_ends_the_connection(code: str) -> None:
+@pytest.mark.parametrize("code", ["digest", "storage", "coding", "memory"])
+def test_a_segment_that_cannot_be_stored_ends_the_connection(code: str) -> None:
     session = ready()
-    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
-    assert only_error(session.handle(events.ChunkFailed(code, "why"), 0.0)).code == code
+    heard(session, *whole(0, 0, 1, 4))
+    assert only_error(session.handle(events.SegmentFailed(code, "why"), 0.0)).code == code
 
 
 # Queries.
@@ -252,18 +394,18 @@ def test_a_chunk_that_cannot_be_stored_ends_the_connection(code: str) -> None:
 
 def test_a_query_runs_at_once_and_is_answered_with_its_times() -> None:
     session = ready()
-    assert session.handle(execute(5), 1.0) == [RunRange(5, 0, 3, LIVE)]
+    assert session.handle(execute(5), 1.0) == [RunRange(5, 0, 3, "exact", "raw", LIVE)]
     assert (session.running, session.queued, session.busy) == (1, 0, True)
     answered = session.handle(ran(5, began_at=1.25), 2.0)
-    assert answered == [Send(Result(5, 0, 3, 0.25, 0.5, LIVE))]
+    assert answered == [Send(Result(5, 0, 3, "exact", 0.25, 0.125, 0.5, LIVE))]
     assert not session.busy
 
 
 def test_the_answer_says_how_far_the_range_ran() -> None:
     session = ready()
     session.handle(execute(5), 0.0)
-    (answered,) = session.handle(RangeRan(5, 2, 0.0, 0.5, LIVE), 1.0)
-    assert answered == Send(Result(5, 0, 2, 0.0, 0.5, LIVE))
+    (answered,) = session.handle(RangeRan(5, 2, "float12", 0.0, 0.125, 0.5, LIVE), 1.0)
+    assert answered == Send(Result(5, 0, 2, "float12", 0.0, 0.125, 0.5, LIVE))
 
 
 def test_queries_run_one_after_the_other_in_their_order() -> None:
@@ -273,10 +415,10 @@ def test_queries_run_one_after_the_other_in_their_order() -> None:
     assert session.handle(execute(3), 0.0) == []
     assert (session.running, session.queued) == (1, 2)
     _, second = session.handle(ran(1), 1.0)
-    assert second == RunRange(2, 0, 3, LIVE)
+    assert second == RunRange(2, 0, 3, "exact", "raw", LIVE)
     failed, third = session.handle(RangeFailed(2, "execution", "out of memory"), 2.0)
     assert failed == answer(2, "execution", "out of memory")
-    assert third == RunRange(3, 0, 3, LIVE)
+    assert third == RunRange(3, 0, 3, "exact", "raw", LIVE)
 
 
 def test_more_queries_than_allowed_are_refused_one_by_one() -> None:
@@ -293,7 +435,7 @@ def test_more_queries_than_allowed_are_refused_one_by_one() -> None:
 def test_waiting_queries_may_hold_so_many_bytes_only() -> None:
     session = ready()
     session.config = Config(max_waiting_bytes=5)
-    assert session.handle(execute(1), 0.0) == [RunRange(1, 0, 3, LIVE)]
+    assert session.handle(execute(1), 0.0) == [RunRange(1, 0, 3, "exact", "raw", LIVE)]
     assert session.handle(execute(2), 0.0) == []
     assert session.handle(execute(3), 0.0) == []
     assert session.handle(execute(4), 0.0) == [
@@ -303,7 +445,7 @@ def test_waiting_queries_may_hold_so_many_bytes_only() -> None:
 
 def test_a_range_beyond_the_model_is_that_querys_error() -> None:
     session = ready()
-    beyond = Received(Execute(1, 2, 4, None, LIVE))
+    beyond = Received(Execute(1, 2, 4, None, "exact", "raw", LIVE))
     assert session.handle(beyond, 0.0) == [answer(1, "input", "layers [2, 4) of a model with 3")]
 
 
@@ -322,7 +464,7 @@ def test_a_deadline_that_passes_in_the_queue_is_told_at_that_moment() -> None:
     assert late == answer(
         2, "deadline", "the deadline passed before the range ran (waited 0.500 s)"
     )
-    assert session.handle(ran(1), 2.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+    assert session.handle(ran(1), 2.0) == [Send(Result(1, 0, 3, "exact", 0.25, 0.125, 0.5, LIVE))]
 
 
 def test_a_deadline_of_nothing_is_never_run() -> None:
@@ -334,9 +476,11 @@ def test_a_deadline_of_nothing_is_never_run() -> None:
 
 def test_a_deadline_does_not_stop_what_runs() -> None:
     session = ready()
-    assert session.handle(execute(1, deadline_s=0.5), 0.0) == [RunRange(1, 0, 3, LIVE)]
+    assert session.handle(execute(1, deadline_s=0.5), 0.0) == [
+        RunRange(1, 0, 3, "exact", "raw", LIVE)
+    ]
     assert session.handle(TimePassed(), 0.75) == []
-    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, "exact", 0.25, 0.125, 0.5, LIVE))]
 
 
 def test_a_cancelled_query_in_the_queue_is_never_run() -> None:
@@ -344,7 +488,7 @@ def test_a_cancelled_query_in_the_queue_is_never_run() -> None:
     session.handle(execute(1), 0.0)
     session.handle(execute(2), 0.0)
     assert session.handle(Received(Cancel(2)), 0.0) == []
-    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, 0.25, 0.5, LIVE))]
+    assert session.handle(ran(1), 1.0) == [Send(Result(1, 0, 3, "exact", 0.25, 0.125, 0.5, LIVE))]
     assert not session.busy
 
 
@@ -354,7 +498,7 @@ def test_a_cancelled_running_query_is_not_answered(outcome: events.Event) -> Non
     session.handle(execute(1), 0.0)
     session.handle(execute(2), 0.0)
     session.handle(Received(Cancel(1)), 0.0)
-    assert session.handle(outcome, 1.0) == [RunRange(2, 0, 3, LIVE)]
+    assert session.handle(outcome, 1.0) == [RunRange(2, 0, 3, "exact", "raw", LIVE)]
 
 
 def test_cancelling_what_is_not_open_means_nothing() -> None:
@@ -375,7 +519,7 @@ def test_a_dead_worker_fails_its_queries_and_is_replaced() -> None:
         RestartWorker(),
     ]
     assert session.handle(execute(3), 1.0) == []
-    assert session.handle(WorkerRestarted(), 2.0) == [RunRange(3, 0, 3, LIVE)]
+    assert session.handle(WorkerRestarted(), 2.0) == [RunRange(3, 0, 3, "exact", "raw", LIVE)]
 
 
 def test_a_worker_that_keeps_dying_is_not_replaced_for_ever() -> None:
@@ -418,17 +562,17 @@ def test_an_evicted_client_is_told_and_may_offer_again() -> None:
     ]
     offer = Offer(MODEL.fingerprint, b"graph")
     assert session.handle(Received(offer), 1.0) == [OpenModel(MODEL.fingerprint, b"graph")]
-    reopened = session.handle(ModelOpened(MODEL, "e.1", (0, 0, 0)), 1.0)
-    assert reopened == [Send(Have(MODEL.fingerprint, "e.1", (0, 0, 0)))]
-    assert session.handle(Received(Chunk(0, 0, b"x")), 1.0) == [WriteChunk(0, b"x", 1.0)]
+    reopened = session.handle(ModelOpened(MODEL, "e.1", EMPTY), 1.0)
+    assert reopened == [Send(Have(MODEL.fingerprint, "e.1", (3,), ()))]
+    assert len(heard(session, *whole(0, 0, 1, 4))) == 2
 
 
 def test_what_crossed_the_eviction_is_dropped_or_refused() -> None:
     session = ready()
-    session.handle(Received(Chunk(0, 0, b"x")), 0.0)
+    heard(session, *whole(0, 0, 1, 4), whole(0, 1, 1, 4)[0])
     session.handle(ModelEvicted("e.1"), 0.0)
-    assert session.handle(ChunkWritten(0, 1, False, 0.0), 0.0) == []
-    assert session.handle(Received(Chunk(0, 1, b"y")), 0.0) == []
+    assert session.handle(SegmentStored(0, WHOLE, 1, False), 0.0) == []
+    assert heard(session, Chunk(b"1234"), *whole(0, 2, 1, 4)) == []
     (refused,) = session.handle(execute(1), 0.0)
     assert isinstance(refused, Send)
     assert isinstance(refused.message, Error)
@@ -449,9 +593,9 @@ def test_running_queries_are_finished_before_goodbye() -> None:
     session.handle(execute(2), 0.0)
     assert session.handle(events.Draining(), 0.0) == []
     assert session.handle(execute(3), 0.0) == [answer(3, "overloaded", "the edge is stopping")]
-    assert session.handle(ran(1), 1.0)[1:] == [RunRange(2, 0, 3, LIVE)]
+    assert session.handle(ran(1), 1.0)[1:] == [RunRange(2, 0, 3, "exact", "raw", LIVE)]
     answered, *farewell = session.handle(ran(2), 2.0)
-    assert answered == Send(Result(2, 0, 3, 0.25, 0.5, LIVE))
+    assert answered == Send(Result(2, 0, 3, "exact", 0.25, 0.125, 0.5, LIVE))
     assert farewell == [Send(Bye("draining")), *END]
 
 
@@ -467,14 +611,16 @@ def test_draining_does_not_wait_for_ever() -> None:
 
 _MESSAGES = st.sampled_from(
     [
-        Hello(1, 1, "t"), Offer(MODEL.fingerprint, b"g"), Chunk(0, 0, b"x"), Chunk(1, 0, b"x" * 50),
-        Execute(1, 0, 3, None, LIVE), Execute(2, 1, 2, 1.0, LIVE), Cancel(1), Ping(1), Pong(1, 0.0),
-        GetLoad(), Bye("done"), Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, 0.0), Cancel(2),
+        Hello(2, 2, "t"), Offer(MODEL.fingerprint, b"g"), Segment(1, WHOLE, 0, 1, "raw", 1),
+        Chunk(b"x"), Segment(0, COARSE, 0, 25, "planes", 2), Segment(0, MIDDLE, 0, 1, "raw", 1),
+        Execute(1, 0, 3, None, "exact", "raw", LIVE), Cancel(1), Ping(1), Pong(1, 0.0), Cancel(2),
+        Execute(2, 1, 2, 1.0, "float12", "planes", LIVE), GetLoad(), Bye("done"), Join("lane"),
+        Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, "l", 0.0),
     ]
 )  # fmt: skip
 _OWN = st.sampled_from(
     [
-        TimePassed(), ChunkWritten(0, 1, False, 0.0), ran(1), ran(2), WorkerLost("x"),
+        TimePassed(), SegmentStored(0, 0, 1, False), ran(1), ran(2), WorkerLost("x"),
         RangeFailed(1, "input", "x"), WorkerRestarted(), events.Draining(),
         events.LoadReported(Load(1, 0, 0, 1.0, 0, 1)), events.Garbled("x"),
     ]
@@ -502,7 +648,7 @@ def test_whatever_happens_every_query_has_one_answer_at_most_and_one_end(steps: 
         commands = session.handle(step, now)
         for command in commands:
             if isinstance(command, OpenModel):
-                session.handle(ModelOpened(MODEL, "e.1", (0, 0, 0)), now)
+                session.handle(ModelOpened(MODEL, "e.1", EMPTY), now)
             if isinstance(command, Send) and isinstance(command.message, Result | Error):
                 query = command.message.query
                 if query is not None:

@@ -14,16 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.blobs import Mismatch, Part, StorageError, blob_path, has_digest
+from ionn_edge.blobs import Mismatch, StorageError, blob_path, has_digest
 from ionn_edge.events import Model
+from ionn_edge.parts import Part
 from ionn_edge.store import NoRoom, Store, WrongSize
+from wire.messages import Segment
+from wire.planes import WHOLE
 
 DATA = {name: name.encode() * 100 for name in "abcdef"}
 DIGEST = {name: hashlib.sha256(data).digest() for name, data in DATA.items()}
 
 
 def model(names: str, fingerprint: str = "") -> Model:
-    weights = tuple((DIGEST[name], len(DATA[name])) for name in names)
+    weights = tuple((DIGEST[name], len(DATA[name]), "uint8") for name in names)
     return Model(fingerprint or names, len(names), weights)
 
 
@@ -38,11 +41,27 @@ def store(tmp_path: Path) -> Store:
     return opened(tmp_path)
 
 
+def write(part: Part, data: bytes) -> None:
+    """More of a blob of bytes, as a segment in two chunks."""
+    segment = Segment(0, WHOLE, part.held_bytes, len(data), "raw", len(data))
+    part.store(segment, "uint8", (data[:7], memoryview(data)[7:]))
+
+
+def part_of(directory: Path, digest: bytes, number: int, size_bytes: int) -> Part:
+    part = Part(directory, digest, number)
+    part.claim(size_bytes, "uint8", "owner")
+    return part
+
+
+def held_bytes(store: Store, name: str, owner: object | None = None) -> int:
+    return store.held(DIGEST[name], owner).whole_bytes
+
+
 def upload(store: Store, names: str, owner: object) -> None:
     for name in names:
         part = store.part(DIGEST[name], owner)
         if part is not None:
-            part.write(DATA[name][part.held_bytes :])
+            write(part, DATA[name][part.held_bytes :])
             store.finish(part)
 
 
@@ -55,7 +74,7 @@ def admit(store: Store, names: str, busy: frozenset[str] = frozenset()) -> objec
 
 
 def files(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()} - {"lock"}
+    return {path.name for path in directory.iterdir()} - {"lock", "boot"}
 
 
 def whole(names: str) -> set[str]:
@@ -70,10 +89,10 @@ def test_a_blob_is_a_file_named_by_its_digest_once_it_is_whole(store: Store) -> 
     store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
-    part.write(DATA["a"][:60])
+    write(part, DATA["a"][:60])
     assert not store.is_whole(DIGEST["a"])
     assert files(store.directory) == {f"{DIGEST['a'].hex()}.0.part"}
-    part.write(DATA["a"][60:])
+    write(part, DATA["a"][60:])
     assert part.full
     store.finish(part)
     assert store.is_whole(DIGEST["a"])
@@ -82,8 +101,8 @@ def test_a_blob_is_a_file_named_by_its_digest_once_it_is_whole(store: Store) -> 
 
 
 def test_disk_blocks_for_the_whole_blob_are_reserved_with_the_first_chunk(tmp_path: Path) -> None:
-    part = Part(tmp_path, DIGEST["a"], 0, 1 << 20)
-    part.write(b"x" * 10)
+    part = part_of(tmp_path, DIGEST["a"], 0, 1 << 20)
+    write(part, b"x" * 10)
     stat = part.path.stat()
     assert stat.st_size == 10
     assert stat.st_blocks * 512 >= 1 << 20
@@ -94,12 +113,12 @@ def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: S
     store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
-    part.write(b"?" + DATA["a"][1:60])
+    write(part, b"?" + DATA["a"][1:60])
     with pytest.raises(Mismatch, match=DIGEST["a"].hex()[:16]):
-        part.write(DATA["a"][60:])
+        write(part, DATA["a"][60:])
     store.drop(part)
     assert files(store.directory) == set()
-    assert store.held_bytes(DIGEST["a"]) == 0
+    assert held_bytes(store, "a") == 0
     assert store.used_bytes == 0
 
 
@@ -110,10 +129,10 @@ def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) 
     spoilt, sound = store.part(DIGEST["a"], bad), store.part(DIGEST["a"], good)
     assert spoilt is not None
     assert sound is not None
-    spoilt.write(b"?" * 60)
-    sound.write(DATA["a"][:40])
-    assert store.held_bytes(DIGEST["a"], good) == 40
-    sound.write(DATA["a"][40:])
+    write(spoilt, b"?" * 60)
+    write(sound, DATA["a"][:40])
+    assert held_bytes(store, "a", good) == 40
+    write(sound, DATA["a"][40:])
     store.finish(sound)
     assert store.is_whole(DIGEST["a"])
     # The other one's copy is of no use any more.
@@ -130,10 +149,10 @@ def test_what_a_client_left_is_the_next_ones_to_continue(store: Store) -> None:
     store.admit(model("ab"), first)
     part = store.part(DIGEST["a"], first)
     assert part is not None
-    part.write(DATA["a"][:70])
+    write(part, DATA["a"][:70])
     store.release(first)
     store.admit(model("ab"), second)
-    assert store.held_bytes(DIGEST["a"], second) == 70
+    assert held_bytes(store, "a", second) == 70
     assert store.part(DIGEST["a"], second) is part
     part.resume()
     upload(store, "ab", second)
@@ -146,10 +165,12 @@ import os, signal, sys
 from pathlib import Path
 from ionn_edge.events import Model
 from ionn_edge.store import Store
+from wire.messages import Segment
 store = Store(Path({str(tmp_path)!r}), 1000)
 store.open()
-store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100),)), "me")
-store.part(bytes.fromhex({DIGEST["a"].hex()!r}), "me").write({DATA["a"][:70]!r})
+store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100, "uint8"),)), "me")
+part = store.part(bytes.fromhex({DIGEST["a"].hex()!r}), "me")
+part.store(Segment(0, 0, 0, 70, "raw", 70), "uint8", ({DATA["a"][:70]!r},))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     died = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
@@ -157,11 +178,11 @@ os.kill(os.getpid(), signal.SIGKILL)
     store = opened(tmp_path)
     owner = object()
     store.admit(model("a"), owner)
-    assert store.held_bytes(DIGEST["a"], owner) == 70
+    assert held_bytes(store, "a", owner) == 70
     part = store.part(DIGEST["a"], owner)
     assert part is not None
     part.resume()
-    part.write(DATA["a"][70:])
+    write(part, DATA["a"][70:])
     store.finish(part)
     assert blob_path(tmp_path, DIGEST["a"]).read_bytes() == DATA["a"]
 
@@ -171,9 +192,9 @@ def test_a_connection_that_fell_silent_loses_its_upload_to_the_next(store: Store
     store.admit(model("a"), old)
     part = store.part(DIGEST["a"], old)
     assert part is not None
-    part.write(DATA["a"][:70])
+    write(part, DATA["a"][:70])
     store.admit(model("a"), new, silent={old})
-    assert store.held_bytes(DIGEST["a"], new) == 70
+    assert held_bytes(store, "a", new) == 70
     assert store.part(DIGEST["a"], new) is part
     assert store.part(DIGEST["a"], old) is None
     assert store.used_bytes == 100
@@ -188,7 +209,7 @@ def test_a_damaged_prefix_is_found_out_when_the_blob_is_full(tmp_path: Path) -> 
     assert part is not None
     part.resume()
     with pytest.raises(Mismatch):
-        part.write(DATA["a"][70:])
+        write(part, DATA["a"][70:])
     part.restart()
     assert part.held_bytes == 0
     upload(store, "a", owner)
@@ -215,7 +236,7 @@ def test_a_part_longer_than_the_weight_is_not_claimed(tmp_path: Path) -> None:
     store = opened(tmp_path)
     owner = object()
     store.admit(model("a"), owner)
-    assert store.held_bytes(DIGEST["a"], owner) == 0
+    assert held_bytes(store, "a", owner) == 0
 
 
 def test_of_several_parts_the_longest_is_kept(tmp_path: Path) -> None:
@@ -233,11 +254,11 @@ def test_whole_blobs_of_an_earlier_run_are_held_once_verified(tmp_path: Path) ->
     blob_path(tmp_path, DIGEST["b"]).write_bytes(damaged)
     store = opened(tmp_path)
     assert not store.is_whole(DIGEST["a"])
-    assert store.held_bytes(DIGEST["a"]) == 0
+    assert held_bytes(store, "a") == 0
     for digest in store.unverified():
         store.verified(digest, has_digest(blob_path(tmp_path, digest), digest))
     assert store.unverified() == []
-    assert store.held_bytes(DIGEST["a"]) == 100
+    assert held_bytes(store, "a") == 100
     assert files(tmp_path) == whole("a")
 
 
@@ -328,14 +349,14 @@ def test_an_evicted_upload_is_dropped_and_its_late_chunk_leaves_nothing(tmp_path
     store.admit(model("a"), owner)
     part = store.part(DIGEST["a"], owner)
     assert part is not None
-    part.write(DATA["a"][:10])
+    write(part, DATA["a"][:10])
     assert store.admit(model("b"), object()) == ["a"]
     assert store.part(DIGEST["a"], owner) is None
     with pytest.raises(StorageError):
-        part.write(DATA["a"][10:])
-    first = Part(tmp_path, DIGEST["c"], 7, 100)
+        write(part, DATA["a"][10:])
+    first = part_of(tmp_path, DIGEST["c"], 7, 100)
     first.dropped = True
-    first.write(DATA["c"])
+    write(first, DATA["c"])
     assert files(tmp_path) == set()
 
 
@@ -363,7 +384,7 @@ def test_a_smaller_budget_takes_effect_at_the_start(tmp_path: Path) -> None:
 
 def test_a_blob_declared_with_another_size_is_refused(store: Store) -> None:
     admit(store, "a")
-    liar = Model("liar", 1, ((DIGEST["a"], 99),))
+    liar = Model("liar", 1, ((DIGEST["a"], 99, "uint8"),))
     with pytest.raises(WrongSize, match=r"99 bytes.*has 100"):
         store.admit(liar, object())
 
@@ -400,20 +421,20 @@ def test_the_budget_is_never_exceeded_whatever_is_offered(
 
 
 def test_a_full_disk_is_a_clear_error_and_keeps_what_was_held(tmp_path: Path) -> None:
-    part = Part(tmp_path, hashlib.sha256(b"x" * 8000).digest(), 0, 8000)
-    part.write(b"x" * 3000)
+    part = part_of(tmp_path, hashlib.sha256(b"x" * 8000).digest(), 0, 8000)
+    write(part, b"x" * 3000)
     # The size limit of files stands in for the end of the disk: the kernel refuses alike.
     with _file_size_limit(5000), pytest.raises(StorageError, match="cannot store weights in"):
-        part.write(b"x" * 4000)
+        write(part, b"x" * 4000)
     assert part.held_bytes == part.path.stat().st_size == 3000
-    part.write(b"x" * 5000)
+    write(part, b"x" * 5000)
     assert part.full
 
 
 def test_space_that_cannot_be_reserved_is_noticed_with_the_first_chunk(tmp_path: Path) -> None:
-    part = Part(tmp_path, bytes(32), 0, 1 << 62)
+    part = part_of(tmp_path, bytes(32), 0, 1 << 62)
     with pytest.raises(StorageError, match="cannot store weights in"):
-        part.write(b"x" * 100)
+        write(part, b"x" * 100)
     assert part.held_bytes == part.path.stat().st_size == 0
 
 
@@ -431,7 +452,7 @@ class _file_size_limit:
 
 def test_a_disk_too_small_for_the_model_is_noticed_before_a_byte_is_sent(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=1 << 60)
-    huge = Model("huge", 1, ((DIGEST["a"], 1 << 59),))
+    huge = Model("huge", 1, ((DIGEST["a"], 1 << 59, "uint8"),))
     with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk has"):
         store.admit(huge, object())
     assert store.models == {}
