@@ -167,7 +167,9 @@ async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
                 assert_equal(await net(*ARGS), reference)
                 status = net.status
         assert status.resent_bytes <= 128 << 10
-        assert status.sent_bytes - status.resent_bytes == status.total_bytes
+        # Coded, and nothing twice but what was on its way.
+        assert 0.8 * status.total_bytes < status.sent_bytes - status.resent_bytes
+        assert status.sent_bytes - status.resent_bytes < 0.98 * status.total_bytes
         assert held > 0
     finally:
         edge.__exit__(None, None, None)
