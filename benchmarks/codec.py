@@ -17,10 +17,12 @@ RUNS = 5
 def messages() -> dict[str, wire.Message]:
     pixels = wire.Tensor("float32", (1, 3, 224, 224), (0, 2, 3, 1), bytes(4 * 3 * 224 * 224))
     return {
-        "Chunk of 64 KiB": wire.Chunk(3, 1 << 20, bytes(1 << 16)),
-        "ChunkAck": wire.ChunkAck(3, 1 << 20, False, 1234.5),
-        "Execute of one tensor": wire.Execute(7, 0, 12, 0.5, (pixels,)),
-        "Result of four tensors": wire.Result(7, 0, 12, 0.001, 0.002, (pixels,) * 4),
+        "Segment": wire.Segment(3, wire.COARSE, 1 << 20, 1 << 15, "planes", 27_000),
+        "Chunk of 64 KiB": wire.Chunk(bytes(1 << 16)),
+        "ChunkAck": wire.ChunkAck(1234.5),
+        "Held": wire.Held(3, wire.COARSE, 1 << 20, False),
+        "Execute of one tensor": wire.Execute(7, 0, 12, 0.5, "exact", "raw", (pixels,)),
+        "Result of four tensors": wire.Result(7, 0, 12, "exact", 0.001, 0.0, 0.002, (pixels,) * 4),
         "Pong": wire.Pong(1, 1234.5),
     }
 

@@ -1,10 +1,11 @@
 """Feeds a decoder hostile frames for as long as one likes: `python tests/fuzz_wire.py --help`.
 
-Four kinds of inputs, over and over: the example's messages with bytes changed, inserted,
+Six kinds of inputs, over and over: the example's messages with bytes changed, inserted,
 dropped and repeated; with one field replaced by another plain value; well-formed msgpack of
-any shape; noise. Each must end in RemoteProtocolError, or in messages that this side could
-have sent itself and that survive a round trip. Anything else is a finding: the script prints
-the frames in hex, and the exit status is 1.
+any shape; noise; and coded segments and tensors with bytes changed. Each must end in
+RemoteProtocolError; or in messages that this side could have sent itself and that survive a
+round trip, or in elements of just the size announced. Anything else is a finding: the script
+prints the frames in hex, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -15,20 +16,28 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
+import numpy
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import wire
-from tests.wire.example import EXCHANGE
+from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 
 Frames = list[bytes]
 
-SEEDS: list[Frames] = [[bytes(f) for f in wire.encode(message)] for _, message, _ in EXCHANGE]
-WORDS = [*sorted(wire.ERROR_CODES), *wire.DTYPE_BYTES, "", "x" * 300, "é" * 200, "\x1b[0m"]
+SEEDS: list[Frames] = [
+    [bytes(f) for f in wire.encode(message)] for _, message, _ in EXCHANGE + LANE_EXCHANGE
+]
+WORDS = [
+    *sorted(wire.ERROR_CODES), *wire.DTYPE_BYTES, *wire.TENSOR_CODINGS, *wire.PRECISIONS,
+    "", "x" * 300, "é" * 200, "\x1b[0m",
+]  # fmt: skip
 NUMBERS = [0, 1, 2, 4, 8, 16, 255, 256, 65_535, 65_536, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1]
 # What msgpack can start a value with, lengths of 4 billion included.
 TOKENS = [
@@ -38,6 +47,37 @@ TOKENS = [
     b"\xdb\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\x91" * 40,
     b"\xdc\x00\xff" * 20, b"\x80", b"\x90",
 ]  # fmt: skip
+
+
+# (dtype, plane, count, coding, payload), as wire.decode_segment takes them.
+Segment = tuple[str, int, int, str, bytes]
+
+
+def _segments() -> list[Segment]:
+    rng = numpy.random.default_rng(0)
+    blobs = [rng.normal(0, 0.05, 96).astype("<f4").tobytes(), bytes(384), rng.bytes(384)]
+    cases = [(dtype, wire.WHOLE) for dtype in wire.DTYPE_BYTES]
+    cases += [("float32", plane) for plane in (wire.COARSE, wire.MIDDLE, wire.FINE)]
+    return [
+        (dtype, plane, count, coding, bytes(payload))
+        for blob in blobs
+        for dtype, plane in cases
+        for coding in wire.SEGMENT_CODINGS
+        for count in (1, 15)
+        for payload in (wire.encode_segment(dtype, plane, blob, 0, count, coding),)
+    ]
+
+
+def _tensors() -> list[wire.Tensor]:
+    rng = numpy.random.default_rng(0)
+    relu = numpy.maximum(rng.normal(0, 1, (1, 3, 12, 10)), 0)
+    arrays = [relu.astype("<f4"), relu.astype("<f2"), relu > 0, relu.astype("<i8")]
+    raw = [wire.tensor_from_numpy(array) for array in arrays]
+    coded = [wire.encode_tensor(tensor, way) for tensor in raw for way in wire.TENSOR_CODINGS]
+    return [tensor for tensor in coded if tensor.coding != "raw"]
+
+
+SEGMENTS, TENSORS = _segments(), _tensors()
 
 
 def mutated(rng: random.Random) -> Frames:
@@ -90,7 +130,7 @@ def _replace_somewhere(rng: random.Random, values: list[object]) -> None:
 
 def any_shape(rng: random.Random) -> Frames:
     fields = [_plain(rng, 4) for _ in range(rng.randrange(12))]
-    return [msgpack.packb([rng.randrange(18), *fields])]
+    return [msgpack.packb([rng.randrange(23), *fields])]
 
 
 def _plain(rng: random.Random, depth: int) -> object:
@@ -115,7 +155,33 @@ def noise(rng: random.Random) -> Frames:
     return [rng.randbytes(rng.randrange(60)) for _ in range(rng.randint(1, 3))]
 
 
-MAKERS: list[Callable[[random.Random], Frames]] = [mutated, field_replaced, any_shape, noise]
+def coded_segment(rng: random.Random) -> Segment:
+    dtype, plane, count, coding, payload = rng.choice(SEGMENTS)
+    match rng.randrange(8):
+        case 0:
+            count += rng.choice([-1, 1, count])
+        case 1:
+            plane = rng.randrange(5)
+        case 2:
+            dtype = rng.choice(list(wire.DTYPE_BYTES))
+    return dtype, plane, count, coding, _damaged_often(rng, payload)
+
+
+def coded_tensor(rng: random.Random) -> wire.Tensor:
+    tensor = rng.choice(TENSORS)
+    data, coding, shape = bytes(tensor.data), tensor.coding, tensor.shape
+    match rng.randrange(8):
+        case 0:
+            shape = (*shape[:-1], shape[-1] + rng.choice([-1, 1]))
+        case 1:
+            coding = rng.choice(wire.TENSOR_CODINGS[1:])
+    return replace(tensor, shape=shape, coding=coding, data=_damaged_often(rng, data))
+
+
+def _damaged_often(rng: random.Random, data: bytes) -> bytes:
+    for _ in range(rng.randrange(4)):
+        data = _damaged(rng, data)
+    return data
 
 
 def check(frames: Frames) -> str:
@@ -130,9 +196,7 @@ def check(frames: Frames) -> str:
                 _check_message(message)
         decoder.finish()
     except wire.RemoteProtocolError as error:
-        if error.code != "malformed" or not str(error).isprintable() or len(str(error)) > 500:
-            raise AssertionError(f"unfit error: {error.code}, {str(error)!r}") from error
-        return "refused"
+        return _refused(error, "malformed")
     return "accepted" if heard is not None else "nothing"
 
 
@@ -143,18 +207,57 @@ def _check_message(message: wire.Message) -> None:
         raise AssertionError(f"{message} came back as {copy}")
 
 
+def check_segment(segment: Segment) -> str:
+    dtype, plane, count, coding, payload = segment
+    try:
+        decoded = wire.decode_segment(dtype, plane, count, coding, payload)
+    except wire.RemoteProtocolError as error:
+        return _refused(error, "coding")
+    if decoded.nbytes != wire.stored_bytes(dtype, plane, count):
+        raise AssertionError(f"{decoded.nbytes} bytes")
+    if len(payload) > wire.max_coded_bytes(dtype, plane, count, coding):
+        raise AssertionError("longer than any coding")
+    return "accepted"
+
+
+def check_tensor(tensor: wire.Tensor) -> str:
+    try:
+        decoded = wire.decode_tensor(tensor)
+    except wire.RemoteProtocolError as error:
+        return _refused(error, "input")
+    wire.check_tensor(decoded)
+    if decoded.coding != "raw" or memoryview(decoded.data).readonly:
+        raise AssertionError(f"{decoded.coding}, or not writable")
+    if decoded.dtype == "bool" and max(decoded.data, default=0) > 1:
+        raise AssertionError("a bool beyond 1")
+    return "accepted"
+
+
+def _refused(error: wire.RemoteProtocolError, code: str) -> str:
+    if error.code != code or not str(error).isprintable() or len(str(error)) > 500:
+        raise AssertionError(f"unfit error: {error.code}, {str(error)!r}") from error
+    return "refused"
+
+
+# What to feed, and what to do with it.
+INPUTS: list[tuple[Callable[[random.Random], Any], Callable[[Any], str]]] = [
+    (mutated, check), (field_replaced, check), (any_shape, check), (noise, check),
+    (coded_segment, check_segment), (coded_tensor, check_tensor),
+]  # fmt: skip
+
+
 def fuzz(inputs: int, seed: int) -> Counter[str]:
     """Run so many inputs; raises AssertionError with the frames of the first finding."""
     rng = random.Random(seed)
     outcomes: Counter[str] = Counter()
     for number in range(inputs):
-        make = MAKERS[number % len(MAKERS)]
-        frames = make(rng)
+        make, judge = INPUTS[number % len(INPUTS)]
+        made = make(rng)
         try:
-            outcomes[f"{make.__name__} {check(frames)}"] += 1
+            outcomes[f"{make.__name__} {judge(made)}"] += 1
         except Exception as error:
             # The one place that wants to see every kind of exception: each is a finding.
-            shown = "\n".join(frame.hex() for frame in frames)
+            shown = "\n".join(frame.hex() for frame in made) if judge is check else repr(made)
             raise AssertionError(f"input {number} of seed {seed}: {error!r}\n{shown}") from error
     return outcomes
 

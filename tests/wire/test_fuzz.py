@@ -10,8 +10,8 @@ from wire.schema import plans
 
 
 def test_a_toy_run_finds_nothing_and_reaches_both_outcomes():
-    outcomes = fuzz_wire.fuzz(inputs=8_000, seed=20)
-    for maker in ("mutated", "field_replaced", "any_shape"):
+    outcomes = fuzz_wire.fuzz(inputs=12_000, seed=20)
+    for maker in ("mutated", "field_replaced", "any_shape", "coded_segment", "coded_tensor"):
         assert outcomes[f"{maker} accepted"] > 10
         assert outcomes[f"{maker} refused"] > 100
     assert outcomes["noise refused"] > 1_000
@@ -24,3 +24,12 @@ def test_a_finding_names_its_frames(monkeypatch):
     monkeypatch.setattr("wire.codec.plans", lambda _: lax)
     with pytest.raises(AssertionError, match="of seed 20: "):
         fuzz_wire.fuzz(inputs=8_000, seed=20)
+
+
+def test_a_finding_among_coded_data_shows_it(monkeypatch):
+    def lax(dtype, plane, count, _coding, _payload):
+        return memoryview(bytes(wire.stored_bytes(dtype, plane, count) + 1))
+
+    monkeypatch.setattr("wire.decode_segment", lax)
+    with pytest.raises(AssertionError, match="of seed 20: "):
+        fuzz_wire.fuzz(inputs=60, seed=20)
