@@ -1,7 +1,7 @@
 """A worker's weights: mapped or made in a thread beside the queries, ever more precise.
 
-Part of the worker, and so imports torch. A query waits only for a weight that it cannot do
-without, never for a better one.
+Part of the worker, and so imports torch. A query waits for a weight that it cannot do without,
+and for an exact one, which is soon mapped; not for one that is being made a little better.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from wire.planes import approximate
 _MADV_POPULATE_READ = 22
 _EXACT = len(PRECISIONS) - 1
 _Loaded = tuple[int, torch.Tensor] | None
+_Loading = tuple[int, Future[_Loaded]]
 
 
 class Weights:
@@ -39,7 +40,8 @@ class Weights:
         self._device = device
         self._replaced = replaced
         self._ranks: dict[str, int] = {}
-        self._loading: dict[str, deque[Future[_Loaded]]] = {}
+        self._announced: dict[str, int] = {}
+        self._loading: dict[str, deque[_Loading]] = {}
         self._loader = ThreadPoolExecutor(1, "weights")
 
     def put(self, weight: Weight, tensor: torch.Tensor) -> None:
@@ -49,17 +51,21 @@ class Weights:
     def load(self, weight: Weight, precision: str, number: int) -> None:
         """What the store has of it now: a whole blob where "exact", or a part's planes."""
         rank = PRECISIONS.index(precision)
-        if self._ranks.get(weight.name, -1) < rank:
+        if self._announced.get(weight.name, -1) < rank:
+            self._announced[weight.name] = rank
             loading = self._loader.submit(self._loaded, weight, rank, number)
-            self._loading.setdefault(weight.name, deque()).append(loading)
+            self._loading.setdefault(weight.name, deque()).append((rank, loading))
 
     def rank(self, name: str, least: int) -> int | None:
         """The precision that a weight has, at least `least`; None where it has not."""
-        loading = self._loading.get(name, ())
-        while loading and (loading[0].done() or self._ranks.get(name, -1) < least):
-            assert isinstance(loading, deque)
-            self._take(name, loading.popleft().result())
         rank = self._ranks.get(name, -1)
+        if loading := self._loading.get(name):
+            while loading and (rank < least or loading[-1][0] == _EXACT or loading[0][1].done()):
+                self._take(name, loading.popleft()[1].result())
+                rank = self._ranks.get(name, -1)
+            if not loading:
+                # What did not load may be announced again.
+                self._announced[name] = rank
         return rank if rank >= least else None
 
     def _take(self, name: str, loaded: _Loaded) -> None:
@@ -71,6 +77,8 @@ class Weights:
             self._replaced(name)
 
     def _loaded(self, weight: Weight, rank: int, number: int) -> _Loaded:
+        if self._announced[weight.name] > rank:
+            return None  # A better one is next.
         # A file that was evicted since, or that somebody cut short, is not there: queries say so.
         with contextlib.suppress(OSError, ValueError, InvalidInput, LocalProtocolError):
             if rank == _EXACT:

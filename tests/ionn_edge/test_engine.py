@@ -142,7 +142,7 @@ async def _runs_with(
         else tensor
         for name, tensor in weights.items()
     }
-    ran = await asked(worker, run(1, 0, 3, x, precision="float12"))
+    ran = await asked(worker, run(1, 0, 3, x, precision=precision))
     assert isinstance(ran, jobs.Ran), ran
     assert (ran.stop, ran.precision) == (3, precision)
     assert torch.equal(tensors(ran)[0], execute(graph, used, 0, 3, (x,))[0])
