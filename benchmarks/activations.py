@@ -8,7 +8,7 @@ most over photos and cuts).
 
 The weights are seeded, not trained: half of what enters a ReLU is below zero, whatever the
 depth. Trained networks are sparser: `--zeros 0.65` lowers every layer's biases until that share
-of its outputs is zero on a photo, and the small trained networks of benchmarks/trained.py
+of its outputs is zero on other photos, and the small trained networks of benchmarks/trained.py
 come last.
 
     python benchmarks/activations.py [--quick] [--networks alexnet,vgg16] [--photos 3]
@@ -119,7 +119,7 @@ def cuts(name: str, model: nn.Module, pictures: Sequence[torch.Tensor]) -> Itera
         yield Cut(name, layer.name, tuple(lives[0][0].shape), zeros, dict(samples))
 
 
-def make_sparser(model: nn.Module, photo: torch.Tensor, zeros: float) -> None:
+def make_sparser(model: nn.Module, pictures: torch.Tensor, zeros: float) -> None:
     """Lowers each convolution's and linear layer's biases so that `zeros` of a ReLU's outputs are.
 
     A stand-in for training, which does about that. One number per layer.
@@ -135,7 +135,7 @@ def make_sparser(model: nn.Module, photo: torch.Tensor, zeros: float) -> None:
     *hidden, _last = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [module.register_forward_hook(lower) for module in hidden]
     with torch.no_grad():
-        model(photo)
+        model(pictures)
     for hook in hooks:
         hook.remove()
 
@@ -150,7 +150,7 @@ def networks(
         yield name, build(name), pictures
         for zeros in sparsities:
             model = build(name)
-            make_sparser(model, next(source), zeros)
+            make_sparser(model, torch.cat([next(source) for _ in range(4)]), zeros)
             yield f"{name} {zeros:.0%} zeros", model, pictures
     for net in trained(quick):
         yield net.name, net.model, list(net.inputs[:count, None])

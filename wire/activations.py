@@ -1,13 +1,12 @@
 """Codings of live tensors: what crosses at a cut, as few bytes of it as its caller allows.
 
     raw          the elements as they are
-    planes       the same bits: which elements are zero, and byte planes of the others
+    planes       the same bits in fewer bytes (wire.sparse)
     float16      rounded to float16, then as planes
-    affine8      8 bit, an offset and a scale per channel (see wire.affine), then zstd
-    affine8-png  the same 8 bit as tiles of a PNG image: JointDNN (TMC'19), section 4.2
+    affine8      8 bits, an offset and a step per channel (wire.affine), then as planes
+    affine8-png  the same 8 bits as tiles of a PNG image: JointDNN (TMC'19), section 4.2
 
-What a ReLU leaves is half zeros and half random mantissas: the zeros are what can be saved. The
-bytes are specified in docs/protocol.md.
+Knows nothing of cuts, links or who chooses.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ def encode_tensor(tensor: Tensor, coding: str) -> Tensor:
 
     A lossy coding becomes "planes" for all but float32, and for values that it cannot hold:
     infinities, NaNs, for "float16" what overflows it. Where the result would not be shorter,
-    the tensor itself comes back. Raises LocalProtocolError for an unknown coding, a tensor that
-    is coded already, or one whose data does not fit its shape.
+    the tensor itself comes back. "float16" is off by at most 2**-11 of a value or by 2**-25,
+    the 8-bit codings by half a step, 1/510 of a channel's range. Raises LocalProtocolError for
+    an unknown coding, a tensor that is coded already, or data that does not fit its shape.
     """
     if coding not in TENSOR_CODINGS or tensor.coding != "raw":
         raise LocalProtocolError(f"no way from {tensor.coding} to {ascii(coding)[:40]}")

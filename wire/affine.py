@@ -4,6 +4,11 @@ The channel is dimension 1 of tensors of rank 4 and more, the last one of rank 3
 whole tensor is one channel. The bytes travel channel by channel, whatever the tensor's order in
 memory, because neighbours in a channel resemble each other: compressed by zstd, or as the tiles
 of a grey image by PNG (JointDNN, TMC'19, section 4.2 and Figure 13).
+
+The bytes: a part (see wire.byteplanes) of the channels' float32 offsets, a part of their steps,
+then what wire.sparse makes of the bytes, or the PNG file. Its tiles are the last two dimensions
+of what has at least four, in rows of ceil(sqrt(tiles)), empty ones zero; what has fewer is one
+tile, as wide as its last dimension.
 """
 
 from __future__ import annotations

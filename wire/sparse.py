@@ -5,11 +5,19 @@ max pooling windows overlap, as in AlexNet, neighbours are equal to the last bit
 of an image or of 8-bit activations differ little from the one before. So, in this order, each
 step where it pays: a mask tells which numbers are zero and drops them; masks tell which others
 equal the one some `lag` before and drop them; what remains is replaced by its differences, and
-cut into byte planes (wire.byteplanes). The bytes are specified in docs/protocol.md.
+cut into byte planes (wire.byteplanes).
+
+The bytes: 0 and a part (a u32 length and the data, a zstd frame if shorter than it decodes to)
+of all elements as they are; or 1, u8 zeros dropped (0 or 1), u8 stride of differences (0 for
+none; only for one-byte numbers), u32 x 2 lags (0 for none), and these parts: if zeros are
+dropped, a mask of the numbers that are there; for each lag but 0, a mask of which of those that
+are still there repeat; the planes of what remains, the least significant first. A mask has its
+first bit at the top of its first byte, and ends in zeros. All little endian.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +50,8 @@ _LAG_SAMPLE = 1 << 12
 _SHORT_LAGS = range(1, 33)
 # A mask of repeats costs up to a bit per number, so fewer than one in 30 are not worth one.
 _LEAST_REPEATS = 1 / 30
+# Repeats are followed by index, which takes some 30 bytes of memory per number.
+_MOST_WITH_REPEATS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,8 @@ def _ways(dtype: str, shape: Sequence[int], sample: Bytes) -> Iterator[_Way]:
         yield _Way(zeros=True, stride=1)
         if shape and 1 < shape[-1] <= 4:  # colours
             yield _Way(stride=shape[-1])
+    if math.prod(shape) > _MOST_WITH_REPEATS // 2:  # a complex number is two
+        return
     numbers = _numbers(dtype, sample)[:_LAG_SAMPLE]
     rows = numpy.cumprod(shape[:0:-1], dtype=numpy.int64).tolist() if len(shape) > 1 else []
     first = _lag(numbers, numbers != 0, {*_SHORT_LAGS, *rows})
@@ -172,7 +184,8 @@ def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
 
 
 def _check_way(zeros: int, stride: int, lags: Sequence[int], width: int, count: int) -> None:
-    if zeros > 1 or max(lags) >= count or (any(lags) and not zeros) or (stride and width > 1):
+    unfit = any(lags) and not (zeros and max(lags) < count <= _MOST_WITH_REPEATS)
+    if zeros > 1 or unfit or (stride and width > 1):
         raise undecodable(f"no such way: {zeros}, {stride}, {list(lags)}")
 
 
