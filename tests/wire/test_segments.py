@@ -88,6 +88,56 @@ def test_a_raw_plane_is_packed(plane, bits):
     assert payload.nbytes == 1000 * bits // 8
 
 
+def parts_of_the_page(dtype, plane, blob):
+    """A segment's parts, number by number, as docs/protocol.md (section 7) has them."""
+    width = {"complex64": 4, "complex128": 8}.get(dtype, wire.DTYPE_BYTES[dtype])
+    numbers = [int.from_bytes(blob[at : at + width], "little") for at in range(0, len(blob), width)]
+    if plane == COARSE:
+        halves = [u >> 19 & 14 | u >> 31 for u in numbers]
+        return [bytes(u >> 23 & 255 for u in numbers), half_bytes(halves)]
+    if plane == MIDDLE:
+        return [half_bytes([u >> 16 & 15 for u in numbers])]
+    if plane == FINE:
+        return [bytes(u & 255 for u in numbers), bytes(u >> 8 & 255 for u in numbers)]
+    if "float" in dtype or "complex" in dtype:
+        numbers = [rotated(u, 8 * width) for u in numbers]
+    return [bytes(u >> 8 * at & 255 for u in numbers) for at in range(width)]
+
+
+def rotated(u, bits):
+    low = bits - 16
+    word = u >> low
+    return (word << 1 | word >> 15) % 65536 << low | u % (1 << low)
+
+
+def half_bytes(halves):
+    pairs = zip(halves[0::2], [*halves[1::2], 0], strict=False)
+    return bytes(first | second << 4 for first, second in pairs)
+
+
+@pytest.mark.parametrize(("dtype", "plane"), CASES)
+def test_the_parts_are_those_of_the_page(dtype, plane):
+    count = 27 * 4 // wire.DTYPE_BYTES[dtype]
+    blob = SPECIAL[: count * wire.DTYPE_BYTES[dtype]]
+    parts = parts_of_the_page(dtype, plane, blob)
+    if plane != WHOLE:
+        assert bytes(wire.encode_segment(dtype, plane, blob, 0, count, "raw")) == b"".join(parts)
+    payload = memoryview(wire.encode_segment(dtype, plane, blob, 0, count, "planes"))
+    for part in parts:
+        (length,) = struct.unpack_from("<I", payload)
+        data, payload = bytes(payload[4 : 4 + length]), payload[4 + length :]
+        assert (data if length == len(part) else zstandard.decompress(data)) == part
+    assert not payload
+    # Whatever else a sender may choose to compress.
+    for mixed in (prefixed(*parts), prefixed(*map(shorter, parts))):
+        decoded = wire.decode_segment(dtype, plane, count, "planes", mixed)
+        assert bytes(decoded) == stored(dtype, plane, blob, 0, count)
+
+
+def shorter(part):
+    return min(part, frame(part, level=19), key=len)
+
+
 def share(dtype, plane, blob, of=None):
     count = min(wire.segment_elements(dtype, plane), len(blob) // wire.DTYPE_BYTES[dtype])
     size = check(dtype, plane, blob, 0, count, "planes")
