@@ -16,7 +16,9 @@ elements_there = st.integers(1, MAX_WEIGHT_BYTES)
 planes = st.integers(0, MAX_PLANE)
 precisions = st.sampled_from(wire.PRECISIONS)
 seconds = st.floats(0.0, allow_nan=False, allow_infinity=False)
-names = st.text(min_size=1, max_size=40).filter(str.isprintable)
+# Printable: no control, format or unassigned characters, and of separators only the space.
+printable = st.characters(exclude_categories=("C", "Z"), include_characters=" ")
+names = st.text(printable, min_size=1, max_size=40).filter(str.isprintable)
 payloads = st.binary(min_size=1, max_size=64).map(memoryview)
 
 plain_scalars = (
