@@ -1,0 +1,1 @@
+"""What benchmarks/link.py measures, a file per group of figures."""
