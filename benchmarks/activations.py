@@ -7,9 +7,9 @@ beside them, in turn on the same tensors. Figures are medians over the photos (s
 most over photos and cuts).
 
 The weights are seeded, not trained: half of what enters a ReLU is below zero, whatever the
-depth. Trained networks are sparser: `--zeros 0.65` lowers every layer's biases until that share
-of its outputs is zero on other photos, and the small trained networks of benchmarks/trained.py
-come last.
+depth. Trained networks are sparser: `--zeros 0.65` lowers every convolution's biases until that
+share of its outputs is zero on other photos, and the small trained networks of
+benchmarks/trained.py come last.
 
     python benchmarks/activations.py [--quick] [--networks alexnet,vgg16] [--photos 3]
                                      [--zeros 0.65,0.8] [--json]
@@ -120,9 +120,10 @@ def cuts(name: str, model: nn.Module, pictures: Sequence[torch.Tensor]) -> Itera
 
 
 def make_sparser(model: nn.Module, pictures: torch.Tensor, zeros: float) -> None:
-    """Lowers each convolution's and linear layer's biases so that `zeros` of a ReLU's outputs are.
+    """Lowers the biases of each convolution, by one number, so that `zeros` of its ReLU are.
 
-    A stand-in for training, which does about that. One number per layer.
+    A stand-in for training, which does about that. Linear layers stay as they are: untrained,
+    their outputs differ too little within a photo, and die together on another.
     """
 
     def lower(module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -132,8 +133,8 @@ def make_sparser(model: nn.Module, pictures: torch.Tensor, zeros: float) -> None
         module.bias -= threshold
         return output - threshold
 
-    *hidden, _last = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [module.register_forward_hook(lower) for module in hidden]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_hook(lower) for module in convolutions]
     with torch.no_grad():
         model(pictures)
     for hook in hooks:
