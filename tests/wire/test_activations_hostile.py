@@ -154,6 +154,20 @@ def test_repeats_among_more_numbers_than_it_takes_memory_for():
     refused(planes(zeros_head(lags=(1, 0)) + ALL_THERE, count=(1 << 22) + 1), "no such way")
 
 
+def test_8_bits_put_together_by_hand():
+    # Two channels of 20 in a tensor with channels last; all there, each one more than the last.
+    offsets, steps = struct.pack("<2f", 0.0, -1.0), struct.pack("<2f", 0.5, 2.0)
+    sparse = zeros_head(stride=1) + part(b"\xff" * 5) + part(b"\x01" * 40)
+    data = part(offsets) + part(steps) + sparse
+    decoded = wire.decode_tensor(
+        wire.Tensor("float32", (1, 2, 4, 5), (0, 2, 3, 1), data, "affine8")
+    )
+    values = wire.tensor_to_numpy(decoded).reshape(2, 20)
+    numpy.testing.assert_array_equal(values[0], 0.5 * numpy.arange(1, 21))
+    numpy.testing.assert_array_equal(values[1], 2 * numpy.arange(21, 41) - 1)
+    assert decoded.order == (0, 2, 3, 1)
+
+
 def test_differences_of_wide_numbers_do_not_exist():
     refused(planes(zeros_head(stride=1) + ALL_THERE * 5, "float32"), "no such way")
 
