@@ -225,7 +225,8 @@ def image(file: bytes, shape=(6, 6)) -> wire.Tensor:
 def test_the_least_png_decodes():
     half = len(pixels(42)) // 2
     halves = chunk(b"IDAT", pixels(42)[:half]) + chunk(b"IDAT", pixels(42)[half:])
-    for file in (png(), file_of(PIXELS, END), file_of(halves, END)):
+    empty = chunk(b"IDAT", b"")
+    for file in (png(), file_of(PIXELS, END), file_of(halves, END), file_of(empty, PIXELS, END)):
         assert bytes(wire.decode_tensor(image(file)).data) == bytes(144)
 
 
