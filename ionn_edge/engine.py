@@ -6,6 +6,7 @@ Imports no torch. A `Nursery` runs the forkserver; a `Worker` is one client's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from ionn_edge.forkserver import RECORD, record
 from wire.messages import Buffer
 
 START_TIMEOUT_S = 120.0
+# The next worker is forked when the one before has had time for its first work.
+SPARE_AFTER_S = 0.5
 EXIT_TIMEOUT_S = 1.0
 
 
@@ -39,7 +42,7 @@ class WorkerSettings:
 
 
 class Nursery:
-    """The forkserver process; started again when it dies."""
+    """The forkserver process, started again when it dies, and one worker ahead of its use."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -50,6 +53,8 @@ class Nursery:
         self._listening: asyncio.Task[None] | None = None
         self._forked: deque[asyncio.Future[int]] = deque()
         self._ended: dict[int, asyncio.Future[int]] = {}
+        self._spare: Worker | None = None
+        self._sparing: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -65,6 +70,19 @@ class Nursery:
     async def fork(self) -> Worker:
         """A new worker. Raises EngineError."""
         await self.start()
+        worker, self._spare = self._spare, None
+        if worker is None:
+            worker = await self._new_worker()
+        if self._sparing is None or self._sparing.done():
+            self._sparing = asyncio.create_task(self._fork_ahead())
+        return worker
+
+    async def _fork_ahead(self) -> None:
+        await asyncio.sleep(SPARE_AFTER_S)
+        with contextlib.suppress(EngineError):
+            self._spare = await self._new_worker()
+
+    async def _new_worker(self) -> Worker:
         ours, theirs = socket.socketpair()
         async with self._turn:
             try:
@@ -76,6 +94,14 @@ class Nursery:
                 theirs.close()
         ours.setblocking(False)
         return Worker(self, ours, pid)
+
+    async def _drop_spare(self) -> None:
+        if self._sparing is not None:
+            self._sparing.cancel()
+            await asyncio.gather(self._sparing, return_exceptions=True)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.close()
 
     async def exit_reason(self, pid: int) -> str:
         """Why a worker ended, for a person."""
@@ -103,6 +129,7 @@ class Nursery:
 
     async def close(self) -> None:
         """End the forkserver and its workers, if they have not ended by themselves."""
+        await self._drop_spare()
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
@@ -152,7 +179,8 @@ class Nursery:
         self._listening = asyncio.create_task(self._listen(reader))
 
     async def _fork(self, theirs: socket.socket) -> int:
-        assert self._control is not None
+        if self._control is None:
+            raise OSError("the forkserver ended")
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forked.append(forked)
         socket.send_fds(self._control, [record(b"f")], [theirs.fileno()])

@@ -12,7 +12,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -22,18 +21,15 @@ from ionn_edge import events, jobs
 from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
-from ionn_edge.engine import EngineError, Worker, WorkerGone
+from ionn_edge.engine import Worker, WorkerGone
+from ionn_edge.opening import NONSENSE, Refused, known_graph, worker_for
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
 from ionn_edge.writing import Writer
-from wire import DTYPE_BYTES, Decoder, Encoder, RemoteProtocolError
+from wire import Decoder, Encoder, RemoteProtocolError
 
 log = logging.getLogger("ionn_edge")
 CLOSE_TIMEOUT_S = 2.0
-
-
-class _Refused(Exception):
-    """The model is not taken; the arguments are an error's code and text."""
 
 
 class Link:
@@ -233,11 +229,11 @@ class Link:
                 if worker is not None:
                     await worker.close()
                 raise
-        except _Refused as refusal:
-            if refusal.args[0] == "unknown":
+        except Refused as refusal:
+            if refusal.code == "unknown":
                 self._post(events.ModelUnknown())
             else:
-                self._post(events.ModelRefused(*refusal.args))
+                self._post(events.ModelRefused(refusal.code, str(refusal)))
         except NoRoom as error:
             self._post(events.ModelRefused("memory", str(error)))
         except StorageError as error:
@@ -260,72 +256,40 @@ class Link:
 
     async def _offered_model(self) -> tuple[Worker | None, events.Model]:
         """What is offered, and a worker for it unless what is known of it does for now."""
-        box, graph = self._box, self._graph
-        if graph.graph:
-            worker, model = await self._new_worker()
-            box.graphs.learned(model)
-            self._loop.run_in_executor(box.writers, box.graphs.keep, model.fingerprint, graph.graph)
-            return worker, model
-        packed = await self._loop.run_in_executor(box.writers, box.graphs.load, graph.fingerprint)
-        if packed is None:
-            raise _Refused("unknown")
-        self._graph = replace(graph, graph=packed, known=True)
-        known = box.graphs.known(graph.fingerprint)
-        if known is not None:
-            return None, known
-        try:
-            worker, model = await self._new_worker()
-        except _Refused as refusal:
-            if refusal.args[0] != "graph":
-                raise
-            box.graphs.drop(graph.fingerprint)
-            raise _Refused("unknown") from refusal
+        box, check = self._box, self._graph
+        if check.graph:
+            worker, model = await worker_for(box, check)
+            graph = check.graph
+            self._loop.run_in_executor(box.writers, box.graphs.keep, model.fingerprint, graph)
+        else:
+            self._graph, known = await known_graph(box, check)
+            if known is not None:
+                return None, known
+            try:
+                worker, model = await worker_for(box, self._graph)
+            except Refused as refusal:
+                if refusal.code != "graph":
+                    raise
+                box.graphs.drop(check.fingerprint)
+                raise Refused("unknown") from refusal
         box.graphs.learned(model)
         return worker, model
 
     async def _restart(self) -> None:
         model = self.session.model
         try:
-            worker, checked = await self._new_worker()
-        except _Refused as refusal:
-            self._post(events.WorkerLost(refusal.args[1]))
+            worker, checked = await worker_for(self._box, self._graph)
+        except Refused as refusal:
+            self._post(events.WorkerLost(str(refusal)))
             return
         if model is None or self.session.model is not model:
             await worker.close()
         elif checked != model:
             await worker.close()
-            self._post(events.WorkerLost("the graph made its worker talk nonsense"))
+            self._post(events.WorkerLost(NONSENSE))
         else:
             self._use(worker, model)
             self._post(events.WorkerRestarted())
-
-    async def _new_worker(self) -> tuple[Worker, events.Model]:
-        """A worker that knows the offered graph, and what it says about it."""
-        try:
-            worker = await self._box.nursery.fork()
-        except EngineError as error:
-            raise _Refused("overloaded", str(error)) from error
-        timeout_s = self._box.config.range_timeout_s
-        try:
-            worker.send(self._graph)
-            async with asyncio.timeout(timeout_s):
-                answer = await worker.receive()
-            match answer:
-                case jobs.Checked(layers, weights):
-                    _check_rows(weights)
-                    return worker, events.Model(self._graph.fingerprint, layers, weights)
-                case jobs.Refused(code, text):
-                    raise _Refused(code, text)
-            raise _Refused("graph", "the graph made its worker talk nonsense")
-        except BaseException as error:
-            await worker.close()
-            # Not "graph", which is final: a box short of memory or time may check it later.
-            if isinstance(error, WorkerGone):
-                raise _Refused("overloaded", f"the graph cannot be checked: {error}") from error
-            if isinstance(error, TimeoutError):
-                text = f"checking the graph took more than {timeout_s:g} s"
-                raise _Refused("overloaded", text) from error
-            raise
 
     def _use(self, worker: Worker, model: events.Model) -> None:
         self._worker = worker
@@ -370,19 +334,6 @@ class Link:
         self._worker = self._listening = None
         if worker is not None and listening is not None:
             self._tasks.create_task(_end(worker, listening))
-
-
-def _check_rows(weights: Any) -> None:
-    """What a worker says of weights, as little believed as anything else that it says."""
-    try:
-        sound = all(
-            isinstance(digest, bytes) and size >= 0 and size % DTYPE_BYTES[dtype] == 0
-            for digest, size, dtype in weights
-        )
-    except (TypeError, ValueError, KeyError):
-        sound = False
-    if not sound:
-        raise _Refused("graph", "the graph made its worker talk nonsense")
 
 
 async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:

@@ -17,6 +17,7 @@ from ionn_edge.box import AGENT, Box
 from ionn_edge.calibrate import calibrated
 from ionn_edge.config import Config
 from ionn_edge.link import CLOSE_TIMEOUT_S, Link
+from ionn_edge.opening import learn_graphs
 from wire import OLDEST_VERSION, VERSION
 
 PATH = "/ionn"
@@ -90,17 +91,22 @@ async def serving(box: Box, listener: socket.socket) -> AsyncIterator[None]:
     await runner.setup()
     site = web.SockSite(runner, listener)
     await site.start()
-    verifying = asyncio.create_task(box.verify_all())
+    preparing = asyncio.create_task(_prepare(box))
     try:
         yield
     finally:
-        verifying.cancel()
-        await asyncio.gather(verifying, return_exceptions=True)
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
         await site.stop()
         box.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(box.empty.wait(), box.config.drain_s + CLOSE_TIMEOUT_S)
         await runner.cleanup()
+
+
+async def _prepare(box: Box) -> None:
+    await learn_graphs(box)
+    await box.verify_all()
 
 
 async def serve(

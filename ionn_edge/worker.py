@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from layergraph import (
     tensor_to_buffer,
 )
 from layergraph.graph import Layer, Node, Ref, TensorSpec
+from layergraph.ops import DTYPES
 from wire.activations import decode_tensor, encode_tensor
 from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS
@@ -63,7 +65,7 @@ def serve(pipe: socket.socket, settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     worker = _Worker(settings)
     with contextlib.suppress(ConnectionError):
-        for job in _received(pipe):
+        for job in _received(pipe, worker):
             answer = worker.answer(job)
             if answer is not None:
                 for piece in jobs.encode(answer):
@@ -81,9 +83,7 @@ class _Worker:
                 return self._check(job)
             case jobs.Ready(weights, precision, number):
                 assert self._model is not None
-                for index in weights:
-                    weight = self._model.graph.weights[index]
-                    self._model.weights.load(weight, precision, number)
+                self._model.load(weights, precision, number)
                 return None
             case jobs.Run():
                 return self._run(job)
@@ -153,6 +153,18 @@ class _Worker:
         result = executor.run(start, stop, tuple(t.to(self._settings.device) for t in live))
         return tuple(tensor.cpu() for tensor in result)
 
+    def may_warm_up(self) -> bool:
+        return self._model is not None and self._model.cold_layer is not None
+
+    def warm_up(self) -> None:
+        """Run one layer on zeros: a first run finds algorithms and memory, and takes longer."""
+        assert self._model is not None
+        # What does not run now says so when a query asks for it.
+        try:
+            self._model.warm_up(self._settings.device)
+        except Exception:
+            self._model.cold_layer = None
+
     def _probe(self) -> jobs.Job:
         if self._settings.device == "cpu":
             return jobs.Probed("cpu")
@@ -178,6 +190,30 @@ class _Model:
             if not weight.spec.nbytes:
                 self.weights.put(weight, tensor_from_weight_bytes(b"", weight.spec))
         self.executor = Executor(graph, self.weights.tensors, device)
+        # Where to warm up next. Only where all is there at once: uploads bring queries meanwhile.
+        self.cold_layer: int | None = None
+        self._cold_live: _Live = ()
+
+    def load(self, weights: Sequence[int], precision: str, number: int) -> None:
+        for index in weights:
+            self.weights.load(self.graph.weights[index], precision, number)
+        if precision == "exact" and len(weights) == len(self.graph.weights):
+            self.cold_layer = 0
+
+    def warm_up(self, device: str) -> None:
+        layer = self.cold_layer
+        assert layer is not None
+        if not layer:
+            self._cold_live = tuple(
+                torch.zeros(spec.shape, dtype=DTYPES[spec.dtype], device=device)
+                for spec in self.graph.cut_specs(0)
+            )
+        for index in self.graph.layers[layer].weights:
+            self.weights.rank(self.graph.weights[index].name, len(PRECISIONS) - 1)
+        self._cold_live = self.executor.run(layer, layer + 1, self._cold_live)
+        self.cold_layer = layer + 1
+        if self.cold_layer == len(self.graph.layers):
+            self.cold_layer, self._cold_live = None, ()
 
     def reachable(self, job: jobs.Run) -> tuple[int, int]:
         """How far the range can run with the weights that are here, and their least precision."""
@@ -234,8 +270,10 @@ def _excess(tensors: tuple[Tensor, ...]) -> str | None:
     return None
 
 
-def _received(pipe: socket.socket) -> Iterator[jobs.Job]:
+def _received(pipe: socket.socket, worker: _Worker) -> Iterator[jobs.Job]:
     while True:
+        while worker.may_warm_up() and not select.select([pipe], (), (), 0)[0]:
+            worker.warm_up()
         prefix = _exactly(pipe, jobs.LENGTH.size, bytearray)
         header = _exactly(pipe, jobs.header_bytes(prefix), bytearray)
         kind, plain, sizes = jobs.decode_header(header)
