@@ -23,7 +23,7 @@ from wire.tensors import DTYPE_BYTES
 Bytes: TypeAlias = NDArray[numpy.uint8]
 
 # Bytes of one number of a float; a complex element is two of them.
-_FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
+FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
                 "complex64": 4, "complex128": 8}  # fmt: skip
 
 _WORD: numpy.dtype[Any] = numpy.dtype("<u2")
@@ -58,7 +58,7 @@ _contexts = _Contexts()
 
 def number_bytes(dtype: str) -> int:
     """Bytes of the numbers that elements of `dtype` are cut as: a complex element is two."""
-    return _FLOAT_BYTES.get(dtype, DTYPE_BYTES[dtype])
+    return FLOAT_BYTES.get(dtype, DTYPE_BYTES[dtype])
 
 
 def split(dtype: str, elements: Bytes) -> list[Bytes]:
@@ -69,7 +69,7 @@ def split(dtype: str, elements: Bytes) -> list[Bytes]:
     """
     width = number_bytes(dtype)
     numbers = elements.view(f"<u{width}")
-    if dtype not in _FLOAT_BYTES:
+    if dtype not in FLOAT_BYTES:
         return [_byte(numbers, at) for at in range(width)]
     top = numpy.ascontiguousarray(elements.view(_WORD)[width // 2 - 1 :: width // 2])
     rotated = top << _ONE | top >> _REST
@@ -84,7 +84,7 @@ def _byte(numbers: NDArray[numpy.unsignedinteger[Any]], at: int) -> Bytes:
 def join(dtype: str, planes: Sequence[Bytes]) -> Bytes:
     """The numbers' bytes that `split` took apart, in memory of their own."""
     columns = numpy.empty((planes[0].size, len(planes)), numpy.uint8)
-    rotated = dtype in _FLOAT_BYTES
+    rotated = dtype in FLOAT_BYTES
     for at, plane in enumerate(planes[:-2] if rotated else planes):
         columns[:, at] = plane
     if rotated:
@@ -103,6 +103,20 @@ def compress_part(part: Bytes, matches: bool = False) -> tuple[bytes, Buffer]:
     if len(frame) > part.size * (1 - _LEAST_SAVING):
         return _LENGTH.pack(part.size), part.data
     return _LENGTH.pack(len(frame)), frame
+
+
+def coded_mask(mask: NDArray[numpy.bool_]) -> tuple[bytes, Buffer]:
+    """A coded part of one bit for each number."""
+    return compress_part(numpy.packbits(mask), matches=True)
+
+
+def take_mask(view: memoryview, count: int) -> tuple[NDArray[numpy.bool_], memoryview]:
+    """The mask of `count` numbers that `view` begins with, and the rest. Raises as `take_part`."""
+    packed, view = take_part(view, (count + 7) // 8)
+    mask = numpy.unpackbits(packed).view(numpy.bool_)
+    if mask[count:].any():
+        raise undecodable("a mask that goes on after the last number")
+    return mask[:count], view
 
 
 def take_part(view: memoryview, size: int) -> tuple[Bytes, memoryview]:

@@ -73,7 +73,7 @@ from wire.tensors import DTYPE_BYTES
 Fields = dict[str, Field]
 
 _ELEMENT_BYTES = max(DTYPE_BYTES.values())
-_SEGMENT_OVERHEAD_BYTES = 32
+_SEGMENT_OVERHEAD_BYTES = 36
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,18 @@ docs/protocol.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy
 
 from wire.byteplanes import (
+    FLOAT_BYTES,
     LENGTH_BYTES,
     Bytes,
+    coded_mask,
     compress_part,
     join,
     number_bytes,
     split,
+    take_mask,
     take_parts,
     undecodable,
 )
@@ -29,6 +30,11 @@ from wire.tensors import DTYPE_BYTES
 
 _WHOLE_SEGMENT_BYTES = 1 << 16
 _PLANE_SEGMENT_ELEMENTS = 1 << 15
+
+# With no more numbers than this share left, a mask of the others pays: pruned weights. A mask's
+# length is never 0, so that stands for none.
+_SPARSE = 0.75
+_NO_MASK = bytes(LENGTH_BYTES)
 
 
 def segment_elements(dtype: str, plane: int) -> int:
@@ -47,9 +53,11 @@ def max_coded_bytes(dtype: str, plane: int, count: int, coding: str) -> int:
     Raises RemoteProtocolError("coding") where there is no such segment: a dtype without that
     plane, an unknown coding, more than `max_segment_bytes` when decoded.
     """
-    _check_description(dtype, plane, count, coding)
-    parts = _part_bytes(dtype, plane, count)
-    return sum(parts) if coding == "raw" else sum(parts) + LENGTH_BYTES * len(parts)
+    decoded_bytes = _check_description(dtype, plane, count, coding)
+    parts = _part_bytes(plane, count)
+    packed_bytes = decoded_bytes if plane == WHOLE else sum(parts)
+    lengths = 1 + number_bytes(dtype) if plane == WHOLE else len(parts)
+    return packed_bytes if coding == "raw" else packed_bytes + LENGTH_BYTES * lengths
 
 
 def encode_segment(
@@ -70,7 +78,9 @@ def encode_segment(
         raise LocalProtocolError(f"no elements [{start}, {start + count}) of {dtype}")
     if coding == "raw" and plane == WHOLE:
         return elements
-    parts = _split(dtype, plane, numpy.frombuffer(elements, numpy.uint8))
+    if plane == WHOLE:
+        return memoryview(b"".join(_coded_whole(dtype, numpy.frombuffer(elements, numpy.uint8))))
+    parts = _split(plane, numpy.frombuffer(elements, numpy.uint8))
     if coding == "raw":
         return memoryview(b"".join(part.data for part in parts))
     return memoryview(b"".join(each for part in parts for each in compress_part(part)))
@@ -85,13 +95,13 @@ def decode_segment(dtype: str, plane: int, count: int, coding: str, payload: Buf
     """
     decoded_bytes = _check_description(dtype, plane, count, coding)
     view = memoryview(payload).cast("B")
-    if coding == "raw" and plane == WHOLE:
-        if view.nbytes != decoded_bytes:
-            raise undecodable(f"{view.nbytes} bytes for {decoded_bytes}")
-        return view
-    sizes = _part_bytes(dtype, plane, count)
-    parts = _cut(view, sizes) if coding == "raw" else take_parts(view, sizes)
-    return _joined(dtype, plane, count, parts)
+    if coding == "planes":
+        if plane == WHOLE:
+            return _decoded_whole(dtype, decoded_bytes // number_bytes(dtype), view)
+        return _joined(plane, count, take_parts(view, _part_bytes(plane, count)))
+    if view.nbytes != max_coded_bytes(dtype, plane, count, "raw"):
+        raise undecodable(f"{view.nbytes} bytes for {count} elements as they are")
+    return view if plane == WHOLE else _joined(plane, count, _cut(view, plane, count))
 
 
 def _check_description(dtype: str, plane: int, count: int, coding: str) -> int:
@@ -107,24 +117,43 @@ def _check_description(dtype: str, plane: int, count: int, coding: str) -> int:
     return decoded_bytes
 
 
-# From elements to parts, each a contiguous run of bytes alike, and back.
+# WHOLE: which numbers are not zero, where many are, and the byte planes of those.
 
 
-def _part_bytes(dtype: str, plane: int, count: int) -> list[int]:
-    packed = (count + 1) // 2
-    if plane == COARSE:
-        return [count, packed]
-    if plane == MIDDLE:
-        return [packed]
-    if plane == FINE:
-        return [count, count]
+def _coded_whole(dtype: str, elements: Bytes) -> list[Buffer]:
+    coded: list[Buffer] = [_NO_MASK]
+    # By their bits, so that -0.0 is not lost among the zeros.
+    numbers = elements.view(f"<u{number_bytes(dtype)}")
+    there = numbers != 0
+    if numpy.count_nonzero(there) <= _SPARSE * numbers.size:
+        coded = [*coded_mask(there)]
+        elements = numbers[there].view(numpy.uint8)
+    for plane in split(dtype, elements):
+        # Integers repeat, as tables of indices do; mantissas and exponents have no order.
+        coded += compress_part(plane, matches=dtype not in FLOAT_BYTES)
+    return coded
+
+
+def _decoded_whole(dtype: str, count: int, view: memoryview) -> memoryview:
     width = number_bytes(dtype)
-    return [DTYPE_BYTES[dtype] * count // width] * width
+    if view[:LENGTH_BYTES] == _NO_MASK:
+        return join(dtype, take_parts(view[LENGTH_BYTES:], [count] * width)).data
+    there, view = take_mask(view, count)
+    kept = join(dtype, take_parts(view, [int(numpy.count_nonzero(there))] * width))
+    numbers = numpy.zeros(count, f"<u{width}")
+    numbers[there] = kept.view(numbers.dtype)
+    return numbers.view(numpy.uint8).data
 
 
-def _split(dtype: str, plane: int, elements: Bytes) -> list[Bytes]:
-    if plane == WHOLE:
-        return split(dtype, elements)
+# The other planes: from elements to parts, each a contiguous run of bytes alike, and back.
+
+
+def _part_bytes(plane: int, count: int) -> list[int]:
+    packed = (count + 1) // 2
+    return {COARSE: [count, packed], MIDDLE: [packed], FINE: [count, count]}.get(plane, [])
+
+
+def _split(plane: int, elements: Bytes) -> list[Bytes]:
     if plane == MIDDLE:
         return [_packed(elements[2::4] & numpy.uint8(0x0F))]
     if plane == FINE:
@@ -135,14 +164,14 @@ def _split(dtype: str, plane: int, elements: Bytes) -> list[Bytes]:
     return [(numbers >> 23).astype(numpy.uint8), _packed(nibbles)]
 
 
-def _joined(dtype: str, plane: int, count: int, parts: list[Bytes]) -> memoryview:
+def _joined(plane: int, count: int, parts: list[Bytes]) -> memoryview:
     if plane == MIDDLE:
         return _unpacked(parts[0], count).data
-    if plane == COARSE:
-        nibbles = _unpacked(parts[1], count).astype("<u2")
-        words = parts[0].astype("<u2") << 7 | (nibbles & 0x0E) << 3 | nibbles << 15
-        return words.view(numpy.uint8).data
-    return join("int16" if plane == FINE else dtype, parts).data
+    if plane == FINE:
+        return join("int16", parts).data
+    nibbles = _unpacked(parts[1], count).astype("<u2")
+    words = parts[0].astype("<u2") << 7 | (nibbles & 0x0E) << 3 | nibbles << 15
+    return words.view(numpy.uint8).data
 
 
 def _packed(nibbles: Bytes) -> Bytes:
@@ -160,11 +189,9 @@ def _unpacked(packed: Bytes, count: int) -> Bytes:
     return nibbles.reshape(-1)[:count]
 
 
-def _cut(view: memoryview, sizes: Sequence[int]) -> list[Bytes]:
-    if view.nbytes != sum(sizes):
-        raise undecodable(f"{view.nbytes} bytes for {sum(sizes)}")
+def _cut(view: memoryview, plane: int, count: int) -> list[Bytes]:
     parts = []
-    for size in sizes:
+    for size in _part_bytes(plane, count):
         parts.append(numpy.frombuffer(view[:size], numpy.uint8))
         view = view[size:]
     return parts

@@ -134,7 +134,7 @@ MISUSE = {
     "unknown segment coding": wire.Segment(0, 0, 0, 1, "zstd", 1),
     "empty segment": wire.Segment(0, 0, 0, 0, "raw", 1),
     "segment beyond any weight": wire.Segment(0, 0, 1 << 40, 1, "raw", 1),
-    "segment longer than its elements": wire.Segment(0, 0, 0, 1, "planes", 49),
+    "segment longer than its elements": wire.Segment(0, 0, 0, 1, "planes", 53),
     "segment too long": wire.Segment(0, 0, 0, 1 << 20, "planes", (1 << 20) + 1),
     "unknown precision": wire.Execute(1, 0, 1, None, "int8", "raw", ()),
     "unknown reply coding": wire.Execute(1, 0, 1, None, "exact", "zstd", ()),

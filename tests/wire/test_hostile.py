@@ -124,7 +124,7 @@ MALFORMED = {
     "segment beyond any weight": segment(start=MAX_WEIGHT_BYTES),
     "segment of unknown coding": segment(coding="zstd"),
     "segment's coding not text": segment(coding=b"raw"),
-    "segment longer than its elements": segment(count=2, coded_bytes=65),
+    "segment longer than its elements": segment(count=2, coded_bytes=69),
     "map for runs": ["Have", "f", "e", {}, []],
     "text in runs": ["Have", "f", "e", [1, "2"], []],
     "bool in runs": ["Have", "f", "e", [True], []],
