@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 
 from wire.byteplanes import (
     Bytes,
+    coded_mask,
     compress_part,
     join,
     number_bytes,
     split,
-    take_part,
+    take_mask,
     take_parts,
     undecodable,
 )
@@ -132,11 +133,11 @@ def _encode(dtype: str, elements: Bytes, way: _Way) -> bytes:
     kept = numbers
     if way.zeros:
         there = numbers != 0
-        coded += _coded_mask(there)
+        coded += coded_mask(there)
         kept = numbers[there]
     for lag in filter(None, way.lags):
         repeats = _repeats(numbers, lag)
-        coded += _coded_mask(repeats[there])
+        coded += coded_mask(repeats[there])
         there &= ~repeats
         kept = numbers[there]
     if way.stride:
@@ -145,10 +146,6 @@ def _encode(dtype: str, elements: Bytes, way: _Way) -> bytes:
     for plane in split(dtype, kept.view(numpy.uint8)):
         coded += compress_part(plane)
     return b"".join(coded)
-
-
-def _coded_mask(mask: Mask) -> tuple[bytes, Buffer]:
-    return compress_part(numpy.packbits(mask), matches=True)
 
 
 def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
@@ -168,10 +165,10 @@ def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
     view = view[1 + _HEAD.size :]
     if not zeros:
         return _integrated(join(dtype, take_parts(view, [count] * width)), stride)
-    there, view = _mask(view, count)
+    there, view = take_mask(view, count)
     repeated = []
     for lag in filter(None, lags):
-        repeats, view = _mask(view, int(numpy.count_nonzero(there)))
+        repeats, view = take_mask(view, int(numpy.count_nonzero(there)))
         places = numpy.flatnonzero(there)[repeats]
         there[places] = False
         repeated.append((places, lag))
@@ -187,14 +184,6 @@ def _check_way(zeros: int, stride: int, lags: Sequence[int], width: int, count: 
     unfit = any(lags) and not (zeros and max(lags) < count <= _MOST_WITH_REPEATS)
     if zeros > 1 or unfit or (stride and width > 1):
         raise undecodable(f"no such way: {zeros}, {stride}, {list(lags)}")
-
-
-def _mask(view: memoryview, count: int) -> tuple[Mask, memoryview]:
-    packed, view = take_part(view, (count + 7) // 8)
-    mask = numpy.unpackbits(packed).view(numpy.bool_)
-    if mask[count:].any():
-        raise undecodable("a mask that goes on after the last number")
-    return mask[:count], view
 
 
 def _integrated(numbers: Bytes, stride: int) -> Bytes:
