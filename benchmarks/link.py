@@ -80,7 +80,9 @@ def _loaded(options: argparse.Namespace) -> Titled:
 def _egress(options: argparse.Namespace) -> Titled:
     for rate, rtt in itertools.product(options.rate, options.rtt):
         cell = Cell(rate, rtt, options.queue[-1], own_egress=True)
-        yield f"queries beside an upload: {cell.name}", _over_link(options, cell, "loaded")
+        sizes = [1_000] if options.quick else [1_000, 150_000]
+        rows = _over_link(options, cell, "loaded", query_bytes=sizes)
+        yield f"queries beside an upload: {cell.name}", rows
 
 
 def _overhead(options: argparse.Namespace) -> Titled:

@@ -21,7 +21,8 @@ from ionn_client import Offload, Options, Profiled, connect
 from layergraph import capture
 from planner import Link
 
-TABLES = 16
+# Few, because a query's lookups are the one thing that it does here, loaded and idle alike.
+TABLES = 4
 COLUMNS = 1_024
 # The first layer on the client: so slow that no correction makes the client worth it.
 NEVER_HERE_S = 100.0

@@ -23,9 +23,9 @@ def overhead(settings: dict[str, Any]) -> Iterator[Figure]:
         echo_s = median(taken["echo"])
         for name, times in taken.items():
             bound = at_most(1.15) if name == "ours" else None
-            label = f"{query_bytes / 1e3:g} KB: idle query"
-            detail = milliseconds(times)
-            yield Figure(label, name, median(times) / echo_s, "x echo", bound, detail)
+            label = f"{query_bytes / 1e3:g} KB: query"
+            yield Figure(label, name, 1e3 * median(times), "ms", None, milliseconds(times))
+            yield Figure(f"{label} over echo", name, median(times) / echo_s, "x echo", bound)
 
 
 async def _measure(query_bytes: int, settings: dict[str, Any]) -> dict[str, list[float]]:
