@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,9 @@ class Options:
     precision: "exact" uploads weights as they are; "progressive" uploads the high bits of all
         weights first, so that queries run on the edge sooner, with answers a little off, until
         the rest follows. Each result says its precision, and a query may demand "exact".
+    activation_tolerance: the error in an answer, relative to its largest element, that coding
+        live tensors on their way up may cause; measured on the example when the model is
+        profiled. None, the default, codes them only as exactly as they are.
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
@@ -74,6 +78,7 @@ class Options:
     acknowledge: str = "layer"
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
     precision: str = "exact"
+    activation_tolerance: float | None = None
     replan: bool = True
     device_slowdown: float = 1.0
     threads: int = 1
@@ -95,6 +100,9 @@ class Options:
         published = self.acknowledge != "layer" or self.algorithm != "efficiency"
         if self.precision == "progressive" and published:
             raise ValueError("precision 'progressive' has its own order, and counts by layer")
+        tolerance = self.activation_tolerance
+        if tolerance is not None and not 0 < tolerance < math.inf:
+            raise ValueError(f"activation_tolerance is None or a positive number, not {tolerance}")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:

@@ -19,6 +19,7 @@ from ionn_client.query import Answer
 from ionn_client.session import Session
 from layergraph.execute import Live
 from wire import DEFAULT_LIMITS, Decoder, Encoder, ProtocolError, RemoteProtocolError, messages
+from wire.activations import decode_tensor, encode_tensor
 from wire.segments import encode_segment
 
 CONNECT_TIMEOUT_S = 3.0
@@ -42,6 +43,8 @@ class Driver:
         self._next_query = 0
         self._tasks: asyncio.TaskGroup
         self._coder = ThreadPoolExecutor(1, "ionn-coder")
+        # Of its own, so that no query waits for weights to be coded.
+        self._tensor_coder = ThreadPoolExecutor(1, "ionn-tensors")
         self._connection: _Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -96,7 +99,8 @@ class Driver:
 
     def _end(self) -> None:
         self._ended = True
-        self._coder.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._coder, self._tensor_coder):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -132,6 +136,8 @@ class Driver:
                 self._tasks.create_task(self._run_range(command))
             case events.CodeSegment():
                 self._tasks.create_task(self._code_segment(command))
+            case events.EncodeTensors() | events.DecodeTensors():
+                self._tasks.create_task(self._code_tensors(command))
             case events.FinishQuery(number, answer):
                 self._settle(number, answer)
             case events.FailQuery(number, error):
@@ -180,6 +186,9 @@ class Driver:
     async def _code_segment(self, command: events.CodeSegment) -> None:
         coded = await self._loop.run_in_executor(self._coder, _code_segment, command)
         self._post(coded)
+
+    async def _code_tensors(self, command: events.EncodeTensors | events.DecodeTensors) -> None:
+        self._post(await self._loop.run_in_executor(self._tensor_coder, _code_tensors, command))
 
     def _send(self, message: messages.Message) -> None:
         if self._connection is None:
@@ -301,6 +310,18 @@ def _code_segment(command: events.CodeSegment) -> events.SegmentCoded:
         command.dtype, piece.plane, command.blob, piece.start, piece.count, "planes"
     )
     return events.SegmentCoded(piece, payload, time.thread_time() - began)
+
+
+def _code_tensors(command: events.EncodeTensors | events.DecodeTensors) -> events.Event:
+    began = time.perf_counter()
+    if isinstance(command, events.EncodeTensors):
+        tensors = tuple(encode_tensor(tensor, command.coding) for tensor in command.tensors)
+        return events.TensorsEncoded(command.query, tensors, time.perf_counter() - began)
+    try:
+        tensors = tuple(map(decode_tensor, command.tensors))
+    except RemoteProtocolError as error:
+        return events.TensorsUndecodable(command.query, str(error))
+    return events.TensorsDecoded(command.query, tensors, time.perf_counter() - began)
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:

@@ -81,6 +81,32 @@ class SegmentCoded:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorsEncoded:
+    """A query's live tensors are as they shall be sent, after `seconds`."""
+
+    query: int
+    tensors: tuple[messages.Tensor, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorsDecoded:
+    """An answer's tensors are raw again, after `seconds`."""
+
+    query: int
+    tensors: tuple[messages.Tensor, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorsUndecodable:
+    """What the edge sent as an answer's tensors is not what it says it is."""
+
+    query: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The caller is done with the whole session."""
 
@@ -92,7 +118,8 @@ class TimePassed:
 
 Event: TypeAlias = (
     Started | Connected | ConnectionLost | MessageReceived | QueryAsked | QueryAbandoned
-    | RangeRan | RangeFailed | SegmentCoded | Stopped | TimePassed
+    | RangeRan | RangeFailed | SegmentCoded | TensorsEncoded | TensorsDecoded
+    | TensorsUndecodable | Stopped | TimePassed
 )  # fmt: skip
 
 
@@ -143,6 +170,23 @@ class CodeSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodeTensors:
+    """Code a query's raw tensors, which are too large to be coded between two messages."""
+
+    query: int
+    tensors: tuple[messages.Tensor, ...]
+    coding: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTensors:
+    """Make an answer's tensors raw again, which are too large for between two messages."""
+
+    query: int
+    tensors: tuple[messages.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FinishQuery:
     query: int
     answer: Answer
@@ -164,5 +208,5 @@ class Record:
 
 Command: TypeAlias = (
     OpenConnection | CloseConnection | AbortConnection | SendMessage | RunRange | CodeSegment
-    | FinishQuery | FailQuery | Record
+    | EncodeTensors | DecodeTensors | FinishQuery | FailQuery | Record
 )  # fmt: skip

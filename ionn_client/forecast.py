@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ionn_client.activations import Activations, raw_only
+from ionn_client.crossings import Crossings
 from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
 from planner import (
     NOISE,
     Correction,
+    CutCoding,
     LayerCosts,
     Link,
     Plane,
@@ -35,10 +38,22 @@ NEVER_BYTES = 1 << 60
 
 
 class Forecast:
-    """Costs of one model on this client and one edge."""
+    """Costs of one model on this client and one edge.
 
-    def __init__(self, graph: LayerGraph, client_s: Sequence[float]) -> None:
+    `activations` are the measured codings of its cuts (none: everything crosses as it is);
+    `tolerance` the error that a lossy one may cause in the answer, None for lossless ones only.
+    """
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        client_s: Sequence[float],
+        activations: Activations | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         self._graph = graph
+        measured = activations or raw_only(graph)
+        self._crossings = Crossings(measured.up(tolerance), measured.down())
         self._client_s = np.asarray(client_s, dtype=float)
         self._edge_s = self._client_s.copy()
         layers = len(graph.layers)
@@ -67,11 +82,45 @@ class Forecast:
         self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
         self._costs = None
 
+    def observe_crossing_up(
+        self, cut: int, coding: str, size: int | None = None, *, encode_s: float | None = None
+    ) -> None:
+        """What is known of tensors of `cut` that went up: bytes, seconds to code them here."""
+        self._crossings.up.observe(cut, coding, size=size, encode_s=encode_s)
+        self._costs = None
+
+    def observe_crossing_down(
+        self, cut: int, coding: str, size: int | None = None, *, decode_s: float | None = None
+    ) -> None:
+        """What is known of tensors of `cut` that came down: bytes, seconds to decode them here."""
+        self._crossings.down.observe(cut, coding, size=size, decode_s=decode_s)
+        self._costs = None
+
+    def observe_edge_coding(
+        self, start: int, up_coding: str, stop: int, down_coding: str, seconds: float
+    ) -> None:
+        """The edge decoded the tensors of cut `start` and coded those of `stop` in `seconds`."""
+        up, down = self._crossings.up, self._crossings.down
+        decode_s = up.option(start, up_coding).decode_s
+        encode_s = down.option(stop, down_coding).encode_s
+        if decode_s + encode_s > 0:
+            ratio = seconds / (decode_s + encode_s)
+            up.observe(start, up_coding, decode_s=ratio * decode_s)
+            down.observe(stop, down_coding, encode_s=ratio * encode_s)
+            self._costs = None
+
+    def up_coding(self, cut: int) -> CutCoding:
+        """How a cut goes up, as chosen for the link of the last route or plan."""
+        return self._crossings.up.chosen[cut]
+
+    def down_coding(self, cut: int) -> CutCoding:
+        """How a cut comes down, as chosen for the link of the last route or plan."""
+        return self._crossings.down.chosen[cut]
+
     def _limit_cuts(self, max_message_bytes: int) -> None:
         graph = self._graph
-        self._cut_bytes = [
-            size if _fits_the_wire(graph, cut, max_message_bytes) else NEVER_BYTES
-            for cut, size in enumerate(graph.cut_bytes)
+        self._sendable = [
+            _fits_the_wire(graph, cut, max_message_bytes) for cut in range(len(graph.cuts))
         ]
 
     def relax_edge(self) -> None:
@@ -97,18 +146,25 @@ class Forecast:
         """Time to run everything from cut `start` on, on the client."""
         return self.client_range_s(start, len(self._graph.layers))
 
-    def costs(self, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
-        """The planner's numbers; `weight_bytes` as still missing, all of them by default."""
+    def costs(self, link: Link, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
+        """The planner's numbers, with the codings that suit the link.
+
+        `weight_bytes` as still missing, all of them by default.
+        """
+        if self._crossings.follow(link):
+            self._costs = None
         if weight_bytes is None and self._costs is not None:
             return self._costs
-        graph = self._graph
+        graph, up, down = self._graph, self._crossings.up.chosen, self._crossings.down.chosen
         sizes = graph.weight_bytes if weight_bytes is None else weight_bytes
         costs = LayerCosts(
             self.client_s,
             self.edge_s,
             sizes,
-            self._cut_bytes,
-            self._cut_bytes,
+            self._cut_bytes(up),
+            self._cut_bytes(down),
+            cut_up_s=[option.coding_s for option in up],
+            cut_down_s=[option.coding_s for option in down],
             edges=graph.edges,
             # An owner without missing bytes is there, and keeps nobody waiting.
             shared=[(layer, owner) for layer, owner in graph.shared if sizes[owner]],
@@ -117,14 +173,20 @@ class Forecast:
             self._costs = costs
         return costs
 
+    def _cut_bytes(self, chosen: Sequence[CutCoding]) -> list[float]:
+        return [
+            option.bytes if sendable else NEVER_BYTES
+            for option, sendable in zip(chosen, self._sendable, strict=True)
+        ]
+
     def route(self, link: Link, uploaded: frozenset[int]) -> Route:
-        return route(self.costs(), link, uploaded)
+        return route(self.costs(link), link, uploaded)
 
     def plan(
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float
     ) -> UploadPlan:
         """The order in which to upload what is missing. What is there weighs nothing."""
-        return upload_plan(self.costs(missing_bytes), link, algorithm=algorithm, k=k)
+        return upload_plan(self.costs(link, missing_bytes), link, algorithm=algorithm, k=k)
 
     def progressive_plan(
         self, link: Link, missing_bytes: Sequence[tuple[int, int, int]]
@@ -139,7 +201,7 @@ class Forecast:
             else []
             for layer, sizes in zip(self._graph.layers, missing_bytes, strict=True)
         ]
-        costs = self.costs([coarse for coarse, _, _ in missing_bytes])
+        costs = self.costs(link, [coarse for coarse, _, _ in missing_bytes])
         plan = progressive_plan(costs, link, planes)
         return tuple(
             tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
@@ -157,8 +219,8 @@ class Forecast:
         for part in edge:
             first, last = graph.layers[part.start].name, graph.layers[part.stop - 1].name
             name = first if part.stop - part.start == 1 else f"{first}..{last}"
-            up, down = graph.cut_bytes[part.start], graph.cut_bytes[part.stop]
-            pieces.append(f"{name} ({_size(up)} up, {_size(down)} down)")
+            up, down = self.up_coding(part.start), self.down_coding(part.stop)
+            pieces.append(f"{name} ({_crossing(up)} up, {_crossing(down)} down)")
         return f"edge runs {', '.join(pieces)}; saves {local_s - chosen.latency_s:.2f} s"
 
 
@@ -170,5 +232,10 @@ def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
     return len(sizes) <= DEFAULT_LIMITS.max_tensors and sum(sizes) <= most
 
 
-def _size(count: int) -> str:
+def _crossing(chosen: CutCoding) -> str:
+    coding = "" if chosen.coding == "raw" else f" as {chosen.coding}"
+    return f"{_size(chosen.bytes)}{coding}"
+
+
+def _size(count: float) -> str:
     return f"{count / 1e3:.0f} KB" if count < 1e6 else f"{count / 1e6:.1f} MB"

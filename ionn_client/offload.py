@@ -13,7 +13,9 @@ from typing import Any
 import msgpack
 import torch
 
+from ionn_client.activations import Activations, measure_activations, raw_only
 from ionn_client.config import EdgeAddress, Options
+from ionn_client.crossings import Crossings
 from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
@@ -74,23 +76,30 @@ class Status:
 class Profiled:
     """A captured model with its layer times on this machine, ready to be offloaded.
 
-    client_s: seconds of each layer, before any emulated slowdown.
+    client_s: seconds of each layer, before any emulated slowdown. activations: what each coding
+    makes of the live tensors at each cut; None where that was not measured.
     """
 
     graph: LayerGraph
     weights: Mapping[str, torch.Tensor]
     client_s: tuple[float, ...]
+    activations: Activations | None = None
 
-    def costs(self, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
+    def costs(self, link: Link, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
         """The planner's numbers for a device so many times slower than this machine, and an
-        edge so many times faster."""
+        edge so many times faster, with the lossless codings that suit the link."""
         graph = self.graph
+        crossings = Crossings(*[(self.activations or raw_only(graph)).down()] * 2)
+        crossings.follow(link)
+        up, down = crossings.up.chosen, crossings.down.chosen
         return LayerCosts(
             [device_slowdown * seconds for seconds in self.client_s],
             [seconds / edge_speed for seconds in self.client_s],
             graph.weight_bytes,
-            graph.cut_bytes,
-            graph.cut_bytes,
+            [option.bytes for option in up],
+            [option.bytes for option in down],
+            cut_up_s=[option.coding_s for option in up],
+            cut_down_s=[option.coding_s for option in down],
             edges=graph.edges,
             shared=graph.shared,
         )
@@ -102,7 +111,9 @@ def prepare(
     kwargs: Mapping[str, Any] | None = None,
     options: Options | None = None,
 ) -> Profiled:
-    """Capture a model and profile its layers here. What `connect` does first.
+    """Capture a model, profile its layers, and measure the codings of its live tensors here.
+
+    What `connect` does first.
 
     Raises layergraph.GraphError if the model cannot be captured.
     """
@@ -113,7 +124,10 @@ def prepare(
         graph, weights = capture_cached(model, tuple(args), kwargs, options.captures)
     live = flatten_inputs(graph, tuple(args), dict(kwargs or {}))
     client_s = profile_layers(graph, weights, live, options.profile_runs, options.threads)
-    return Profiled(graph, weights, client_s)
+    activations = measure_activations(
+        graph, weights, live, options.threads, lossy=options.activation_tolerance is not None
+    )
+    return Profiled(graph, weights, client_s, activations)
 
 
 class Offload:
@@ -148,7 +162,12 @@ class Offload:
             self._graph,
             msgpack.packb(self._graph.to_plain()),
             [weight_bytes_view(profiled.weights[w.name]) for w in self._graph.weights],
-            Forecast(self._graph, [slow * seconds for seconds in profiled.client_s]),
+            Forecast(
+                self._graph,
+                [slow * seconds for seconds in profiled.client_s],
+                profiled.activations,
+                options.activation_tolerance,
+            ),
             options,
         )
         self._driver = Driver(session, self._address, self._runner, options)
@@ -243,8 +262,8 @@ class Offload:
         return Status(
             phase=session.phase,
             edge=str(self._address),
-            uploaded_layers=len(session.uploaded(least)),
-            exact_layers=len(session.uploaded(PRECISIONS[-1])),
+            uploaded_layers=len(session.usable(least)),
+            exact_layers=len(session.usable(PRECISIONS[-1])),
             weighted_layers=sum(bool(layer.weights) for layer in self._graph.layers),
             held_bytes=upload.held_bytes,
             total_bytes=upload.total_bytes,

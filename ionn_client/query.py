@@ -9,7 +9,7 @@ from typing import Any
 from layergraph.execute import Live
 from planner import Range, Route
 from planner.route import Where
-from wire import PRECISIONS
+from wire import PRECISIONS, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,12 @@ class Query:
     reply_s: float = 0.0
     queueing_s: float = 0.0
     shared_link: bool = False
+    # Coding of its tensors, outside the time that the edge has.
+    up_coding: str = "raw"
+    reply_coding: str = "raw"
+    lossy: bool = False
+    encoding: bool = False
+    result: messages.Result | None = None
 
     @property
     def on_edge(self) -> bool:

@@ -41,6 +41,7 @@ class Sender:
     def reset(self) -> None:
         """The connection is gone, and with it the segment on its way."""
         self._rest = memoryview(b"")
+        self.chunk_bytes = 0
         # None for a piece that did not become shorter.
         self._coded: dict[Piece, memoryview | None] = {}
         self._coding: set[Piece] = set()
@@ -59,6 +60,8 @@ class Sender:
                 return ()
             announced = (self._begin(piece),)
         payload, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        # Of the last chunk.
+        self.chunk_bytes = payload.nbytes
         self._upload.advance(payload.nbytes)
         return (*announced, messages.Chunk(payload))
 

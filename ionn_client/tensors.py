@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layergraph import LayerGraph, check_live, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
 from wire import messages
+from wire.activations import LOSSY
 
 
 def live_to_wire(live: Live) -> tuple[messages.Tensor, ...]:
@@ -13,7 +16,32 @@ def live_to_wire(live: Live) -> tuple[messages.Tensor, ...]:
 
 
 def live_from_wire(tensors: tuple[messages.Tensor, ...], graph: LayerGraph, cut: int) -> Live:
-    """The live tensors of `cut`. Raises InvalidInput if they do not fit it."""
+    """The live tensors of `cut`, from raw ones. Raises InvalidInput if they do not fit it."""
     live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in tensors)
     check_live(graph, cut, live)
     return live
+
+
+def check_answer(tensors: Sequence[messages.Tensor], graph: LayerGraph, cut: int) -> None:
+    """Raises ValueError unless these may be an edge's answer at `cut`, before they are decoded.
+
+    Nothing lossy is ever asked for in an answer.
+    """
+    specs = graph.cut_specs(cut)
+    if len(tensors) != len(specs):
+        raise ValueError(f"{len(tensors)} tensors at cut {cut}, which has {len(specs)}")
+    for tensor, spec in zip(tensors, specs, strict=True):
+        if (tensor.dtype, tuple(tensor.shape)) != (spec.dtype, spec.shape):
+            raise ValueError(f"{tensor.dtype}{list(tensor.shape)} at cut {cut}, which has {spec}")
+        if tensor.coding in LOSSY:
+            raise ValueError(f"an answer as {tensor.coding}, which was not asked for")
+
+
+def wire_bytes(tensors: Sequence[messages.Tensor]) -> int:
+    """Bytes of the tensors' data as coded."""
+    return sum(memoryview(tensor.data).nbytes for tensor in tensors)
+
+
+def is_raw(tensors: Sequence[messages.Tensor]) -> bool:
+    """Whether none of the tensors needs decoding."""
+    return all(tensor.coding == "raw" for tensor in tensors)

@@ -91,7 +91,7 @@ def _records(what: Subject, spec: LinkSpec, factor: float, trial: Trial) -> list
         f"{what.name}, {megabytes(what.total_bytes)}, over {spec.up_Bps * 8 / 1e6:g} Mbit/s,"
         f" {spec.rtt_s * 1e3:g} ms (emulated), device {factor:.0f}x slower (emulated)"
     )
-    costs = what.profiled.costs(factor)
+    costs = what.profiled.costs(link, factor)
     forecasts = []
     baselines: tuple[tuple[Algorithm, Ack, str], ...] = (
         ("efficiency", "layer", "predicted before the upload"),

@@ -53,8 +53,8 @@ def plan(
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
     factor = device_slowdown(slowdown, profiled if network == "alexnet" else None)
     graph = profiled.graph
-    costs = profiled.costs(factor, edge_speed)
     link = planner_link(LinkSpec.parse(rate, rtt=rtt))
+    costs = profiled.costs(link, factor, edge_speed)
     plans = {
         f"{name} K={k}" if name == "ionn" else name: (upload_plan(costs, link, name, k), ack)
         for name, k, ack in SCHEMES

@@ -64,7 +64,7 @@ def test_another_edge_starts_without_what_was_observed_of_the_last() -> None:
 def test_a_cut_that_no_message_can_hold_is_never_taken() -> None:
     made = forecast()
     made.meet_edge(PREDICTOR, max_message_bytes=16)
-    assert set(made.costs().cut_up_bytes) == {NEVER_BYTES}
+    assert set(made.costs(LINK).cut_up_bytes) == {NEVER_BYTES}
     assert made.route(LINK, ALL).placement == ("client",) * LAYERS
 
 
@@ -76,5 +76,5 @@ def test_layers_whose_shared_weights_are_there_wait_for_nothing() -> None:
     made = Forecast(tied, [1.0] * LAYERS)
     made.meet_edge(PREDICTOR, ROOMY)
     size = WIDTH * WIDTH * 4
-    assert made.costs([size, size, 0]).available(frozenset()) == [False, False, False]
-    assert made.costs([0, size, 0]).available(frozenset()) == [True, False, True]
+    assert made.costs(LINK, [size, size, 0]).available(frozenset()) == [False, False, False]
+    assert made.costs(LINK, [0, size, 0]).available(frozenset()) == [True, False, True]

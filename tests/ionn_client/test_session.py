@@ -164,10 +164,10 @@ def test_chunks_go_out_until_the_window_is_full_and_again_when_one_is_acknowledg
     commands = bench.have(NONE)
     assert [type(m) for m in sent(commands)] == [messages.Segment, messages.Chunk] * LAYERS
     assert bench.session.upload.sent_bytes == bench.session.upload.total_bytes
-    assert bench.session.uploaded("exact") == frozenset()
+    assert bench.session.usable("exact") == frozenset()
     first = segments(commands)[0]
     bench.hold(first)
-    assert bench.session.uploaded("exact") == {first.weight}
+    assert bench.session.usable("exact") == {first.weight}
     assert bench.session.phase == "uploading"
 
 
@@ -178,7 +178,7 @@ def test_it_is_ready_when_the_last_weight_is_acknowledged() -> None:
         assert bench.session.phase == "uploading"
         bench.hold(segment)
     assert bench.session.phase == "ready"
-    assert bench.session.uploaded("exact") == set(range(LAYERS))
+    assert bench.session.usable("exact") == set(range(LAYERS))
 
 
 def test_a_revisit_sends_nothing_that_is_held_and_resumes_within_a_weight() -> None:
@@ -188,7 +188,7 @@ def test_a_revisit_sends_nothing_that_is_held_and_resumes_within_a_weight() -> N
     assert segment == messages.Segment(1, WHOLE, 25, ELEMENTS - 25, "raw", SIZE - 100)
     assert bytes(chunk.payload) == bytes(blobs(bench.graph, bench.weights)[1][100:])
     assert bench.session.upload.skipped_bytes == 2 * SIZE + 100
-    assert bench.session.uploaded("exact") == {0, 2}
+    assert bench.session.usable("exact") == {0, 2}
 
 
 def test_whole_partitions_count_as_published() -> None:
@@ -198,9 +198,9 @@ def test_whole_partitions_count_as_published() -> None:
     bench = Bench(options)
     bench.greet()
     for segment in segments(bench.have(NONE)):
-        assert bench.session.uploaded("exact") == frozenset()
+        assert bench.session.usable("exact") == frozenset()
         bench.hold(segment)
-    assert bench.session.uploaded("exact") == set(range(LAYERS))
+    assert bench.session.usable("exact") == set(range(LAYERS))
 
 
 def test_a_query_runs_on_the_edge_once_it_pays() -> None:
@@ -288,7 +288,7 @@ def test_a_deadline_is_the_callers_error_and_cancels() -> None:
     commands = bench.step(events.TimePassed(), after_s=0.05)
     assert isinstance(only(commands, events.FailQuery).error, DeadlineExceeded)
     assert sent(commands) == [messages.Cancel(0)]
-    assert bench.session.queries == 0
+    assert len(bench.session.queries) == 0
 
 
 def test_an_abandoned_query_is_cancelled() -> None:
@@ -323,7 +323,7 @@ def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() 
     bench = Bench()
     bench.upload_all()
     bench.hear(messages.Evicted(bench.graph.fingerprint, "two"))
-    assert bench.session.uploaded("exact") == frozenset()
+    assert bench.session.usable("exact") == frozenset()
     assert kinds(bench.step(events.QueryAsked(0, (X,), None))) == [events.RunRange]
     bench.hear(messages.Ping(5))
     commands = bench.step(events.TimePassed(), after_s=RETRY_REFUSED_S)
@@ -385,7 +385,7 @@ def test_a_held_segment_that_was_not_sent_is_refused() -> None:
     segment = segments(bench.have(NONE))[0]
     lie = messages.Held(segment.weight, WHOLE, ELEMENTS - 1, False)
     assert events.AbortConnection in kinds(bench.hear(lie))
-    assert bench.session.uploaded("exact") == frozenset()
+    assert bench.session.usable("exact") == frozenset()
 
 
 def test_a_result_that_does_not_fit_its_cut_is_not_used() -> None:
@@ -430,7 +430,7 @@ def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> Non
     slow = Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False)
     bench = Bench(slow)
     # 32 bytes at 10 B/s: the edge cannot answer anything for more than three seconds.
-    bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
+    bench.session.context.forecast = Forecast(bench.graph, [100.0] * LAYERS)
     bench.upload_all()
     bench.step(events.QueryAsked(0, (X,), None))
     for _ in range(5):
@@ -479,7 +479,7 @@ def test_progress_only_grows_when_plans_change() -> None:
     bench.hold(segments(bench.have(NONE))[0])
     upload = bench.session.upload
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
-    bench.session._plan()
+    bench.session.uploading.plan()
     assert (upload.partitions_done, len(upload.partitions)) == (1, 3)
 
 
@@ -490,7 +490,7 @@ def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
     bench.greet()
     first = segments(bench.have(NONE))[0]
     assert bench.session.phase == "uploading"
-    bench.session.links.observe_upload(1.0)
+    bench.session.context.links.observe_upload(1.0)
     bench.hold(first, after_s=1.5)
     assert bench.session.upload.pending_bytes == 0
     assert bench.session.phase == "ready"
@@ -499,15 +499,16 @@ def test_a_new_plan_that_wants_nothing_more_ends_the_upload() -> None:
 def test_acknowledgements_behind_a_large_reply_do_not_hold_up_the_upload() -> None:
     # A graph whose reply takes a second on this downlink, and weights that fill the window.
     bench = Bench(Options(assumed_link=Link(1e4, 32.0, 0.01), replan=False))
-    bench.session.forecast = Forecast(bench.graph, [100.0] * LAYERS)
+    bench.session.context.forecast = Forecast(bench.graph, [100.0] * LAYERS)
     bench.greet()
-    bench.hold(segments(bench.have(NONE))[0])
-    assert bench.session._reply_credit_bytes() == 0
+    for segment in segments(bench.have(NONE))[:2]:
+        bench.hold(segment)
+    assert bench.session.reply_credit_bytes() == 0
     bench.step(events.QueryAsked(0, (X,), None))
-    bench.session._now += 0.5
-    credit = bench.session._reply_credit_bytes()
+    bench.session.context.now += 0.5
+    credit = bench.session.reply_credit_bytes()
     assert 0 < credit <= bench.session.link.up_Bps
-    assert bench.session.wake_at == pytest.approx(bench.session._now + 0.003)
+    assert bench.session.wake_at == pytest.approx(bench.session.context.now + 0.003)
 
 
 PROGRESSIVE = Options(
@@ -524,13 +525,13 @@ def test_coarse_planes_go_first_and_queries_use_them_at_once() -> None:
     ]
     for segment in announced[:LAYERS]:
         bench.hold(segment)
-    assert bench.session.uploaded("float12") == set(range(LAYERS))
-    assert bench.session.uploaded("bfloat16") == frozenset()
+    assert bench.session.usable("float12") == set(range(LAYERS))
+    assert bench.session.usable("bfloat16") == frozenset()
     (message,) = sent(bench.step(events.QueryAsked(0, (X,), None, "float12")))
     assert (message.start, message.stop, message.precision) == (0, LAYERS, "float12")
     for segment in announced[LAYERS : 2 * LAYERS]:
         bench.hold(segment)
-    assert bench.session.uploaded("bfloat16") == set(range(LAYERS))
+    assert bench.session.usable("bfloat16") == set(range(LAYERS))
     answer = only(bench.hear(answer_on_edge(bench, message)), events.FinishQuery).answer
     # What the edge says, which was faster than the answer to this query.
     assert answer.precision == "exact"
