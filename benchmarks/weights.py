@@ -107,7 +107,7 @@ _unzip = zstandard.ZstdDecompressor().decompress
 
 
 def _zipped(part: Bytes) -> bytes | memoryview:
-    return min(_zip(part.data), part.data, key=len)
+    return min(part.data, _zip(part.data), key=len)
 
 
 def _unzipped(coded: bytes | memoryview, size: int) -> Bytes:
