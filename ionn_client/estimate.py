@@ -1,4 +1,4 @@
-"""What the acknowledgements and replies say about the link, and how much may be in flight.
+"""What the acknowledgements and replies say about the link.
 
 Pure bookkeeping over (bytes, times): no sockets, no clock of its own. Times called `now` are
 the client's monotonic clock, times called `clock_s` the edge's; the two are never compared.
@@ -7,207 +7,119 @@ the client's monotonic clock, times called `clock_s` the edge's; the two are nev
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from statistics import median_low
 
 from planner import Link
 
-MIN_CHUNK_BYTES = 4 << 10
-CHUNK_S = 0.003
-SLACK_S = 0.003
-RATE_MEMORY_S = 1.5
-ROUND_TRIP_MEMORY_S = 10.0
-DELIVERY_MEMORY_S = 1.0
-STARTUP_WINDOW_BYTES = 32 << 10
-# Every so often the queue is let run empty for a round trip: a round trip that was only ever
-# measured behind one's own queue would make the window, and so that queue, grow without end.
-DRAIN_INTERVAL_S = 4.0
-# One phase in eight asks whether there is more bandwidth, the next drains what that queued.
-CYCLE = (1.25, 0.85, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+MEMORY_S = 5.0
+RATE_MEMORY_S = 1.0
+BLOCK_S = 0.02
+BLOCK_CHUNKS = 8
+# No edge is up for so many years, and a greater reading has no microseconds left to differ by.
+MAX_CLOCK_S = 1e9
+# Clocks drift against each other by less than this in MEMORY_S.
+CLOCK_TOLERANCE_S = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class _InFlight:
-    size_bytes: int
-    carried_bytes: int
-    sent_at: float
-    delivered_bytes: int
-    delivered_clock_s: float | None
-
-
-class _Extreme:
-    """The largest value of the last `memory_s` seconds, kept in amortised constant time."""
+class Smallest:
+    """The smallest value of the last `memory_s` seconds, in amortised constant time."""
 
     def __init__(self, memory_s: float) -> None:
         self._memory_s = memory_s
-        self._falling: deque[tuple[float, float]] = deque()
+        self._rising: deque[tuple[float, float]] = deque()
 
-    def add(self, value: float, now: float) -> None:
-        while self._falling and self._falling[0][0] < now - self._memory_s:
-            self._falling.popleft()
-        # A value with a later, larger one behind it can never again be the largest.
-        while self._falling and self._falling[-1][1] <= value:
-            self._falling.pop()
-        self._falling.append((now, value))
+    def add(self, value: float, now: float) -> float:
+        """Take one more value; return the smallest."""
+        rising = self._rising
+        while rising and rising[0][0] < now - self._memory_s:
+            rising.popleft()
+        # A value with a later, smaller one behind it can never again be the smallest.
+        while rising and rising[-1][1] >= value:
+            rising.pop()
+        rising.append((now, value))
+        return rising[0][1]
 
-    @property
-    def value(self) -> float | None:
-        return self._falling[0][1] if self._falling else None
 
+class Transit:
+    """How long chunks take one way, above the least, from two clocks that were never set.
 
-class UploadPacer:
-    """Bounds the bytes in flight by the measured bandwidth x (smallest round trip + slack).
-
-    A longer window would only stand in some router's queue, in front of the next query; a
-    shorter one would leave the link idle between acknowledgements.
+    Each arrival lies between sending and acknowledgement, which bounds the difference of the
+    clocks from both sides, as in NTP (RFC 5905, section 8). A clock that leaves these bounds
+    stands, lies or jumps: then the acknowledgements' own arrivals are used in its place.
     """
 
-    def __init__(self, max_chunk_bytes: int) -> None:
-        self._max_chunk_bytes = max_chunk_bytes
-        self._in_flight: deque[_InFlight] = deque()
-        self._in_flight_bytes = 0
-        self._carried_bytes = 0
-        self._delivered_bytes = 0
-        self._delivered_clock_s: float | None = None
-        self._deliveries: deque[tuple[float, int]] = deque()
-        self._rates = _Extreme(RATE_MEMORY_S)
-        self._negated_round_trips = _Extreme(ROUND_TRIP_MEMORY_S)
-        self._last_round_trip_s = 0.0
-        self._acknowledged_at = 0.0
-        self._startup = True
-        self._startup_window = float(STARTUP_WINDOW_BYTES)
-        self._best_startup_rate = 0.0
-        self._rounds_without_growth = 0
-        self._round_ends_at_bytes = 0
+    def __init__(self) -> None:
+        self._believed = True
+        self.forget()
 
-    @property
-    def bandwidth_Bps(self) -> float | None:
-        """The largest delivery rate of the last 1.5 s, by the receiver's clock."""
-        return self._rates.value
+    def forget(self) -> None:
+        """The way may have become longer: begin anew."""
+        self._there = Smallest(MEMORY_S)
+        self._back = Smallest(MEMORY_S)
+        self.round_trip_s: float | None = None
 
-    @property
-    def mean_rate_Bps(self) -> float | None:
-        """Delivery rate over the last second, by the receiver's clock: what plans are made on."""
-        if len(self._deliveries) < 8:
-            return None
-        (first_s, first_bytes), (last_s, last_bytes) = self._deliveries[0], self._deliveries[-1]
-        return (last_bytes - first_bytes) / (last_s - first_s) if last_s > first_s else None
+    def observe(self, sent_at: float, clock_s: float, now: float) -> tuple[float, float]:
+        """The time to take for the arrival's, and how long the chunk waited in queues."""
+        if not self._believed or not abs(clock_s) < MAX_CLOCK_S:
+            clock_s = self._disbelieve(now)
+        there_s = self._there.add(clock_s - sent_at, now)
+        trip_s = there_s + self._back.add(now - clock_s, now)
+        if trip_s < -CLOCK_TOLERANCE_S:
+            self._disbelieve(now)
+            return self.observe(sent_at, now, now)
+        self.round_trip_s = max(trip_s, 0.0)
+        return clock_s, clock_s - sent_at - there_s
 
-    @property
-    def min_round_trip_s(self) -> float | None:
-        """The smallest chunk round trip of the last 10 s."""
-        negated = self._negated_round_trips.value
-        return None if negated is None else -negated
+    def _disbelieve(self, now: float) -> float:
+        if self._believed:
+            self._believed = False
+            self.forget()
+        return now
 
-    @property
-    def in_flight_bytes(self) -> int:
-        return self._in_flight_bytes
 
-    @property
-    def _window_rate_Bps(self) -> float | None:
-        """Bandwidth to size the window by.
+class DeliveryRate:
+    """Bytes per second that arrive while the window is full: the median over short blocks.
 
-        The largest rate is the link's when the sender paused, but a receiver that stalls and
-        then catches up shows rates that the link never had; the mean bounds those.
-        """
-        largest, mean = self.bandwidth_Bps, self.mean_rate_Bps
-        if largest is None or mean is None or not self._mean_is_settled:
-            return largest
-        return min(largest, 1.1 * mean)
+    An edge that pauses makes a few blocks slow and the next fast; the median is blind to both.
+    A block in which the sender had left the window open counts only if it is faster.
+    """
 
-    @property
-    def _mean_is_settled(self) -> bool:
-        """Whether the mean covers its whole second; before, it is mostly of the start-up."""
-        return self._deliveries[-1][0] - self._deliveries[0][0] > 0.9 * DELIVERY_MEMORY_S
+    def __init__(self) -> None:
+        self.Bps: float | None = None
+        self._blocks: deque[tuple[float, float]] = deque()
+        self.pause()
 
-    def chunk_bytes(self) -> int:
-        """Size of the next chunk: a few milliseconds of the link."""
-        rate = self._window_rate_Bps
-        if rate is None:
-            return MIN_CHUNK_BYTES
-        # Bounded before it is made an int: a lying clock can make a rate infinite.
-        size = int(min(rate * CHUNK_S, self._max_chunk_bytes)) // 4096 * 4096
-        return min(max(MIN_CHUNK_BYTES, size), self._max_chunk_bytes)
+    def pause(self) -> None:
+        """What comes next does not follow on what came last."""
+        self._blocks.clear()
+        self._open_block(None)
 
-    def window_bytes(self, now: float) -> float:
-        rate, trip = self._window_rate_Bps, self.min_round_trip_s
-        if rate is None or trip is None or self._startup:
-            return self._startup_window
-        phase_s = max(trip, 0.02)
-        # Rarely where round trips are long and so is each drain, but within their memory.
-        interval_s = min(max(DRAIN_INTERVAL_S, 80 * phase_s), 0.8 * ROUND_TRIP_MEMORY_S)
-        if now % interval_s < 1.2 * phase_s:
-            return 2 * self.chunk_bytes()
-        phase = int(now / phase_s) % len(CYCLE)
-        # A chunk's round trip holds its own serialisation, which is no delay of the link.
-        travel_s = max(trip - self.chunk_bytes() / rate, 0.0)
-        return CYCLE[phase] * rate * (travel_s + SLACK_S) + 2 * self.chunk_bytes()
+    def add(self, clock_s: float, size_bytes: int, *, filling: bool) -> bool:
+        """One more chunk arrived at `clock_s`. Returns whether the rate may have changed."""
+        if self._begin_s is None or clock_s < self._begin_s:
+            self._open_block(clock_s)
+            return False
+        self._bytes += size_bytes
+        self._chunks += 1
+        self._filling &= filling
+        elapsed_s = clock_s - self._begin_s
+        if self._chunks < BLOCK_CHUNKS or elapsed_s < BLOCK_S:
+            return False
+        rate = self._bytes / elapsed_s
+        counts = self._filling or self.Bps is None or rate > self.Bps
+        self._open_block(clock_s)
+        if not counts:
+            return False
+        self._blocks.append((clock_s, rate))
+        while self._blocks[0][0] < clock_s - RATE_MEMORY_S or self._blocks[0][0] > clock_s:
+            self._blocks.popleft()
+        self.Bps = median_low([rate for _, rate in self._blocks])
+        return True
 
-    def may_send(self, now: float, credit_bytes: float = 0.0) -> bool:
-        return self._in_flight_bytes < self.window_bytes(now) + credit_bytes
-
-    def stalled_s(self, now: float) -> float:
-        """How long acknowledgements have been overdue."""
-        trip = self.min_round_trip_s
-        if trip is None or not self._in_flight:
-            return 0.0
-        return max(0.0, now - max(self._acknowledged_at + trip, self._in_flight[0].sent_at + trip))
-
-    def carried(self, size_bytes: int) -> None:
-        """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
-        self._carried_bytes += size_bytes
-
-    def sent(self, size_bytes: int, now: float) -> None:
-        carried, self._carried_bytes = self._carried_bytes, 0
-        self._in_flight.append(
-            _InFlight(size_bytes, carried, now, self._delivered_bytes, self._delivered_clock_s)
-        )
-        self._in_flight_bytes += size_bytes
-
-    def acknowledged(self, clock_s: float, now: float) -> None:
-        """The oldest chunk in flight was acknowledged; acknowledgements come in order."""
-        chunk = self._in_flight.popleft()
-        self._in_flight_bytes -= chunk.size_bytes
-        self._delivered_bytes += chunk.size_bytes + chunk.carried_bytes
-        self._acknowledged_at = now
-        self._last_round_trip_s = now - chunk.sent_at
-        self._negated_round_trips.add(-self._last_round_trip_s, now)
-        if chunk.delivered_clock_s is not None and clock_s > chunk.delivered_clock_s:
-            delivered = self._delivered_bytes - chunk.delivered_bytes
-            self._rates.add(delivered / (clock_s - chunk.delivered_clock_s), now)
-        self._delivered_clock_s = clock_s
-        self._note_delivery(clock_s)
-        if self._startup:
-            self._grow()
-
-    def reset_flight(self) -> None:
-        """The connection is gone, and with it whatever was in flight."""
-        self._in_flight.clear()
-        self._in_flight_bytes = self._carried_bytes = 0
-        self._delivered_clock_s = None
-        self._deliveries.clear()
-
-    def _note_delivery(self, clock_s: float) -> None:
-        self._deliveries.append((clock_s, self._delivered_bytes))
-        while self._deliveries[0][0] < clock_s - DELIVERY_MEMORY_S:
-            self._deliveries.popleft()
-
-    def _grow(self) -> None:
-        """Start-up: double each round trip until the rate stops growing or a queue builds."""
-        # Doubling per round trip is adding what each acknowledgement brings.
-        self._startup_window += self.chunk_bytes()
-        if self._delivered_bytes < self._round_ends_at_bytes:
-            return
-        self._round_ends_at_bytes = self._delivered_bytes + self._in_flight_bytes
-        rate = self.bandwidth_Bps or 0.0
-        if rate > 1.25 * self._best_startup_rate:
-            self._best_startup_rate = rate
-            self._rounds_without_growth = 0
-        else:
-            self._rounds_without_growth += 1
-        trip_s = self.min_round_trip_s or 0.0
-        queueing_s = self._last_round_trip_s - trip_s
-        if self._rounds_without_growth >= 3 or queueing_s > max(0.03, trip_s):
-            self._startup = False
+    def _open_block(self, clock_s: float | None) -> None:
+        self._begin_s = clock_s
+        self._bytes = self._chunks = 0
+        self._filling = True
 
 
 class LinkEstimator:

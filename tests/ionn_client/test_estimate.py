@@ -1,60 +1,13 @@
-"""The pacer and the link estimator against a simulated link on a virtual clock."""
+"""What acknowledgements and replies tell about the link."""
 
 from __future__ import annotations
 
-import heapq
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.estimate import LinkEstimator, UploadPacer
+from ionn_client.estimate import DeliveryRate, LinkEstimator, Smallest, Transit
 from planner import Link
-
-
-def upload(
-    rate_Bps: float, rtt_s: float, seconds: float, clock_offset_s: float = 1e4
-) -> tuple[UploadPacer, float, float]:
-    """Send as the pacer allows over a FIFO link. Returns it, the goodput and the worst queue."""
-    pacer = UploadPacer(max_chunk_bytes=1 << 18)
-    now, departs, worst_queue_s, delivered = 0.0, 0.0, 0.0, 0
-    arrivals: list[tuple[float, float, int]] = []
-    while now < seconds:
-        while pacer.may_send(now):
-            size = pacer.chunk_bytes()
-            departs = max(departs, now) + size / rate_Bps
-            if now > seconds / 2:
-                worst_queue_s = max(worst_queue_s, departs - now)
-            heapq.heappush(arrivals, (departs + rtt_s, departs + rtt_s / 2, size))
-            pacer.sent(size, now)
-        now, received_s, size = heapq.heappop(arrivals)
-        delivered += size
-        pacer.acknowledged(received_s + clock_offset_s, now)
-    return pacer, delivered / now, worst_queue_s
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.floats(5e5, 3e7), st.floats(0.001, 0.1))
-def test_it_fills_any_link_and_keeps_the_queue_short(rate_Bps: float, rtt_s: float) -> None:
-    pacer, goodput_Bps, queue_s = upload(rate_Bps, rtt_s, seconds=30.0)
-    assert goodput_Bps > 0.93 * rate_Bps
-    assert pacer.mean_rate_Bps == pytest.approx(rate_Bps, rel=0.1)
-    assert queue_s < 0.02 + 1.3 * rtt_s + 5 * pacer.chunk_bytes() / rate_Bps
-
-
-def test_chunks_are_a_few_milliseconds_of_the_link() -> None:
-    pacer, _, _ = upload(1e7, 0.005, seconds=3.0)
-    assert 0.002 < pacer.chunk_bytes() / 1e7 < 0.006
-
-
-def test_a_lost_connection_empties_the_flight() -> None:
-    pacer = UploadPacer(1 << 18)
-    while pacer.may_send(0.0):
-        pacer.sent(4096, 0.0)
-    assert pacer.in_flight_bytes > 0
-    pacer.reset_flight()
-    assert pacer.in_flight_bytes == 0
-    assert pacer.may_send(0.1)
 
 
 def hops(estimator: LinkEstimator, link: Link, up: int, down: int, count: int = 30) -> None:
@@ -105,30 +58,54 @@ def test_any_observation_leaves_a_valid_link(
         assert link.rtt_s >= 0
 
 
-@given(st.lists(st.floats(0, 1e300, allow_subnormal=True), min_size=2, max_size=40))
-def test_no_clock_of_an_edge_can_break_the_pacer(clocks: list[float]) -> None:
-    pacer = UploadPacer(1 << 18)
-    now = 0.0
-    for clock_s in [*clocks, 0.0, 5e-324]:
-        pacer.sent(4096, now)
-        now += 0.001
-        pacer.acknowledged(clock_s, now)
-        assert 1 <= pacer.chunk_bytes() <= 1 << 18
-        pacer.may_send(now)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-10, 10)), min_size=1))
+def test_the_smallest_is_that_of_the_last_seconds(steps: list[tuple[float, float]]) -> None:
+    smallest, seen, now = Smallest(2.0), [], 0.0
+    for pause_s, value in steps:
+        now += pause_s
+        seen.append((now, value))
+        found = smallest.add(value, now)
+        assert found == min(each for at, each in seen if at >= now - 2.0)
 
 
-def test_a_query_in_between_does_not_look_like_a_slow_link() -> None:
-    rate_Bps, now, departs = 1e6, 0.0, 0.0
-    pacer = UploadPacer(1 << 18)
-    for number in range(400):
-        if number == 200:
-            pacer.carried(600_000)
-            departs += 0.6
-        departs = max(now, departs) + 4096 / rate_Bps
-        pacer.sent(4096, now)
-        now = departs + 0.01
-        pacer.acknowledged(departs, now)
-        if number > 20:
-            assert pacer.mean_rate_Bps is not None
-            assert pacer.mean_rate_Bps > 0.25 * rate_Bps
-    assert pacer.mean_rate_Bps == pytest.approx(4096 / 0.014096, rel=0.1)
+def test_a_wait_is_told_from_the_way_by_clocks_that_were_never_set() -> None:
+    transit = Transit()
+    for number in range(50):
+        wait_s = 0.004 * (number % 3)
+        sent_at = 0.1 * number
+        arrived_s = sent_at + 0.01 + wait_s
+        clock_s, found_s = transit.observe(sent_at, arrived_s + 5000, arrived_s + 0.02)
+        assert clock_s == arrived_s + 5000
+        assert found_s == pytest.approx(wait_s, abs=1e-9)
+    assert transit.round_trip_s == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("clock_s", [float("nan"), float("inf"), -float("inf"), 1e12])
+def test_an_impossible_clock_is_replaced_by_our_own(clock_s: float) -> None:
+    assert Transit().observe(1.0, clock_s, 1.5) == (1.5, 0.0)
+
+
+def test_a_clock_that_stands_is_found_out_after_a_round_trip() -> None:
+    transit = Transit()
+    taken = [transit.observe(0.01 * i, 77.0, 0.01 * i + 0.03)[0] for i in range(20)]
+    assert taken[0] == 77.0
+    assert taken[10:] == pytest.approx([0.01 * i + 0.03 for i in range(10, 20)])
+
+
+def test_the_rate_is_blind_to_pauses_of_the_edge() -> None:
+    rate, clock_s = DeliveryRate(), 0.0
+    for number in range(2000):
+        clock_s += 0.001
+        # For 40 ms in 400 it hears nothing, and then everything at once.
+        heard_s = clock_s if number % 400 >= 40 else clock_s - clock_s % 0.4 + 0.04
+        rate.add(max(heard_s, clock_s), 1000, filling=True)
+    assert rate.Bps == pytest.approx(1e6, rel=0.05)
+
+
+def test_a_sender_with_nothing_to_send_does_not_make_the_link_slow() -> None:
+    rate = DeliveryRate()
+    for number in range(500):
+        rate.add(0.001 * number, 1000, filling=True)
+    for number in range(500):
+        rate.add(0.5 + 0.01 * number, 1000, filling=False)
+    assert rate.Bps == pytest.approx(1e6, rel=0.05)

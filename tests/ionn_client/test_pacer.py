@@ -1,0 +1,183 @@
+"""The pacer over a simulated link on a virtual clock: the link full, its queue short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ionn_client.pacer import UploadPacer
+from tests.link_simulation import Scenario, idle, simulate
+
+MBIT_BPS = 1e6 / 8
+SECONDS = {5: 15.0, 20: 10.0, 80: 6.0}
+RATES = (5, 20, 80)
+ROUND_TRIPS_S = (0.002, 0.02, 0.04)
+QUEUES_S = (0.05, 0.5)
+SETTLED_S = 2.0
+
+
+def scenario(rate_Mbit: int, round_trip_s: float, queue_s: float = 0.5) -> Scenario:
+    return Scenario(rate_Mbit * MBIT_BPS, round_trip_s, queue_s, SECONDS[rate_Mbit])
+
+
+@pytest.mark.parametrize("queue_s", QUEUES_S)
+@pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
+@pytest.mark.parametrize("rate_Mbit", RATES)
+def test_the_upload_alone_fills_the_link(
+    rate_Mbit: int, round_trip_s: float, queue_s: float
+) -> None:
+    link = scenario(rate_Mbit, round_trip_s, queue_s)
+    outcome = simulate(link)
+    share = 0.97 if (rate_Mbit, round_trip_s) != (80, 0.002) else 0.95
+    assert outcome.goodput_Bps(SETTLED_S, link.seconds) >= share * link.payload_Bps
+    assert outcome.rate_at(link.seconds) == pytest.approx(link.payload_Bps, rel=0.1)
+
+
+@pytest.mark.parametrize("query_bytes", [1_000, 150_000])
+@pytest.mark.parametrize("queue_s", QUEUES_S)
+@pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
+@pytest.mark.parametrize("rate_Mbit", RATES)
+def test_queries_hardly_wait_for_the_upload_and_the_link_stays_full(
+    rate_Mbit: int, round_trip_s: float, queue_s: float, query_bytes: int
+) -> None:
+    link = replace(scenario(rate_Mbit, round_trip_s, queue_s), query_bytes=query_bytes)
+    busy, alone = simulate(link), idle(link)
+    assert busy.goodput_Bps(SETTLED_S, link.seconds) >= 0.95 * link.payload_Bps
+    # A query that overflows the router's queue by itself differs by its own losses.
+    overflows = query_bytes > queue_s * link.rate_Bps
+    if round_trip_s >= 0.02 or overflows:
+        assert busy.latency_s(0.5) <= 1.15 * alone.latency_s(0.5)
+        assert busy.latency_s(0.95) <= 1.35 * alone.latency_s(0.95)
+    else:
+        # One chunk is being sent, and where it is a packet, half of another stands behind it.
+        chunk_s = max(0.0015, 1514 / link.rate_Bps)
+        assert busy.latency_s(0.5) <= alone.latency_s(0.5) + 1.5 * chunk_s
+
+
+@pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
+@pytest.mark.parametrize(("before", "after"), [(5, 10), (5, 25), (20, 4), (20, 10), (80, 16)])
+def test_a_change_of_the_rate_is_known_within_two_seconds(
+    before: int, after: int, round_trip_s: float
+) -> None:
+    change = (4.0, after * MBIT_BPS)
+    link = replace(scenario(before, round_trip_s), seconds=8.0, rate_changes=(change,))
+    outcome = simulate(link)
+    true_Bps = link.payload_Bps * after / before
+    for seconds in (2.0, 3.0, 3.9):
+        assert outcome.rate_at(4.0 + seconds) == pytest.approx(true_Bps, rel=0.1)
+    assert outcome.goodput_Bps(6.0, 8.0) > 0.85 * true_Bps
+
+
+@pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
+@pytest.mark.parametrize("rate_Mbit", RATES)
+def test_an_edge_that_stands_still_now_and_then_is_no_slow_link(
+    rate_Mbit: int, round_trip_s: float
+) -> None:
+    link = replace(scenario(rate_Mbit, round_trip_s), stall_every_s=0.5)
+    outcome = simulate(link)
+    # More than a pause on average, which would be 5 %, is lost to no pacer.
+    assert outcome.goodput_Bps(SETTLED_S, link.seconds) > 0.88 * link.payload_Bps
+    for now in (3.0, 4.0, 5.0):
+        assert outcome.rate_at(now) == pytest.approx(link.payload_Bps, rel=0.1)
+
+
+@pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
+@pytest.mark.parametrize("rate_Mbit", RATES)
+def test_start_up_soon_fills_the_link_without_a_long_queue(
+    rate_Mbit: int, round_trip_s: float
+) -> None:
+    link = replace(scenario(rate_Mbit, round_trip_s), seconds=1.0)
+    outcome = simulate(link)
+    began_s = 0.1 + 8 * round_trip_s
+    assert outcome.goodput_Bps(began_s, began_s + 0.4) > 0.9 * link.payload_Bps
+    assert outcome.worst_queue_s(0.0, 1.0) < 1.2 * max(0.03, round_trip_s)
+
+
+@pytest.mark.parametrize(
+    "edge_clock",
+    [
+        pytest.param(lambda now: 7.0, id="standing"),  # noqa: ARG005
+        pytest.param(lambda now: 1e300, id="huge"),  # noqa: ARG005
+        pytest.param(lambda now: 3 * now, id="fast"),
+        pytest.param(lambda now: now / 2, id="slow"),
+        pytest.param(lambda now: -now, id="backward"),
+        pytest.param(lambda now: now + 1e6 * (now > 3), id="jumping"),
+        pytest.param(lambda now: 1.00005 * now, id="drifting ahead"),
+        pytest.param(lambda now: 0.99995 * now, id="drifting back"),
+    ],
+)
+def test_whatever_the_edges_clock_says_link_and_queries_fare_well(
+    edge_clock: Callable[[float], float],
+) -> None:
+    link = replace(scenario(20, 0.02), query_bytes=1_000, edge_clock=edge_clock)
+    outcome, alone = simulate(link), idle(link)
+    assert outcome.goodput_Bps(SETTLED_S, link.seconds) > 0.9 * link.payload_Bps
+    assert outcome.latency_s(0.5) < 1.2 * alone.latency_s(0.5)
+    assert outcome.rate_at(link.seconds) == pytest.approx(link.payload_Bps, rel=0.1)
+
+
+@pytest.mark.parametrize("rate_Mbit", RATES)
+def test_a_large_reply_holds_the_upload_up_no_more_than_queries_do(rate_Mbit: int) -> None:
+    link = replace(scenario(rate_Mbit, 0.02), query_bytes=1_000, reply_bytes=150_000)
+    outcome, alone = simulate(link), idle(link)
+    assert outcome.goodput_Bps(SETTLED_S, link.seconds) > 0.95 * link.payload_Bps
+    assert outcome.latency_s(0.5) < 1.15 * alone.latency_s(0.5)
+
+
+def test_a_way_that_became_longer_is_not_taken_for_a_queue_for_long() -> None:
+    link = replace(scenario(20, 0.02), seconds=16.0, way_changes=((4.0, 0.06), (11.0, 0.02)))
+    outcome = simulate(link)
+    assert outcome.goodput_Bps(8.0, 11.0) > 0.9 * link.payload_Bps
+    assert outcome.goodput_Bps(12.0, 16.0) > 0.95 * link.payload_Bps
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(5e5, 1e7), st.floats(0.001, 0.1))
+def test_it_fills_any_link_and_keeps_the_queue_short(rate_Bps: float, rtt_s: float) -> None:
+    outcome = simulate(Scenario(rate_Bps, rtt_s, seconds=6.0))
+    assert outcome.goodput_Bps(3.0, 6.0) > 0.9 * rate_Bps * 0.956
+    queues = [queue_s for at, queue_s in outcome.queues_s if at > 3.0]
+    assert sum(queues) / len(queues) < 0.006 + 3 * 1514 / rate_Bps
+
+
+def test_chunks_are_about_a_millisecond_and_a_half_in_whole_packets() -> None:
+    pacer = UploadPacer(1 << 18)
+    now = 0.0
+    while now < 2.0:
+        while pacer.may_send(now):
+            pacer.sent(pacer.chunk_bytes(), now)
+        now += pacer.chunk_bytes() / 1e7
+        pacer.acknowledged(now, now + 0.01)
+    assert 0.001 < pacer.chunk_bytes() / 1e7 < 0.002
+    assert (pacer.chunk_bytes() + 20) % 1448 == 0
+
+
+def test_no_chunk_is_larger_than_the_edge_takes() -> None:
+    assert UploadPacer(500).chunk_bytes() == 500
+
+
+def test_a_lost_connection_empties_the_flight() -> None:
+    pacer = UploadPacer(1 << 18)
+    while pacer.may_send(0.0):
+        pacer.sent(1428, 0.0)
+    assert pacer.in_flight_bytes > 0
+    pacer.reset_flight()
+    assert pacer.in_flight_bytes == 0
+    assert pacer.may_send(0.1)
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=60))
+def test_no_clock_of_an_edge_can_break_the_pacer(clocks: list[float]) -> None:
+    pacer = UploadPacer(1 << 18)
+    now = 0.0
+    for clock_s in [*clocks, 0.0, 5e-324]:
+        pacer.sent(pacer.chunk_bytes(), now)
+        now += 0.001
+        pacer.acknowledged(clock_s, now)
+        assert 1 <= pacer.chunk_bytes() <= 1 << 18
+        assert pacer.window_bytes() > 0
+        assert pacer.may_send(now)
