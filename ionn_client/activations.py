@@ -5,6 +5,7 @@ Sizes and times are of real activations, because zeros after a ReLU are what cod
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +32,10 @@ Codings: TypeAlias = tuple[tuple[CutCoding, ...], ...]
 class Activations:
     """Measured codings of each of the n + 1 cuts, "raw" first, then the others there were.
 
-    errors: of lossy codings at candidate cuts, by (cut, coding): the largest difference in the
-    model's answer to the example, relative to the answer's largest element. A candidate is a cut
-    with fewer bytes than every earlier one: at any other, an earlier cut is sooner and shorter.
+    errors: of lossy codings, by (cut, coding): the largest difference in the model's answer to
+    the example, relative to the answer's largest element. Measured only where a lossy coding has
+    fewer bytes than every lossless one at this cut and all earlier ones: elsewhere something
+    exact is both sooner and shorter.
     """
 
     codings: Codings
@@ -62,12 +64,6 @@ def raw_only(graph: LayerGraph) -> Activations:
     return Activations(tuple((CutCoding("raw", size, 0.0, 0.0),) for size in graph.cut_bytes))
 
 
-def candidate_cuts(graph: LayerGraph) -> tuple[int, ...]:
-    """Cuts before the answer that have fewer bytes than every earlier cut."""
-    sizes = graph.cut_bytes[:-1]
-    return tuple(cut for cut, size in enumerate(sizes) if size < min(sizes[:cut], default=size + 1))
-
-
 def measure_activations(
     graph: LayerGraph,
     weights: Mapping[str, torch.Tensor],
@@ -78,8 +74,8 @@ def measure_activations(
 ) -> Activations:
     """Code each live tensor of one pass over the example once, and add up per cut.
 
-    live: the tensors at cut 0. With `lossy`, the lossy codings are measured too, and at candidate
-    cuts the rest of the model is run on what they leave, for the error in the answer.
+    live: the tensors at cut 0. With `lossy`, the lossy codings are measured too, and the rest of
+    the model is run on what they leave, for the error in the answer.
     """
     with ThreadPoolExecutor(1, "ionn-measure", torch.set_num_threads, (threads,)) as pool:
         return pool.submit(_measure, Executor(graph, weights), live, lossy).result()
@@ -88,23 +84,25 @@ def measure_activations(
 def _measure(executor: Executor, live: Live, lossy: bool) -> Activations:
     graph = executor.graph
     codings = TENSOR_CODINGS if lossy else LOSSLESS
-    candidates = frozenset(candidate_cuts(graph)) if lossy else frozenset[int]()
     layers = len(graph.layers)
     answer = executor.run(0, layers, live)
     by_value: dict[int, dict[str, _Sample]] = {}
     cuts: list[tuple[CutCoding, ...]] = []
     errors: dict[tuple[int, str], float] = {}
+    exact_bytes = math.inf
     for cut in range(layers + 1):
         values = [value for value in graph.cuts[cut] if graph.values[value] is not None]
         for value, tensor in zip(values, live_to_wire(live), strict=True):
             if value not in by_value:
                 by_value[value] = {coding: _sample(tensor, coding) for coding in codings}
         cuts.append(tuple(_added(c, [by_value[value][c] for value in values]) for c in codings))
-        if cut in candidates:
-            for coding in sorted(LOSSY):
-                errors[cut, coding] = _error(executor, cut, live, coding, answer)
-        if cut < layers:
-            live = executor.run(cut, cut + 1, live)
+        exact_bytes = min(exact_bytes, *(o.bytes for o in cuts[cut] if o.coding in LOSSLESS))
+        if cut == layers:
+            break
+        for option in cuts[cut]:
+            if option.coding in LOSSY and option.bytes < exact_bytes:
+                errors[cut, option.coding] = _error(executor, cut, live, option.coding, answer)
+        live = executor.run(cut, cut + 1, live)
     return Activations(tuple(cuts), errors)
 
 
@@ -153,4 +151,4 @@ def _difference(ours: torch.Tensor, reference: torch.Tensor) -> float:
         return 0.0
     scale = reference.abs().max().double().clamp_min(1e-30)
     difference = float((ours.double() - reference.double()).abs().max() / scale)
-    return difference if difference == difference else float("inf")
+    return math.inf if math.isnan(difference) else difference

@@ -43,6 +43,12 @@ def test_malformed_addresses(text: str) -> None:
         {"threads": 0},
         {"profile_runs": 0},
         {"algorithm": "magic"},
+        {"precision": "rough"},
+        {"precision": "progressive", "algorithm": "ionn"},
+        {"precision": "progressive", "acknowledge": "partition"},
+        {"activation_tolerance": 0.0},
+        {"activation_tolerance": float("nan")},
+        {"activation_tolerance": float("inf")},
     ],
 )
 def test_bad_options(bad: dict[str, object]) -> None:
