@@ -83,13 +83,16 @@ class Nursery:
             self._spare = await self._new_worker()
 
     async def _new_worker(self) -> Worker:
-        ours, theirs = socket.socketpair()
         async with self._turn:
+            ours, theirs = socket.socketpair()
             try:
                 pid = await self._fork(theirs)
-            except OSError as error:
+            except BaseException as error:
+                # A worker that was forked for nobody ends when it finds its socket closed.
                 ours.close()
-                raise EngineError(f"no worker can be started: {error}") from error
+                if isinstance(error, OSError):
+                    raise EngineError(f"no worker can be started: {error}") from error
+                raise
             finally:
                 theirs.close()
         ours.setblocking(False)
@@ -191,8 +194,11 @@ class Nursery:
             while True:
                 letter, pid, status = RECORD.unpack(await reader.readexactly(RECORD.size))
                 if letter == b"f":
-                    self._ended[pid] = asyncio.get_running_loop().create_future()
-                    self._forked.popleft().set_result(pid)
+                    forked = self._forked.popleft()
+                    # Who asked for it may have been cancelled meanwhile.
+                    if not forked.done():
+                        self._ended[pid] = asyncio.get_running_loop().create_future()
+                        forked.set_result(pid)
                 elif pid in self._ended:
                     self._ended[pid].set_result(status)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -201,7 +207,9 @@ class Nursery:
             self._writer.close()
             self._hang_up()
             while self._forked:
-                self._forked.popleft().set_exception(OSError("the forkserver ended"))
+                forked = self._forked.popleft()
+                if not forked.done():
+                    forked.set_exception(OSError("the forkserver ended"))
 
 
 class Worker:

@@ -102,6 +102,10 @@ class Peer:
     async def open(self, graph: LayerGraph, weights: dict[str, torch.Tensor]) -> None:
         """Greet, offer, upload everything that is missing, which is nothing or whole."""
         await self.greet()
+        await self.open_offered(graph, weights)
+
+    async def open_offered(self, graph: LayerGraph, weights: dict[str, torch.Tensor]) -> None:
+        """The same after the greeting."""
         missing = lacking(await self.offer(graph))
         for number, blob in enumerate(blobs(graph, weights)):
             if number in missing:

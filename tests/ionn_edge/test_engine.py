@@ -383,6 +383,20 @@ async def test_a_killed_worker_is_reported_with_the_signal(nursery: Nursery) -> 
     await worker.close()
 
 
+async def test_who_gives_up_while_a_worker_is_forked_harms_nobody(nursery: Nursery) -> None:
+    await nursery._drop_spare()
+    for turns in range(6):
+        forking = asyncio.create_task(nursery.fork())
+        # Wherever it is by then.
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        forking.cancel()
+        await asyncio.gather(forking, return_exceptions=True)
+    worker = await nursery.fork()
+    assert isinstance(await asked(worker, jobs.Check("", b"", "")), jobs.Refused)
+    await worker.close()
+
+
 async def test_a_worker_has_no_sockets_but_its_own(nursery: Nursery) -> None:
     others = [await nursery.fork() for _ in range(3)]
     worker = others[-1]

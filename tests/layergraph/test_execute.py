@@ -115,3 +115,25 @@ def test_weights_made_in_inference_mode() -> None:
     assert torch.equal(
         execute(graph, made, 0, 1, (row(),))[0], execute(graph, weights, 0, 1, (row(),))[0]
     )
+
+
+def test_a_weight_that_becomes_another_tensor_is_taken_by_ranges_that_ran_before() -> None:
+    graph, weights = chain(3)
+    rough = {name: tensor.round() for name, tensor in weights.items()}
+    executor = Executor(graph, rough)
+    for start, stop in ((0, 3), (1, 2), (2, 3)):
+        executor.run(start, stop, (row(),))
+    rough["fc1.weight"] = weights["fc1.weight"]
+    executor.rebind("fc1.weight")
+    for start, stop in ((0, 3), (1, 2), (2, 3), (0, 2)):
+        fresh = execute(graph, rough, start, stop, (row(),))
+        assert torch.equal(executor.run(start, stop, (row(),))[0], fresh[0])
+
+
+def test_a_tensor_that_does_not_fit_is_not_rebound() -> None:
+    graph, weights = chain(1)
+    executor = Executor(graph, weights)
+    executor.run(0, 1, (row(),))
+    weights["fc0.weight"] = torch.zeros(1)
+    with pytest.raises(InvalidInput, match=r"fc0\.weight is float32"):
+        executor.rebind("fc0.weight")
