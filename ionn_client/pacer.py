@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ionn_client.estimate import DeliveryRate, Transit
+from ionn_client.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
 
 # A packet's payload, and the part of it that headers take: chunks fill whole packets.
 PACKET_BYTES = 1448
@@ -80,6 +80,8 @@ class UploadPacer:
         self._stuck_wait_s = 0.0
         self._drain_at = 0.0
         self._next_number = 0
+        self._round_trips = Smallest(MEMORY_S)
+        self._round_trip_s: float | None = None
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = self._carried_bytes = 0
         self._query_until: int | None = None
@@ -94,7 +96,7 @@ class UploadPacer:
     @property
     def min_round_trip_s(self) -> float | None:
         """The smallest round trip of a chunk in the last seconds."""
-        return self._transit.round_trip_s
+        return self._round_trip_s
 
     @property
     def in_flight_bytes(self) -> int:
@@ -114,7 +116,7 @@ class UploadPacer:
 
     def stalled_s(self, now: float) -> float:
         """How long the oldest chunk's acknowledgement has been overdue."""
-        trip = self._transit.round_trip_s
+        trip = self._round_trip_s
         if trip is None or not self._in_flight:
             return 0.0
         return max(0.0, now - self._in_flight[0].sent_at - trip)
@@ -139,6 +141,7 @@ class UploadPacer:
         """The oldest chunk in flight was acknowledged; the edge received it at `clock_s`."""
         chunk = self._in_flight.popleft()
         self._in_flight_bytes -= chunk.size_bytes
+        self._round_trip_s = self._round_trips.add(now - chunk.sent_at, now)
         if chunk.number == self._query_until:
             self._query_until = None
         if chunk.size_bytes != self._chunk_bytes:
