@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,16 @@ import aiohttp
 import msgpack
 import pytest
 import torch
+import zstandard
 
 from ionn_edge import box as box_module
+from ionn_edge import writing
 from ionn_edge.blobs import blob_path
 from ionn_edge.engine import Nursery, Worker
-from layergraph import LayerGraph
+from ionn_edge.parts import Part
+from layergraph import LayerGraph, tensor_to_buffer
 from layergraph import execute as execute_here
+from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import (
     Peer,
@@ -32,7 +38,8 @@ from tests.ionn_edge.peer import (
     segment,
     tensors_of,
 )
-from wire import encode, hello, messages
+from wire import TENSOR_CODINGS, encode, hello, messages
+from wire.activations import decode_tensor, encode_tensor
 from wire.planes import WHOLE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -288,6 +295,39 @@ async def ends_with(peer: Peer, code: str, said: list[messages.Message]) -> str:
     return await peer.fails_with(code)
 
 
+async def test_a_client_faster_than_the_disk_is_not_read_from(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "MAX_UNSTORED_BYTES", 100)
+    written, go_on = threading.Event(), threading.Event()
+    at_once = Part.store
+
+    def slowly(part: Part, *what: Any) -> None:
+        written.set()
+        assert go_on.wait(20)
+        at_once(part, *what)
+
+    monkeypatch.setattr(Part, "store", slowly)
+    monkeypatch.setattr(writing, "INLINE_BYTES", 0)
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        await peer.offer(GRAPH)
+        said = [each for at in range(0, 64, 16) for each in segment(0, BLOBS[0], at, 16)]
+        await peer.send(*said, messages.Ping(7))
+        # Two segments are more than may wait, and the third is not listened to.
+        for _ in range(4):
+            await peer.hear(messages.ChunkAck)
+        await asyncio.to_thread(written.wait, 20)
+        async with Peer(url) as other:
+            await other.greet()
+        go_on.set()
+        heard: list[messages.Message] = []
+        while messages.Held(0, WHOLE, 64, True) not in heard:
+            heard.append(await peer.hear(messages.ChunkAck | messages.Held | messages.Pong))
+        assert heard[0] == messages.Held(0, WHOLE, 16, False)
+        assert sum(isinstance(each, messages.ChunkAck) for each in heard) == 4
+
+
 async def test_wrong_bytes_are_dropped_and_everything_else_is_kept(serve: Serve) -> None:
     async with serve() as (_, url):
         async with Peer(url) as peer:
@@ -371,6 +411,65 @@ async def test_bad_tensors_and_ranges_are_that_querys_error(serve: Serve) -> Non
             error = await peer.hear(messages.Error)
             assert (error.code, error.query) == ("input", query)
         await peer.run(3, 0, 3, (X,))
+
+
+@pytest.mark.parametrize("coding", TENSOR_CODINGS)
+async def test_tensors_cross_in_every_coding_and_come_back_as_asked(
+    serve: Serve, coding: str
+) -> None:
+    rows, row_weights = wide()
+    x = torch.linspace(-1, 1, 64 * 64).reshape(64, 64).relu()
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.open(rows, row_weights)
+        raw = messages.Tensor(*tensor_to_buffer(x))
+        sent = encode_tensor(raw, coding)
+        await peer.send(messages.Execute(1, 0, 1, None, "exact", coding, (sent,)))
+        result = await peer.hear(messages.Result)
+        (answer,) = result.tensors
+        assert answer.coding in {coding, "planes", "raw"}
+        (seen,) = tensors_of(replace(result, tensors=(decode_tensor(answer),)))
+        (exact,) = execute_here(rows, row_weights, 0, 1, (x,))
+        # 8 bits of a value's range, in and out.
+        lost = 0.05 if coding.startswith("affine8") else 1e-2 if coding == "float16" else 0.0
+        assert torch.allclose(seen, exact, rtol=0.0, atol=lost * float(exact.abs().max()))
+        assert result.queue_s >= 0
+        assert result.coding_s > 0
+
+
+def wide() -> tuple[LayerGraph, dict[str, torch.Tensor]]:
+    """One ReLU of a matrix that is worth coding, and a weight of one element to add."""
+    spec, one = TensorSpec("float32", (64, 64)), torch.zeros(1)
+    digest = hashlib.sha256(bytes(4)).digest()
+    node = Node("aten.add.Tensor", (Ref(0), WeightRef(0)), (), (spec,), "add")
+    return LayerGraph(
+        (spec,),
+        (Weight("one", TensorSpec("float32", (1,)), digest),),
+        (),
+        (node,),
+        (Layer("add", 0, 1, (0,)),),
+        (Ref(1),),
+    ), {"one": one}
+
+
+@pytest.mark.parametrize("coding", ["planes", "float16", "affine8", "affine8-png"])
+async def test_a_coded_tensor_cut_short_or_blown_up_is_that_querys_error(
+    serve: Serve, coding: str
+) -> None:
+    rows, row_weights = wide()
+    x = torch.linspace(-1, 1, 64 * 64).reshape(64, 64).relu()
+    sound = encode_tensor(messages.Tensor(*tensor_to_buffer(x)), coding)
+    assert sound.coding == coding
+    data = bytes(sound.data)
+    bomb = zstandard.compress(bytes(40 << 20))
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.open(rows, row_weights)
+        for query, bad in enumerate((data[:-1], data[: len(data) // 2], data[:9] + bomb, bomb)):
+            tensor = replace(sound, data=bad)
+            await peer.send(messages.Execute(query, 0, 1, None, "exact", "raw", (tensor,)))
+            error = await peer.hear(messages.Error)
+            assert (error.code, error.query) == ("input", query)
+        await peer.send(messages.Execute(9, 0, 1, None, "exact", "raw", (sound,)))
+        assert (await peer.hear(messages.Result)).query == 9
 
 
 async def test_a_deadline_that_cannot_be_kept_is_told(serve: Serve) -> None:

@@ -1,0 +1,268 @@
+"""Blobs on their way in by planes: what is on disk, what it counts for, what goes on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy
+import pytest
+
+from ionn_edge import blobs as blobs_module
+from ionn_edge import parts as parts_module
+from ionn_edge.blobs import Mismatch, StorageError, append, blob_path, part_path, read_at
+from ionn_edge.events import Model, Progress
+from ionn_edge.parts import Part
+from ionn_edge.store import NoRoom, Store
+from wire import RemoteProtocolError
+from wire.messages import Segment
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE
+from wire.segments import encode_segment
+
+VALUES = numpy.linspace(-3, 3, 100, dtype=numpy.float32)
+BLOB = VALUES.tobytes()
+DIGEST = hashlib.sha256(BLOB).digest()
+MODEL = Model("f" * 64, 1, ((DIGEST, 400, "float32"),))
+OTHER = Model("e" * 64, 1, ((bytes(32), 300, "uint8"),))
+
+
+def opened(directory: Path, budget_bytes: int = 1000) -> Store:
+    store = Store(directory, budget_bytes)
+    store.open()
+    return store
+
+
+def claimed(store: Store, owner: object = "owner", model: Model = MODEL) -> Part:
+    store.admit(model, owner)
+    part = store.part(DIGEST, owner)
+    assert part is not None
+    part.resume()
+    return part
+
+
+def send(part: Part, plane: int, start: int, stop: int, coding: str = "planes") -> None:
+    payload = encode_segment("float32", plane, BLOB, start, stop - start, coding)
+    segment = Segment(0, plane, start, stop - start, coding, payload.nbytes)
+    part.store(segment, "float32", (payload[:3], payload[3:]))
+
+
+def kinds(directory: Path) -> dict[str, int]:
+    return {path.name.rpartition(".")[2]: path.stat().st_size for path in directory.glob("*.*.*")}
+
+
+def test_planes_are_files_whose_length_tells_until_the_blob_is_whole(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    part = claimed(store)
+    send(part, COARSE, 0, 60)
+    assert kinds(tmp_path) == {"coarse": 120}
+    assert part.precision is None
+    send(part, COARSE, 60, 100)
+    assert part.precision == "float12"
+    send(part, MIDDLE, 0, 100, "raw")
+    assert part.precision == "bfloat16"
+    send(part, FINE, 0, 30)
+    assert kinds(tmp_path) == {"coarse": 200, "middle": 100, "part": 120}
+    assert part.path.read_bytes() == BLOB[:120]
+    send(part, FINE, 30, 100, "raw")
+    assert part.full
+    store.finish(part)
+    assert kinds(tmp_path) == {}
+    assert blob_path(tmp_path, DIGEST).read_bytes() == BLOB
+
+
+def test_planes_count_for_the_budget_while_they_are_there(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    part = claimed(store)
+    assert store.used_bytes == 400
+    assert store.widen("owner") == []
+    assert store.used_bytes == 700
+    for plane in (COARSE, MIDDLE, FINE):
+        send(part, plane, 0, 100)
+        on_disk = sum(path.stat().st_size for path in tmp_path.glob("*.*.*"))
+        assert on_disk <= store.used_bytes
+    store.finish(part)
+    assert store.used_bytes == 400
+
+
+def test_room_for_planes_is_made_by_eviction_or_there_is_none(tmp_path: Path) -> None:
+    store = opened(tmp_path, 700)
+    store.admit(OTHER, "other")
+    claimed(store)
+    with pytest.raises(NoRoom, match="try later"):
+        store.widen("owner", busy={OTHER.fingerprint})
+    assert store.widen("owner") == [OTHER.fingerprint]
+    assert store.used_bytes == 700
+
+
+def test_planes_beyond_the_budget_are_refused_and_the_blob_itself_is_not(tmp_path: Path) -> None:
+    store = opened(tmp_path, 699)
+    part = claimed(store)
+    with pytest.raises(NoRoom, match="needs 300 bytes more"):
+        store.widen("owner")
+    send(part, WHOLE, 0, 100)
+    assert part.full
+
+
+def test_a_disk_too_small_for_the_planes_is_noticed_before_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    claimed(store)
+
+    class Full:
+        f_bavail, f_frsize = 1, 299
+
+    monkeypatch.setattr(os, "statvfs", lambda _: Full)
+    with pytest.raises(StorageError, match="300 bytes of weights are missing"):
+        store.widen("owner")
+
+
+@pytest.mark.parametrize(
+    ("files", "held"),
+    [
+        ({"coarse": 120}, Progress(0, 60)),
+        ({"coarse": 121}, Progress(0, 60)),
+        ({"coarse": 200, "middle": 30}, Progress(0, 100, 30)),
+        ({"coarse": 200, "middle": 100, "part": 43}, Progress(40, 100, 100)),
+        ({"coarse": 999, "middle": 999}, Progress(0, 100, 100)),
+        ({"coarse": 120, "middle": 30}, Progress(0, 60)),
+        ({"middle": 30}, Progress()),
+        ({"part": 40, "coarse": 120}, Progress(40)),
+        ({"part": 43, "middle": 100}, Progress(40)),
+        ({"coarse": 1}, Progress()),
+    ],
+    ids=[
+        "coarse", "half a word", "middle", "fine", "too long", "middle without coarse",
+        "middle alone", "whole with a little coarse", "whole without coarse", "next to nothing",
+    ],
+)  # fmt: skip
+def test_what_an_earlier_run_left_is_gone_on_with_as_far_as_it_makes_sense(
+    tmp_path: Path, files: dict[str, int], held: Progress
+) -> None:
+    for kind, size in files.items():
+        part_path(tmp_path, DIGEST, 5, kind).write_bytes(BLOB[:size].ljust(size))
+    (tmp_path / "boot").write_text(blobs_module.boot() or "")
+    store = opened(tmp_path, 10_000)
+    part = claimed(store)
+    assert store.held(DIGEST, "owner") == held
+    # And it can be gone on with, from there, without an error on the way.
+    planes = (COARSE, MIDDLE) if held.coarse or not held.whole_bytes else ()
+    for plane, start in zip(planes, (held.coarse, held.middle), strict=False):
+        if start < 100:
+            send(part, plane, start, 100)
+    assert part.held.coarse in (0, 100)
+
+
+def test_of_several_parts_the_one_that_is_furthest_is_kept(tmp_path: Path) -> None:
+    part_path(tmp_path, DIGEST, 0, "part").write_bytes(BLOB[:100])
+    part_path(tmp_path, DIGEST, 1, "coarse").write_bytes(bytes(200))
+    part_path(tmp_path, DIGEST, 2, "coarse").write_bytes(bytes(10))
+    (tmp_path / "boot").write_text(blobs_module.boot() or "")
+    assert opened(tmp_path).held(DIGEST) == Progress(0, 100)
+    assert kinds(tmp_path) == {"coarse": 200}
+
+
+def test_other_bytes_than_float32_give_up_planes_that_are_there(tmp_path: Path) -> None:
+    part_path(tmp_path, DIGEST, 0, "coarse").write_bytes(bytes(200))
+    (tmp_path / "boot").write_text(blobs_module.boot() or "")
+    store = opened(tmp_path)
+    part = claimed(store, model=Model("f" * 64, 1, ((DIGEST, 400, "int32"),)))
+    assert part.held == Progress()
+    assert kinds(tmp_path) == {}
+    part.store(Segment(0, WHOLE, 0, 100, "raw", 400), "int32", (BLOB,))
+    assert part.full
+
+
+def test_the_next_writer_of_equal_bytes_may_have_larger_elements(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    part = claimed(store, "first", Model("f" * 64, 1, ((DIGEST, 400, "uint8"),)))
+    part.store(Segment(0, WHOLE, 0, 11, "raw", 11), "uint8", (BLOB[:11],))
+    store.release("first")
+    part = claimed(store, "second")
+    assert part.held == Progress(8)
+    send(part, WHOLE, 2, 100)
+    assert part.full
+
+
+def test_a_segment_that_is_not_the_next_one_is_refused_on_the_disk_as_well(tmp_path: Path) -> None:
+    part = claimed(opened(tmp_path))
+    send(part, COARSE, 0, 50)
+    for plane, start in ((COARSE, 40), (COARSE, 60), (MIDDLE, 10), (WHOLE, 10)):
+        with pytest.raises(RemoteProtocolError, match="expected"):
+            send(part, plane, start, 100)
+    assert part.held == Progress(0, 50)
+
+
+def test_a_broken_coding_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    part = claimed(opened(tmp_path))
+    send(part, COARSE, 0, 50)
+    with pytest.raises(RemoteProtocolError) as refusal:
+        part.store(Segment(0, COARSE, 50, 50, "planes", 5), "float32", (b"12345",))
+    assert refusal.value.code == "coding"
+    assert part.held == Progress(0, 50)
+    assert kinds(tmp_path) == {"coarse": 100}
+
+
+def test_planes_dropped_while_they_are_written_leave_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    part = claimed(store)
+    send(part, COARSE, 0, 50)
+    store.drop(part)
+    assert kinds(tmp_path) == {}
+    with pytest.raises(StorageError):
+        send(part, COARSE, 50, 100)
+    late = claimed(opened_elsewhere(tmp_path))
+    late.dropped = True
+    send(late, COARSE, 0, 50)
+    assert kinds(late.directory) == {}
+
+
+def opened_elsewhere(directory: Path) -> Store:
+    return opened(directory / "elsewhere")
+
+
+def test_a_blob_that_is_wrong_at_its_end_says_so(tmp_path: Path) -> None:
+    part = claimed(opened(tmp_path))
+    for plane in (COARSE, MIDDLE):
+        send(part, plane, 0, 100)
+    with part_path(tmp_path, DIGEST, part.number, "middle").open("r+b") as file:
+        file.write(b"\x0f")
+    with pytest.raises(Mismatch, match="do not match its digest"):
+        send(part, FINE, 0, 100)
+    part.restart()
+    assert kinds(tmp_path) == {}
+    send(part, WHOLE, 0, 100)
+    assert part.full
+
+
+def test_a_write_that_the_kernel_cuts_short_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [bytes([number % 256]) * 3 for number in range(3000)]
+    whole_write = os.pwritev
+
+    def short(descriptor: int, buffers: list[bytes], offset: int) -> int:
+        return whole_write(descriptor, [b"".join(buffers)[:100]], offset)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    path = tmp_path / "blob"
+    append(path, 0, pieces, 9000)
+    assert path.read_bytes() == b"".join(pieces)
+    with pytest.raises(EOFError, match="ends at 9000"):
+        read_at(path, 8999, 2)
+
+
+def test_pieces_are_not_copied_on_their_way_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+
+    def record(_path: Path, _held: int, pieces: object, _reserve: int) -> None:
+        written.extend(pieces)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(parts_module, "append", record)
+    pieces = [memoryview(BLOB)[at : at + 40] for at in range(0, 400, 40)]
+    part = claimed(opened(tmp_path))
+    part.store(Segment(0, WHOLE, 0, 100, "raw", 400), "float32", pieces)
+    assert all(given is taken for given, taken in zip(pieces, written, strict=True))
