@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ionn_client.activations import LOSSLESS, raw_only
 from ionn_client.commands.arguments import Json, Network, print_json
 from ionn_client.config import Options
-from ionn_client.offload import prepare
+from ionn_client.offload import Profiled, prepare
 from layergraph.load import load
 
 
@@ -18,24 +20,26 @@ def profile(
     network: Network = "alexnet",
     runs: Annotated[int, typer.Option(min=1, help="Timed passes; the median counts.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads of execution.")] = 1,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--activation-tolerance",
+            min=0.0,
+            help="Measure lossy codings of what is alive too; mark those whose error in the"
+            " answer is within this.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show each layer's time here, its weights, and what is alive where it could be cut."""
+    """Show each layer's time here, its weights, and what is alive where it could be cut.
+
+    What is alive is shown as it is and as coded without loss.
+    """
     loaded = load(network)
-    options = Options(profile_runs=runs, threads=threads)
+    options = Options(profile_runs=runs, threads=threads, activation_tolerance=tolerance or None)
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs, options)
     graph = profiled.graph
-    rows: list[dict[str, Any]] = [
-        {
-            "layer": index,
-            "name": layer.name,
-            "client_s": profiled.client_s[index],
-            "weight_bytes": graph.weight_bytes[index],
-            "cut_bytes": graph.cut_bytes[index],
-            "cut_tensors": len(graph.cuts[index]),
-        }
-        for index, layer in enumerate(graph.layers)
-    ]
+    rows = _rows(profiled, tolerance)
     if as_json:
         total_s = sum(profiled.client_s)
         print_json(
@@ -52,7 +56,8 @@ def profile(
     table = Table(title=f"{network}: {len(rows)} layers", title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("layer")
-    for heading in ("time here", "weights", "alive before it"):
+    headings = ["time here", "weights", "alive before it", "coded"]
+    for heading in [*headings, "lossy: error"] if tolerance else headings:
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -61,6 +66,8 @@ def profile(
             f"{row['client_s'] * 1e3:.2f} ms",
             f"{row['weight_bytes'] / 1e6:.2f} MB",
             f"{row['cut_bytes'] / 1e3:.1f} KB in {row['cut_tensors']}",
+            f"{row['coded_bytes'] / 1e3:.1f} KB",
+            *([_lossy(row)] if tolerance else []),
         )
     table.add_section()
     table.add_row(
@@ -71,3 +78,41 @@ def profile(
         f"{graph.cut_bytes[-1] / 1e3:.1f} KB out",
     )
     Console().print(table)
+
+
+def _rows(profiled: Profiled, tolerance: float | None) -> list[dict[str, Any]]:
+    graph = profiled.graph
+    measured = profiled.activations or raw_only(graph)
+    allowed = measured.up(tolerance)
+    return [
+        {
+            "layer": index,
+            "name": layer.name,
+            "client_s": profiled.client_s[index],
+            "weight_bytes": graph.weight_bytes[index],
+            "cut_bytes": graph.cut_bytes[index],
+            "cut_tensors": len(graph.cuts[index]),
+            "coded_bytes": min(option.bytes for option in measured.down()[index]),
+            "codings": [
+                {
+                    **dataclasses.asdict(option),
+                    "error": 0.0
+                    if option.coding in LOSSLESS
+                    else measured.errors.get((index, option.coding)),
+                    "allowed": option in allowed[index],
+                }
+                for option in measured.codings[index]
+            ],
+        }
+        for index, layer in enumerate(graph.layers)
+    ]
+
+
+def _lossy(row: dict[str, Any]) -> str:
+    """The shortest lossy coding of a cut whose error is known, and whether it may be used."""
+    known = [each for each in row["codings"] if each["error"]]
+    if not known:
+        return ""
+    best = min(known, key=lambda each: (not each["allowed"], each["bytes"]))
+    text = f"{best['coding']} {best['bytes'] / 1e3:.1f} KB: {best['error']:.2g}"
+    return text if best["allowed"] else f"({text})"

@@ -52,6 +52,18 @@ def test_profile_lists_the_layers() -> None:
     assert "1.72 MB" in text
 
 
+def test_profile_shows_what_coding_makes_of_live_tensors() -> None:
+    args = ("profile", "--network", "lenet", "--runs", "1", "--activation-tolerance", "0.05")
+    rows = ionn_json(*args)["layers"]
+    assert all(row["coded_bytes"] <= row["cut_bytes"] for row in rows)
+    codings = [each for row in rows for each in row["codings"]]
+    assert {each["coding"] for each in codings if each["error"] == 0.0} >= {"raw", "planes"}
+    lossy = [each for each in codings if each["error"]]
+    assert lossy
+    assert all(each["allowed"] == (each["error"] <= 0.05) for each in lossy)
+    assert "lossy: error" in ionn(*args)
+
+
 def test_plan_puts_the_orders_side_by_side() -> None:
     report = ionn_json("plan", "--rate", "4mbit", *FAST)
     schemes = {row["scheme"]: row["mean_latency_s"] for row in report["schemes"]}
