@@ -133,6 +133,14 @@ class Box:
             if part.full:
                 self.store.finish(part)
                 self.completed(part.digest)
+        held = self._held(model, owner)
+        if _rows(model, held) > self.config.limits.max_weights:
+            # More than a message can tell of: what nobody knows of cannot be gone on with.
+            await asyncio.to_thread(_restart, self.store.owned(owner))
+            held = self._held(model, owner)
+        return held
+
+    def _held(self, model: Model, owner: Client) -> tuple[Progress, ...]:
         return tuple(
             self.store.held(digest, owner) if size else Progress()
             for digest, size, _ in model.weights
@@ -237,3 +245,17 @@ def _resume(parts: list[Part]) -> None:
                 part.resume()
             except Mismatch:
                 part.restart()
+
+
+def _restart(parts: list[Part]) -> None:
+    for part in parts:
+        part.restart()
+
+
+def _rows(model: Model, held: tuple[Progress, ...]) -> int:
+    """How many rows Have needs for partial blobs, at the most."""
+    return sum(
+        (each.whole_bytes > 0) + (each.coarse > 0) + (each.middle > 0)
+        for each, (_, size, _) in zip(held, model.weights, strict=True)
+        if each.whole_bytes < size
+    )

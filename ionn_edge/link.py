@@ -282,7 +282,8 @@ class Link:
         except Refused as refusal:
             self._post(events.WorkerLost(str(refusal)))
             return
-        if model is None or self.session.model is not model:
+        # Evicted meanwhile, and perhaps offered again, which brings a worker of its own.
+        if model is None or self.session.model is not model or self._worker is not None:
             await worker.close()
         elif checked != model:
             await worker.close()

@@ -42,6 +42,7 @@ class Writer:
         self._prepared = prepared
         self._waiting: deque[tuple[Model, events.StoreSegment]] = deque()
         self._unstored_bytes = 0
+        self._offers = 0
         self._some = asyncio.Event()
         self._stored = asyncio.Event()
 
@@ -56,7 +57,8 @@ class Writer:
         self._some.set()
 
     def clear(self) -> None:
-        """What waits belongs to a model that was evicted."""
+        """What waits, or is being stored, belongs to a model that was evicted."""
+        self._offers += 1
         self._unstored_bytes -= sum(command.segment.coded_bytes for _, command in self._waiting)
         self._waiting.clear()
 
@@ -77,33 +79,43 @@ class Writer:
             await self._some.wait()
 
     async def _store(self, model: Model, command: events.StoreSegment) -> None:
-        digest, size_bytes, dtype = model.weights[command.segment.weight]
-        store, segment = self._box.store, command.segment
-        part = store.part(digest, self._owner)
+        digest, _, dtype = model.weights[command.segment.weight]
+        offers, part = self._offers, self._box.store.part(digest, self._owner)
+        outcome = await self._outcome(model, part, command)
+        if offers != self._offers:
+            return
+        if part is not None and isinstance(outcome, events.SegmentStored):
+            precision = _PRECISION_AFTER.get(outcome.plane)
+            total = model.weights[command.segment.weight][1] // DTYPE_BYTES[dtype]
+            if precision is not None and outcome.count == total and not outcome.complete:
+                self._prepared(model, digest, precision, part.number)
+        self._tell(outcome)
+
+    async def _outcome(
+        self, model: Model, part: Part | None, command: events.StoreSegment
+    ) -> events.SegmentStored | events.SegmentFailed:
+        segment, store = command.segment, self._box.store
+        digest, size_bytes, dtype = model.weights[segment.weight]
         try:
             if part is not None:
                 await self._append(part, dtype, command)
         except StorageError as error:
-            self._tell(events.SegmentFailed("storage", str(error)))
+            return events.SegmentFailed("storage", str(error))
         except NoRoom as error:
-            self._tell(events.SegmentFailed("memory", str(error)))
+            return events.SegmentFailed("memory", str(error))
         except RemoteProtocolError as error:
-            self._tell(events.SegmentFailed(error.code, str(error)))
+            return events.SegmentFailed(error.code, str(error))
         except Mismatch as error:
             assert part is not None
             store.drop(part)
             self._box.forgot()
-            self._tell(events.SegmentFailed("digest", f"{error}; send it again from 0"))
-        else:
-            complete = store.is_whole(digest)
-            if part is None and not complete:
-                text = "another connection that offers this model has taken over the upload"
-                self._tell(events.SegmentFailed("unexpected", text))
-                return
-            count = size_bytes // DTYPE_BYTES[dtype]
-            if not complete:
-                count = segment.start + segment.count
-            self._tell(events.SegmentStored(segment.weight, segment.plane, count, complete))
+            return events.SegmentFailed("digest", f"{error}; send it again from 0")
+        complete = store.is_whole(digest)
+        if part is None and not complete:
+            text = "another connection that offers this model has taken over the upload"
+            return events.SegmentFailed("unexpected", text)
+        end = size_bytes // DTYPE_BYTES[dtype] if complete else segment.start + segment.count
+        return events.SegmentStored(segment.weight, segment.plane, end, complete)
 
     async def _append(self, part: Part, dtype: str, command: events.StoreSegment) -> None:
         segment, payloads = command.segment, command.payloads
@@ -120,9 +132,3 @@ class Writer:
         if part.full:
             self._box.store.finish(part)
             self._box.completed(part.digest)
-        elif segment.plane in _PRECISION_AFTER:
-            model = self._owner.session.model
-            total = part.size_bytes // DTYPE_BYTES[dtype]
-            if model is not None and segment.start + segment.count == total:
-                precision = _PRECISION_AFTER[segment.plane]
-                self._prepared(model, part.digest, precision, part.number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from tests.ionn_edge.peer import (
     partial,
     segment,
 )
-from wire import messages
+from wire import DEFAULT_LIMITS, messages
 from wire.planes import approximate
 from wire.segments import decode_segment, encode_segment
 
@@ -163,6 +164,24 @@ class _Boot:
         if self._name is None:
             raise FileNotFoundError("boot_id")
         return f"{self._name}\n"
+
+
+async def test_more_beginnings_than_a_message_can_tell_of_are_given_up(serve: Serve) -> None:
+    limits = replace(DEFAULT_LIMITS, max_weights=3)
+    async with serve(limits=limits) as (_, url):
+        async with Peer(url) as peer:
+            await opened(peer)
+            await peer.upload(2, BLOBS[2])
+            for weight in (0, 1):
+                await peer.upload(weight, BLOBS[weight], COARSE)
+            await peer.upload(0, BLOBS[0], MIDDLE)
+        async with Peer(url) as peer:
+            assert len(partial(await opened(peer))) == 3
+            await peer.upload(1, BLOBS[1], MIDDLE)
+        async with Peer(url) as peer:
+            have = await opened(peer)
+            assert (have.runs, have.partial) == ((2, 1), ())
+            await peer.upload(0, BLOBS[0], COARSE)
 
 
 # What must not be.
