@@ -21,7 +21,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Every figure that the README claims. About three hours, most of them the link's
+# Every figure that the README claims. About two and a half hours, most of them the link's
 # (benchmarks/link.py, which takes the kernel's link where it may: as root).
 bench: $(STAMP)
 	$(BIN)/python benchmarks/execute.py

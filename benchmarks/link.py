@@ -203,11 +203,15 @@ def _record(out: TextIO, title: str, rows: Rows) -> int:
     """Shows rows as they come and keeps them; how many missed their bound."""
     print(title, flush=True)
     missed = 0
-    for row in rows:
-        out.write(json.dumps({"cell": title, **row}) + "\n")
-        out.flush()
-        print(f"  {_line(row)}", flush=True)
-        missed += row["ok"] is False
+    try:
+        for row in rows:
+            out.write(json.dumps({"cell": title, **row}) + "\n")
+            out.flush()
+            print(f"  {_line(row)}", flush=True)
+            missed += row["ok"] is False
+    except RuntimeError as error:  # The other parts' hours are not lost with it.
+        print(f"  FAILED: {error}", flush=True)
+        missed += 1
     print(flush=True)
     return missed
 

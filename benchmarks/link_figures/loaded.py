@@ -215,6 +215,9 @@ def _figures(name: str, sample: Sample, what: Round, settings: dict[str, Any]) -
     p95 = percentile(sample.loaded_s, 0.95) / idle_s
     yield Figure(f"{size}: p95 inflation", name, p95, "x idle", p95_bound)
     yield Figure(f"{size}: p50 added", name, 1e3 * (loaded_s - idle_s), "ms", extra_bound)
+    if sample.elsewhere:
+        count = float(sample.elsewhere)
+        yield Figure(f"{size}: not served by the edge", name, count, "queries", at_most(0))
     used = sum(sample.goodput) / len(sample.goodput)
     bound = at_least(0.95) if mine else None
     yield Figure(f"{size}: upload and queries", name, used, "of capacity", bound)
