@@ -91,6 +91,13 @@ class Part:
         return _planes_bytes(Progress(coarse=count, middle=count))
 
     @property
+    def reach(self) -> int:
+        """How far it has got, in bits."""
+        held = self.held
+        # FINE has the last 16 of an exact element's bits, where its planes are still needed.
+        return (4 if held.coarse else 8) * held.whole_bytes + 12 * held.coarse + 4 * held.middle
+
+    @property
     def full(self) -> bool:
         return self.held.whole_bytes == self.size_bytes
 

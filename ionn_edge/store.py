@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ionn_edge.blobs import StorageError, blob_path, boot, cannot_store, part_path, remove, scan
+from ionn_edge.blobs import StorageError, blob_path, cannot_store, remove
 from ionn_edge.config import format_bytes
 from ionn_edge.events import Model, Progress
+from ionn_edge.leftovers import leftovers
 from ionn_edge.parts import Part
 
 
@@ -105,7 +106,7 @@ class Store:
         if blob is not None and blob.verified:
             return Progress(blob.size_bytes)
         parts = [p for p in self._parts.get(digest, ()) if owner in (None, p.owner)]
-        return max(parts, key=_reach).held if parts else Progress()
+        return max(parts, key=lambda part: part.reach).held if parts else Progress()
 
     def is_whole(self, digest: bytes) -> bool:
         """Whether the blob is here and its digest was verified."""
@@ -225,40 +226,12 @@ class Store:
             part.owner = None
 
     def _scan(self) -> None:
-        sizes: dict[tuple[bytes, int], dict[str, int]] = {}
-        keeps_planes = self._same_boot()
-        for found in scan(self.directory):
-            if found.kind == "whole":
-                self._blobs[found.digest] = _Blob(found.size_bytes, False, found.used_at)
-            elif found.kind == "part" or keeps_planes:
-                sizes.setdefault((found.digest, found.number), {})[found.kind] = found.size_bytes
-            else:
-                remove(part_path(self.directory, found.digest, found.number, found.kind))
-        furthest: dict[bytes, Part] = {}
-        for (digest, number), each in sizes.items():
-            held = Progress(each.get("part", 0), each.get("coarse", 0) // 2, each.get("middle", 0))
-            part = Part(self.directory, digest, number, held=held)
-            self._next_part = max(self._next_part, number + 1)
-            rival = furthest.get(digest)
-            better = max(part, rival, key=_reach) if rival else part
-            if rival is not None:
-                (rival if better is part else part).remove()
-            furthest[digest] = better
-        for digest, part in furthest.items():
-            if digest in self._blobs or not part.on_disk_bytes:
-                part.remove()
-            else:
-                self._parts[digest] = [part]
-        # Only now: planes that are not to be trusted are gone.
-        (self.directory / "boot").write_text(boot() or "")
-
-    def _same_boot(self) -> bool:
-        """Whether what an earlier run wrote last cannot have been lost with the machine's power."""
-        now = boot()
-        try:
-            return now is not None and now == (self.directory / "boot").read_text()
-        except (OSError, ValueError):
-            return False
+        whole, parts = leftovers(self.directory)
+        for found in whole:
+            self._blobs[found.digest] = _Blob(found.size_bytes, False, found.used_at)
+        for part in parts:
+            self._parts[part.digest] = [part]
+            self._next_part = max(self._next_part, part.number + 1)
 
     def _all_parts(self) -> list[Part]:
         return [part for parts in self._parts.values() for part in parts]
@@ -305,7 +278,7 @@ class Store:
             and part.held_bytes <= size
             and part.size_bytes in (None, size)
         ]
-        return max(free, key=_reach, default=None)
+        return max(free, key=lambda part: part.reach, default=None)
 
     def _claim(self, digest: bytes, part: Part | None) -> Part:
         if part is None:
@@ -396,10 +369,3 @@ class Store:
                 os.utime(blob_path(self.directory, digest))
             except OSError:
                 return  # Only the order of a later run's eviction suffers.
-
-
-def _reach(part: Part) -> int:
-    """How far an upload has got, in bits."""
-    held = part.held
-    # FINE has the last 16 of an exact element's bits, where its planes are still needed.
-    return (4 if held.coarse else 8) * held.whole_bytes + 12 * held.coarse + 4 * held.middle
