@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from wire.segments import encode_segment
 
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
+# Linux only.
+TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 LATE_S = 0.1
 
 
@@ -116,15 +119,23 @@ class Driver:
             commands = self.session.failed(error, now)
         for command in commands:
             self._perform(command)
-        if self._timer is not None:
-            self._timer.cancel()
-        wake_at = self.session.wake_at
-        self._timer = None if wake_at is None else self._loop.call_at(wake_at, self._wake, wake_at)
+        self._set_timer(self.session.wake_at)
+
+    def _set_timer(self, wake_at: float | None) -> None:
+        timer = self._timer
+        if wake_at is None or (timer is not None and wake_at < timer.when()):
+            if timer is not None:
+                timer.cancel()
+            self._timer = timer = None
+        # A timer that is early finds out when it goes off: most times move on with each message.
+        if wake_at is not None and timer is None:
+            self._timer = self._loop.call_at(wake_at, self._wake, wake_at)
 
     def _wake(self, due_at: float) -> None:
+        self._timer = None
         if self._loop.time() - due_at > LATE_S:
             # This program was busy elsewhere: what has arrived meanwhile is heard first.
-            self._timer = self._loop.call_later(LATE_S / 2, self._post, events.TimePassed())
+            self._timer = self._loop.call_later(LATE_S / 2, self._wake, self._loop.time())
         else:
             self._post(events.TimePassed())
 
@@ -212,7 +223,7 @@ class Driver:
         await asyncio.sleep(delay_s)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                socket = await self._http.ws_connect(
+                opened = await self._http.ws_connect(
                     self._address.http_url,
                     compress=0,
                     autoping=True,
@@ -223,7 +234,7 @@ class Driver:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self._post(events.ConnectionLost(f"no edge at {self._address}: {cause(error)}"))
             return
-        connection = self._connection = _Connection(socket)
+        connection = self._connection = _Connection(opened)
         receiving = asyncio.create_task(self._converse(connection))
         sending = asyncio.create_task(connection.send_all())
         connection.tasks = (receiving, sending)
@@ -235,7 +246,7 @@ class Driver:
                 sending.cancel()
                 ended = await asyncio.gather(receiving, sending, return_exceptions=True)
             finally:
-                await socket.close()
+                await opened.close()
                 connection.ended.set()
         if self._connection is connection:
             self._connection = None
@@ -265,8 +276,8 @@ class Driver:
 class _Connection:
     """A WebSocket, and the frames waiting to go out over it in order."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
+    def __init__(self, opened: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = opened
         self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
         self._frames: deque[bytes | memoryview] = deque()
@@ -289,13 +300,21 @@ class _Connection:
         for task in self.tasks:
             task.cancel()
 
+    def _cork(self, corked: bool) -> None:
+        """Let a message's frames leave in the same packets, and wake nobody for a header alone."""
+        link: socket.socket | None = self.socket.get_extra_info("socket")
+        if link is not None and TCP_CORK is not None:
+            link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+
     async def send_all(self) -> str:
         """Send frames as they come; return why that ended."""
         try:
             while True:
+                self._cork(True)
                 while self._frames:
                     # Any buffer will do; aiohttp's annotation knows only bytes.
                     await self.socket.send_bytes(cast(bytes, self._frames.popleft()))
+                self._cork(False)
                 if self._closing:
                     return "closed"
                 self._waiting.clear()

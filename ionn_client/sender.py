@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ionn_client.events import CodeSegment, SegmentCoded
 from ionn_client.upload import Piece, Upload, raw_element_bytes
-from wire import messages
+from wire import DEFAULT_LIMITS, messages
 from wire.segments import encode_segment
 
 AHEAD_S = 0.05
@@ -24,6 +24,8 @@ CORE_SHARE = 0.5
 # While coding does not pay, one segment in so many asks again.
 PROBE_INTERVAL = 64
 SPEED_WEIGHT = 0.2
+# How much longer a segment's last chunk may be than asked for.
+LONGER = 1.25
 
 
 class Sender:
@@ -36,6 +38,7 @@ class Sender:
         # Whether a weight's plane becomes shorter, once that is known.
         self._shrinks: dict[tuple[int, int], bool] = {}
         self._pieces = 0
+        self.max_chunk_bytes = DEFAULT_LIMITS.max_chunk_bytes
         self.reset()
 
     def reset(self) -> None:
@@ -51,15 +54,20 @@ class Sender:
         """Other pieces may come next than those that were coded ahead."""
         self._stale = True
 
-    def next(self, max_bytes: int) -> tuple[messages.Message, ...]:
-        """The next chunk, after its segment's announcement if it is the first; or nothing."""
+    def next(self, size_bytes: int) -> tuple[messages.Message, ...]:
+        """The next chunk, after its segment's announcement if it is the first; or nothing.
+
+        A scrap that `size_bytes` would leave of the segment goes along.
+        """
         announced: tuple[messages.Message, ...] = ()
         if not self._rest:
             piece = next(self._upload.pieces(), None)
             if piece is None:
                 return ()
             announced = (self._begin(piece),)
-        payload, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        if self._rest.nbytes <= min(LONGER * size_bytes, self.max_chunk_bytes):
+            size_bytes = self._rest.nbytes
+        payload, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
         # Of the last chunk.
         self.chunk_bytes = payload.nbytes
         self._upload.advance(payload.nbytes)

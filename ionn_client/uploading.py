@@ -46,6 +46,7 @@ class Uploading:
         lost_bytes = self.upload.renegotiated(read_have(context.graph, have))
         if context.pacer is None:
             context.pacer = UploadPacer(max_chunk_bytes)
+        self.sender.max_chunk_bytes = max_chunk_bytes
         self.interrupted()
         context.enter("uploading", held_bytes=self.upload.held_bytes, lost_bytes=lost_bytes)
         self.plan()
