@@ -278,6 +278,7 @@ class _Connection:
 
     def __init__(self, opened: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = opened
+        self._link: socket.socket | None = opened.get_extra_info("socket")
         self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
         self._frames: deque[bytes | memoryview] = deque()
@@ -302,9 +303,8 @@ class _Connection:
 
     def _cork(self, corked: bool) -> None:
         """Let a message's frames leave in the same packets, and wake nobody for a header alone."""
-        link: socket.socket | None = self.socket.get_extra_info("socket")
-        if link is not None and TCP_CORK is not None:
-            link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+        if self._link is not None and TCP_CORK is not None:
+            self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def send_all(self) -> str:
         """Send frames as they come; return why that ended."""
