@@ -35,6 +35,9 @@ class Client(Protocol):
 
     session: Session
 
+    @property
+    def heard_at(self) -> float: ...
+
     def evicted(self, epoch: str) -> None: ...
     def completed(self, digest: bytes) -> None: ...
     def tell_load(self) -> None: ...
@@ -133,9 +136,13 @@ class Box:
             if part.full:
                 self.store.finish(part)
                 self.completed(part.digest)
+        return await self.count(model, owner)
+
+    async def count(self, model: Model, owner: Client) -> tuple[Progress, ...]:
+        """How much of each weight is there, of what can be told in a message."""
         held = self._held(model, owner)
         if _rows(model, held) > self.config.limits.max_weights:
-            # More than a message can tell of: what nobody knows of cannot be gone on with.
+            # What nobody knows of cannot be gone on with.
             await asyncio.to_thread(_restart, self.store.owned(owner))
             held = self._held(model, owner)
         return held
@@ -215,7 +222,7 @@ class Box:
 
     def _silent(self) -> set[Client]:
         since = self.clock() - TAKEOVER_S
-        return {client for client in self.clients if client.session.heard_at < since}
+        return {client for client in self.clients if client.heard_at < since}
 
     def forgot(self) -> None:
         """Something acknowledged does not hold any more: a new epoch begins."""

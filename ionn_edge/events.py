@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from wire.messages import Buffer, Load, Message, Segment, Tensor
+
+if TYPE_CHECKING:
+    from ionn_edge.intake import Intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,33 @@ class ModelRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneJoined:
+    """The connection that was asked for is there: segments go on through this `intake`."""
+
+    intake: Intake
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRefused:
+    """There is no connection to carry weights for, or it needs no other."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOver:
+    """The connection that this one carries weights for has ended, or its model is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCounted:
+    """Everything that came whole is stored, or has failed: so much of each weight is held."""
+
+    epoch: str
+    held: tuple[Progress, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentStored:
     """A segment is stored: the plane's first `count` elements are held."""
 
@@ -171,9 +201,9 @@ class TimePassed:
 
 
 Event: TypeAlias = (
-    Connected | Received | Garbled | ModelOpened | ModelUnknown | ModelRefused
-    | SegmentStored | SegmentFailed | RangeRan | RangeFailed | WorkerLost | WorkerRestarted
-    | ModelEvicted | LoadReported | Draining | TimePassed
+    Connected | Received | Garbled | ModelOpened | ModelUnknown | ModelRefused | LaneJoined
+    | LaneRefused | LaneOver | HeldCounted | SegmentStored | SegmentFailed | RangeRan | RangeFailed
+    | WorkerLost | WorkerRestarted | ModelEvicted | LoadReported | Draining | TimePassed
 )  # fmt: skip
 
 
@@ -196,6 +226,23 @@ class OpenModel:
 
     fingerprint: str
     graph: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JoinLane:
+    """Find the connection with this secret. Leads to LaneJoined or LaneRefused."""
+
+    lane: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndLane:
+    """End the connection that carries weights for this one, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountHeld:
+    """Store what came, then count. Leads to HeldCounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +286,6 @@ class CloseConnection:
 
 
 Command: TypeAlias = (
-    Send | OpenModel | StoreSegment | RunRange | StopWorker | RestartWorker | ReportLoad
-    | CloseConnection
+    Send | OpenModel | JoinLane | EndLane | CountHeld | StoreSegment | RunRange | StopWorker
+    | RestartWorker | ReportLoad | CloseConnection
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The segments of one connection: which may come next, and the one that is coming.
+"""The segments of a connection: which may come next, and the one that is coming.
 
 No I/O: segments and chunks go in as they are heard, and come out as segments to store. Says
 what of a client's upload is out of place, before anything of it touches the disk.
@@ -7,6 +7,7 @@ what of a client's upload is out of place, before anything of it touches the dis
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 
 from ionn_edge.events import Model, Progress, StoreSegment
@@ -24,9 +25,18 @@ class Intake:
             digest: each for (digest, _, _), each in zip(model.weights, held, strict=True)
         }
         self._limits = limits
+        self._expect_segment()
+
+    def _expect_segment(self) -> None:
         self._coming: messages.Segment | None = None
         self._payloads: list[messages.Buffer] = []
         self._missing_bytes = 0
+
+    def beside(self) -> Intake:
+        """For another connection of the same client: what is held is one, what comes its own."""
+        other = copy(self)
+        other._expect_segment()
+        return other
 
     def announce(self, segment: messages.Segment) -> None:
         """A segment's chunks will follow. Raises RemoteProtocolError where it is out of place."""
@@ -39,11 +49,8 @@ class Intake:
             raise RemoteProtocolError(
                 f"a segment of weight {segment.weight}; the model has {len(self._weights)}"
             )
-        digest, size, dtype = self._weights[segment.weight]
-        self._check_size(segment, dtype)
-        held = self._held[digest]
-        _check_order(segment, held, size, dtype)
-        _check_place(segment, held, size, dtype)
+        self._check_size(segment, self._weights[segment.weight][2])
+        self._check_follows(segment)
         self._coming, self._missing_bytes = segment, segment.coded_bytes
 
     def take(self, payload: messages.Buffer) -> StoreSegment | None:
@@ -59,10 +66,18 @@ class Intake:
         self._payloads.append(payload)
         if self._missing_bytes:
             return None
+        # Once more: another connection may have brought something since it was announced.
+        self._check_follows(segment)
         complete = StoreSegment(segment, tuple(self._payloads))
-        self._coming, self._payloads = None, []
+        self._expect_segment()
         self._count(segment)
         return complete
+
+    def _check_follows(self, segment: messages.Segment) -> None:
+        digest, size, dtype = self._weights[segment.weight]
+        held = self._held[digest]
+        _check_order(segment, held, size, dtype)
+        _check_place(segment, held, size, dtype)
 
     def _check_size(self, segment: messages.Segment, dtype: str) -> None:
         if segment.plane != WHOLE and segment.plane not in progressive_planes(dtype):

@@ -8,6 +8,7 @@ stored in their order beside (see writing).
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import secrets
 from collections import deque
@@ -39,10 +40,15 @@ class Link:
         self, box: Box, socket: web.WebSocketResponse, transport: Any, address: str
     ) -> None:
         self._address = address
-        lane = secrets.token_hex(16)
-        self.session = Session(box.config, lambda version, now: box.welcome(version, lane, now))
+        self._secret = secrets.token_hex(16)
+        self.session = Session(
+            box.config, lambda version, now: box.welcome(version, self._secret, now)
+        )
         self._box = box
-        self._writer = Writer(box, self, self._post, self._prepared)
+        self._writer = Writer(box, self, self._prepared)
+        # Who this one carries weights for, and who does so for this one.
+        self._first: Link | None = None
+        self._lane: Link | None = None
         self._socket = socket
         self._transport = transport
         self._loop = asyncio.get_running_loop()
@@ -79,16 +85,60 @@ class Link:
                     self._post(events.Draining())
                 await self._receive_all()
                 self._close()
+                self._part()
                 for task in self._cancellable:
                     task.cancel()
         finally:
             log.info("%s left", self._address)
+            self._part()
             box.left(self)
             if self._timer is not None:
                 self._timer.cancel()
             if self._worker is not None:
                 await self._worker.close()
             box.store.release(self)
+
+    # A second connection, which carries weights for the first.
+
+    @property
+    def heard_at(self) -> float:
+        """When the client last said something, on either connection."""
+        lane = self._lane
+        return max(self.session.heard_at, 0.0 if lane is None else lane.session.heard_at)
+
+    def _join(self, secret: str) -> None:
+        first = self._with_secret(secret)
+        if first is None:
+            self._post(events.LaneRefused("no connection was told of this lane"))
+        elif first._lane is not None:
+            self._post(events.LaneRefused("that connection has a lane already"))
+        elif (intake := first.session.lend_intake()) is None:
+            self._post(events.LaneRefused("that connection has no model to carry weights of"))
+        else:
+            self._first, first._lane = first, self
+            self._post(events.LaneJoined(intake))
+            log.info("%s carries weights for %s", self._address, first._address)
+
+    def _with_secret(self, secret: str) -> Link | None:
+        found = None
+        for other in self._box.clients:
+            # All are compared, each in constant time: how long it takes tells nothing.
+            if isinstance(other, Link) and hmac.compare_digest(
+                other._secret.encode(), secret.encode()
+            ):
+                found = other
+        return found
+
+    def _part(self) -> None:
+        """This connection ends: so does its lane, or its first has none any more."""
+        self._end_lane()
+        if self._first is not None and self._first._lane is self:
+            self._first._lane = None
+
+    def _end_lane(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane._post_from_outside(events.LaneOver())
 
     # What the box has to say. An exception here is this connection's, not the speaker's.
 
@@ -149,8 +199,15 @@ class Link:
                 self._unsent_bytes += sum(map(len, frames))
                 self._frames_waiting.set()
             case events.StoreSegment():
-                assert self.session.model is not None
-                self._writer.add(self.session.model, command)
+                carrier = self._first or self
+                if carrier.session.model is not None:
+                    carrier._writer.add(carrier.session.model, command, self._post)
+            case events.JoinLane(lane):
+                self._join(lane)
+            case events.EndLane():
+                self._end_lane()
+            case events.CountHeld():
+                self._start(self._count())
             case events.OpenModel(fingerprint, graph):
                 self._writer.clear()
                 self._graph = jobs.Check(fingerprint, graph, str(self._box.store.directory))
@@ -184,8 +241,9 @@ class Link:
             event = _decoded(decoder, frame)
             if event is not None:
                 self._post(event)
-            while self._writer.full and not self._closing:
-                await self._writer.stored()
+            writer = (self._first or self)._writer
+            while writer.full and not self._closing:
+                await writer.stored()
             # Who does not read what is said is not listened to either.
             while self._unsent_bytes > config.max_unsent_bytes and not self._closing:
                 self._frames_sent.clear()
@@ -253,6 +311,13 @@ class Link:
                 *(self._address, model.fingerprint[:12]),
                 *(format_bytes(model.total_bytes), format_bytes(held_bytes)),
             )
+
+    async def _count(self) -> None:
+        model = self.session.model
+        await self._writer.idle()
+        if model is not None and self.session.model is model:
+            held = await self._box.count(model, self)
+            self._post(events.HeldCounted(self._box.epoch, held))
 
     async def _offered_model(self) -> tuple[Worker | None, events.Model]:
         """What is offered, and a worker for it unless what is known of it does for now."""

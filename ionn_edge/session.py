@@ -16,7 +16,8 @@ from ionn_edge.events import Command, Event, Model
 from ionn_edge.intake import Intake, have_of
 from wire import Conversation, RemoteProtocolError, Role, State, error_message, messages, negotiate
 
-_SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.EVICTED})
+_SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.ASKED, State.EVICTED})
+_HOLDING = frozenset({State.READY, State.ASKED, State.BULK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,15 @@ class Session:
                 self._fail(code, text)
             case events.SegmentStored():
                 self._stored(event)
+            case events.LaneJoined(intake):
+                self._intake = intake
+                self._send(messages.Joined())
+            case events.LaneRefused(text):
+                self._fail("unexpected", text)
+            case events.LaneOver():
+                self._end(messages.Bye("done"))
+            case events.HeldCounted():
+                self._counted(event)
             case events.RangeRan():
                 self._ran(event)
             case events.RangeFailed(query, code, text):
@@ -169,6 +179,7 @@ class Session:
             self._send(farewell)
         self._waiting.clear()
         self._running = None
+        self._do(events.EndLane())
         self._do(events.StopWorker())
         self._do(events.CloseConnection())
         self.closed = True
@@ -192,9 +203,10 @@ class Session:
                     self._intake.announce(message)
             case messages.Hello():
                 self._greet(message)
-            case messages.Join():
-                text = "this edge takes weights on a client's first connection only"
-                raise RemoteProtocolError(text, "unexpected")
+            case messages.Join(lane):
+                self._do(events.JoinLane(lane))
+            case messages.Offer(fingerprint, graph) if self.model is not None:
+                self._asked(self.model, fingerprint, graph)
             case messages.Offer(fingerprint, graph):
                 self._offered = fingerprint
                 self._do(events.OpenModel(fingerprint, bytes(graph)))
@@ -226,6 +238,26 @@ class Session:
         self._worker_ready, self._deaths = opened.worker_ready, 0
         self._send(have_of(opened.model, opened.epoch, opened.held))
 
+    def lend_intake(self) -> Intake | None:
+        """For a second connection's segments; None while nothing is agreed on."""
+        if self._conversation.state is not State.READY or self._intake is None:
+            return None
+        return self._intake.beside()
+
+    def _asked(self, model: Model, fingerprint: str, graph: messages.Buffer) -> None:
+        """What is held is asked anew: the client lost its second connection."""
+        if fingerprint != model.fingerprint or len(graph):
+            raise RemoteProtocolError("one connection is about one model only", "unexpected")
+        self._offered = fingerprint
+        self._do(events.EndLane())
+        self._do(events.CountHeld())
+
+    def _counted(self, counted: events.HeldCounted) -> None:
+        # Evicted meanwhile: then the question is an offer, and is answered as one.
+        if self._conversation.state is State.ASKED and self.model is not None:
+            self._intake = Intake(self.model, counted.held, self.config.limits)
+            self._send(have_of(self.model, counted.epoch, counted.held))
+
     def _take(self, payload: messages.Buffer) -> None:
         # Evicted: the chunk crossed the news.
         if self._intake is None:
@@ -238,7 +270,7 @@ class Session:
 
     def _stored(self, stored: events.SegmentStored) -> None:
         # Evicted while the segment was on its way to the disk: it is not there.
-        if self._conversation.state is State.READY:
+        if self._conversation.state in _HOLDING:
             self._send(messages.Held(stored.weight, stored.plane, stored.count, stored.complete))
 
     def _evicted(self, epoch: str) -> None:
@@ -246,8 +278,11 @@ class Session:
         assert not self.busy
         fingerprint, self.model, self._intake = self.model.fingerprint, None, None
         self._worker_ready = False
+        self._do(events.EndLane())
         self._do(events.StopWorker())
         self._send(messages.Evicted(fingerprint, epoch))
+        if self._conversation.state is State.OFFERED:
+            self._do(events.OpenModel(self._offered, b""))
 
     # Queries.
 

@@ -24,42 +24,44 @@ MAX_UNSTORED_BYTES = 4 << 20
 INLINE_BYTES = 64 << 10
 _PRECISION_AFTER = {COARSE: "float12", MIDDLE: "bfloat16"}
 
+Tell = Callable[[events.Event], None]
 Prepared = Callable[[Model, bytes, str, int], None]
 
 
 class Writer:
-    """The segments of `owner`. What became of each goes to `tell`.
+    """The segments of `owner`, whichever connection brings them.
 
     `prepared` is told (model, digest, precision, number of the part) when a plane is complete.
     """
 
-    def __init__(
-        self, box: Box, owner: Client, tell: Callable[[events.Event], None], prepared: Prepared
-    ) -> None:
+    def __init__(self, box: Box, owner: Client, prepared: Prepared) -> None:
         self._box = box
         self._owner = owner
-        self._tell = tell
         self._prepared = prepared
-        self._waiting: deque[tuple[Model, events.StoreSegment]] = deque()
+        self._waiting: deque[tuple[Model, events.StoreSegment, Tell]] = deque()
         self._unstored_bytes = 0
         self._offers = 0
+        self._ended = False
         self._some = asyncio.Event()
         self._stored = asyncio.Event()
 
     @property
     def full(self) -> bool:
         """Whether so much waits for the disk that no more should be read."""
-        return self._unstored_bytes > MAX_UNSTORED_BYTES
+        return self._unstored_bytes > MAX_UNSTORED_BYTES and not self._ended
 
-    def add(self, model: Model, command: events.StoreSegment) -> None:
-        self._waiting.append((model, command))
+    def add(self, model: Model, command: events.StoreSegment, tell: Tell) -> None:
+        """Store this after those before it, and tell what became of it."""
+        if self._ended:
+            return
+        self._waiting.append((model, command, tell))
         self._unstored_bytes += command.segment.coded_bytes
         self._some.set()
 
     def clear(self) -> None:
         """What waits, or is being stored, belongs to a model that was evicted."""
         self._offers += 1
-        self._unstored_bytes -= sum(command.segment.coded_bytes for _, command in self._waiting)
+        self._unstored_bytes -= sum(each.segment.coded_bytes for _, each, _ in self._waiting)
         self._waiting.clear()
 
     async def stored(self) -> None:
@@ -69,16 +71,25 @@ class Writer:
 
     async def run(self) -> None:
         """Store segments for as long as the connection lasts."""
-        while True:
-            while self._waiting:
-                model, command = self._waiting.popleft()
-                await self._store(model, command)
-                self._unstored_bytes -= command.segment.coded_bytes
-                self._stored.set()
-            self._some.clear()
-            await self._some.wait()
+        try:
+            while True:
+                while self._waiting:
+                    model, command, tell = self._waiting.popleft()
+                    await self._store(model, command, tell)
+                    self._unstored_bytes -= command.segment.coded_bytes
+                    self._stored.set()
+                self._some.clear()
+                await self._some.wait()
+        finally:
+            self._ended = True
+            self._stored.set()
 
-    async def _store(self, model: Model, command: events.StoreSegment) -> None:
+    async def idle(self) -> None:
+        """Until everything that came so far is stored, or has failed."""
+        while self._unstored_bytes and not self._ended:
+            await self.stored()
+
+    async def _store(self, model: Model, command: events.StoreSegment, tell: Tell) -> None:
         digest, _, dtype = model.weights[command.segment.weight]
         offers, part = self._offers, self._box.store.part(digest, self._owner)
         outcome = await self._outcome(model, part, command)
@@ -89,7 +100,7 @@ class Writer:
             total = model.weights[command.segment.weight][1] // DTYPE_BYTES[dtype]
             if precision is not None and outcome.count == total and not outcome.complete:
                 self._prepared(model, digest, precision, part.number)
-        self._tell(outcome)
+        tell(outcome)
 
     async def _outcome(
         self, model: Model, part: Part | None, command: events.StoreSegment

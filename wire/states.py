@@ -3,12 +3,15 @@
 Each side keeps its own state, because the two differ while messages are under way. Only types
 matter here; whether a query number or a weight exists is the session's business.
 
-The tables hold three subtleties:
+The tables hold four subtleties:
 
 - Evicted crosses chunks and queries under way to the edge. The edge therefore waits in EVICTED,
   where it drops such chunks and answers such queries with an Error; it has answered every older
   query before it sends Evicted. The client is in EVICTED too until it offers again: those answers
   still come, which is why it may not make this connection a lane.
+- A second connection that breaks leaves open what came over it. The client asks, on the first
+  one, by its Offer's fingerprint again: ASKED. Its queries are answered meanwhile, and Evicted
+  may cross the question, which then is an offer like any other: OFFERED.
 - Bye, and an Error without a query, end the conversation for their sender at once. What the
   other side sent before it learned of that is dropped: CLOSING. After the other side's own
   goodbye nothing may come: CLOSED.
@@ -59,6 +62,7 @@ class State(Enum):
     GREETED = "greeted"
     OFFERED = "offered"
     READY = "ready"
+    ASKED = "asked"
     JOINING = "joining"
     BULK = "bulk"
     EVICTED = "evicted"
@@ -71,6 +75,7 @@ GREETING = State.GREETING  # Hello said, Welcome awaited
 GREETED = State.GREETED  # both know each other; no model
 OFFERED = State.OFFERED  # Offer said, Have awaited
 READY = State.READY  # chunks and queries
+ASKED = State.ASKED  # Offer said again, to hear anew what is held; answers go on
 JOINING = State.JOINING  # Join said, Joined awaited
 BULK = State.BULK  # a second connection: chunks only
 EVICTED = State.EVICTED  # the model is dropped; chunks, queries and answers may be under way
@@ -95,8 +100,10 @@ SENDS: Mapping[Role, Table] = {
         GREETED:  {Offer: OFFERED, Join: JOINING,
                    **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
-        READY:    {**_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+        READY:    {Offer: ASKED,
+                   **_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL},
+        ASKED:    {**_staying(ASKED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         EVICTED:  {Offer: OFFERED, **_staying(EVICTED, Cancel, GetLoad, Ping, Pong), **_FAREWELL},
         JOINING:  {**_staying(JOINING, Ping, Pong), **_FAREWELL},
         BULK:     {**_staying(BULK, Segment, Chunk, Ping, Pong), **_FAREWELL},
@@ -111,6 +118,8 @@ SENDS: Mapping[Role, Table] = {
                    **_FAREWELL},
         READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
                    **_FAREWELL},
+        ASKED:    {Have: READY, Evicted: OFFERED,
+                   **_staying(ASKED, Held, Result, Load, Ping, Pong), **_FAREWELL},
         EVICTED:  {**_staying(EVICTED, Load, Ping, Pong), **_FAREWELL},
         JOINING:  {Joined: BULK, **_staying(JOINING, Ping, Pong), **_FAREWELL},
         BULK:     {**_staying(BULK, ChunkAck, Held, Ping, Pong), **_FAREWELL},
@@ -128,6 +137,8 @@ RECEIVES: Mapping[Role, Table] = {
                    **_FAREWELL_HEARD},
         READY:    {Evicted: EVICTED, **_staying(READY, ChunkAck, Held, Result, Load, Ping, Pong),
                    **_FAREWELL_HEARD},
+        ASKED:    {Have: READY, Evicted: OFFERED,
+                   **_staying(ASKED, ChunkAck, Held, Result, Load, Ping, Pong), **_FAREWELL_HEARD},
         EVICTED:  {**_staying(EVICTED, Load, Ping, Pong), **_FAREWELL_HEARD},
         JOINING:  {Joined: BULK, **_staying(JOINING, Load, Ping, Pong), **_FAREWELL_HEARD},
         BULK:     {**_staying(BULK, ChunkAck, Held, Ping, Pong), **_FAREWELL_HEARD},
@@ -141,8 +152,10 @@ RECEIVES: Mapping[Role, Table] = {
         GREETED:  {Offer: OFFERED, Join: JOINING,
                    **_staying(GREETED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
         OFFERED:  {**_staying(OFFERED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
-        READY:    {**_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
+        READY:    {Offer: ASKED,
+                   **_staying(READY, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL_HEARD},
+        ASKED:    {**_staying(ASKED, Cancel, GetLoad, Ping, Pong), **_FAREWELL_HEARD},
         EVICTED:  {Offer: OFFERED,
                    **_staying(EVICTED, Segment, Chunk, Execute, Cancel, GetLoad, Ping, Pong),
                    **_FAREWELL_HEARD},
@@ -158,8 +171,8 @@ RECEIVES: Mapping[Role, Table] = {
 # Where an Error with a query may be said (edge) and heard (client). Queries that crossed an
 # eviction may be answered even after the next Offer.
 ANSWERABLE: Mapping[Role, frozenset[State]] = {
-    Role.CLIENT: frozenset({OFFERED, READY, EVICTED, CLOSING}),
-    Role.EDGE: frozenset({EVICTED, OFFERED, READY}),
+    Role.CLIENT: frozenset({OFFERED, READY, ASKED, EVICTED, CLOSING}),
+    Role.EDGE: frozenset({EVICTED, OFFERED, READY, ASKED}),
 }
 
 

@@ -83,13 +83,6 @@ async def test_hello_is_answered_with_what_the_box_is_and_takes(serve: Serve) ->
         assert lane != welcome.lane
 
 
-async def test_a_second_connection_for_weights_is_refused_for_now(serve: Serve) -> None:
-    async with serve() as (_, url), Peer(url) as peer, Peer(url) as second:
-        lane = (await peer.greet()).lane
-        await second.greet()
-        assert "first connection" in await second.fails_with("unexpected", messages.Join(lane))
-
-
 async def test_an_unknown_version_is_refused_with_both_ranges(serve: Serve) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         text = await peer.fails_with("version", messages.Hello(7, 9, "future"))

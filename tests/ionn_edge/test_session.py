@@ -14,6 +14,7 @@ from ionn_edge.config import Config
 from ionn_edge.events import (
     CloseConnection,
     Connected,
+    EndLane,
     Model,
     ModelEvicted,
     ModelOpened,
@@ -66,7 +67,7 @@ A, B = (hashlib.sha256(name).digest() for name in (b"a", b"b"))
 MODEL = Model("f" * 64, 3, ((A, 100, "float32"), (B, 50, "uint8"), (A, 100, "float32")))
 CONFIG = Config(max_queries=3, max_restarts=1, range_timeout_s=5.0)
 LIVE = (Tensor("uint8", (2,), (0,), b"\1\2"),)
-END = [StopWorker(), CloseConnection()]
+END = [EndLane(), StopWorker(), CloseConnection()]
 
 
 def welcome(version: int, now: float) -> Welcome:
@@ -243,11 +244,6 @@ def test_queries_wait_for_the_worker_of_a_known_model() -> None:
     session.handle(ModelOpened(MODEL, "e.0", EMPTY, worker_ready=False), 0.0)
     assert session.handle(execute(1), 0.0) == []
     assert session.handle(WorkerRestarted(), 1.0) == [RunRange(1, 0, 3, "exact", "raw", LIVE)]
-
-
-def test_a_second_connection_is_refused_for_now() -> None:
-    error = only_error(greeted().handle(Received(Join("lane")), 0.0))
-    assert error.code == "unexpected"
 
 
 def test_have_tells_runs_of_weights_and_what_there_is_of_the_others() -> None:
@@ -557,6 +553,7 @@ def test_a_range_that_never_ends_is_stopped_with_its_worker() -> None:
 def test_an_evicted_client_is_told_and_may_offer_again() -> None:
     session = ready()
     assert session.handle(ModelEvicted("e.1"), 0.0) == [
+        EndLane(),
         StopWorker(),
         Send(Evicted(MODEL.fingerprint, "e.1")),
     ]
@@ -615,7 +612,7 @@ _MESSAGES = st.sampled_from(
         Chunk(b"x"), Segment(0, COARSE, 0, 25, "planes", 2), Segment(0, MIDDLE, 0, 1, "raw", 1),
         Execute(1, 0, 3, None, "exact", "raw", LIVE), Cancel(1), Ping(1), Pong(1, 0.0), Cancel(2),
         Execute(2, 1, 2, 1.0, "float12", "planes", LIVE), GetLoad(), Bye("done"), Join("lane"),
-        Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, "l", 0.0),
+        Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, "l", 0.0), Offer(MODEL.fingerprint, b""),
     ]
 )  # fmt: skip
 _OWN = st.sampled_from(
@@ -623,6 +620,7 @@ _OWN = st.sampled_from(
         TimePassed(), SegmentStored(0, 0, 1, False), ran(1), ran(2), WorkerLost("x"),
         RangeFailed(1, "input", "x"), WorkerRestarted(), events.Draining(),
         events.LoadReported(Load(1, 0, 0, 1.0, 0, 1)), events.Garbled("x"),
+        events.HeldCounted("e.0", EMPTY),
     ]
 )  # fmt: skip
 

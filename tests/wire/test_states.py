@@ -105,6 +105,7 @@ def test_whatever_one_side_may_say_the_other_may_hear_however_they_cross():
         (State.GREETED, State.GREETED),
         (State.OFFERED, State.OFFERED),
         (State.READY, State.READY),
+        (State.ASKED, State.ASKED),
         (State.JOINING, State.JOINING),
         (State.BULK, State.BULK),
         (State.EVICTED, State.EVICTED),
@@ -152,7 +153,8 @@ def test_nothing_else_may_be_said_or_heard(role, state):
     (State.GREETED, ANY[wire.Hello]),
     (State.OFFERED, ANY[wire.Execute]),
     (State.OFFERED, ANY[wire.Offer]),
-    (State.READY, ANY[wire.Offer]),
+    (State.ASKED, ANY[wire.Offer]),
+    (State.ASKED, ANY[wire.Chunk]),
     (State.READY, ANY[wire.Join]),
     (State.GREETED, ANY[wire.Segment]),
     (State.JOINING, ANY[wire.Segment]),
@@ -184,6 +186,19 @@ def test_after_an_eviction_the_client_offers_again():
     edge.received(offer)
     edge.sent(ANSWER)
     client.received(ANSWER)
+    edge.sent(have)
+    client.received(have)
+    assert (client.state, edge.state) == (State.READY, State.READY)
+
+
+def test_an_eviction_that_crosses_the_question_makes_it_an_offer():
+    client, edge = in_state(Role.CLIENT, State.READY), in_state(Role.EDGE, State.READY)
+    evicted, offer, have = (ANY[kind] for kind in (wire.Evicted, wire.Offer, wire.Have))
+    client.sent(offer)
+    edge.sent(evicted)
+    edge.received(offer)
+    client.received(evicted)
+    assert (client.state, edge.state) == (State.OFFERED, State.OFFERED)
     edge.sent(have)
     client.received(have)
     assert (client.state, edge.state) == (State.READY, State.READY)
