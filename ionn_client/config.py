@@ -62,6 +62,9 @@ class Options:
     activation_tolerance: the error in an answer, relative to its largest element, that coding
         live tensors on their way up may cause; measured on the example when the model is
         profiled. None, the default, codes them only as exactly as they are.
+    lane: a second connection for the weights, so that the queue of this machine's own interface
+        lets queries overtake them: "on", "off", or "auto": where that queue is known to do so and
+        to be the narrowest place.
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
@@ -79,6 +82,7 @@ class Options:
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
     precision: str = "exact"
     activation_tolerance: float | None = None
+    lane: str = "auto"
     replan: bool = True
     device_slowdown: float = 1.0
     threads: int = 1
@@ -103,6 +107,8 @@ class Options:
         tolerance = self.activation_tolerance
         if tolerance is not None and not 0 < tolerance < math.inf:
             raise ValueError(f"activation_tolerance is None or a positive number, not {tolerance}")
+        if self.lane not in ("auto", "on", "off"):
+            raise ValueError(f"lane is 'auto', 'on' or 'off', not {self.lane!r}")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:

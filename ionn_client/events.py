@@ -20,7 +20,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection to the edge is open; nothing was said yet."""
+    """A connection to the edge is open; nothing was said yet.
+
+    `priorities` where this machine's own queue towards the edge is known to honour them.
+    """
+
+    priorities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,25 @@ class ConnectionLost:
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
     message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class LaneConnected:
+    """The second connection is open; nothing was said on it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHeard:
+    """The edge said this on the second connection."""
+
+    message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLost:
+    """The second connection ended, or could not be opened."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +141,9 @@ class TimePassed:
 
 
 Event: TypeAlias = (
-    Started | Connected | ConnectionLost | MessageReceived | QueryAsked | QueryAbandoned
-    | RangeRan | RangeFailed | SegmentCoded | TensorsEncoded | TensorsDecoded
-    | TensorsUndecodable | Stopped | TimePassed
+    Started | Connected | ConnectionLost | MessageReceived | LaneConnected | LaneHeard | LaneLost
+    | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | TensorsEncoded
+    | TensorsDecoded | TensorsUndecodable | Stopped | TimePassed
 )  # fmt: skip
 
 
@@ -148,6 +172,26 @@ class AbortConnection:
 @dataclass(frozen=True, slots=True)
 class SendMessage:
     message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLane:
+    """A second connection, behind the first in every queue that honours priorities."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOnLane:
+    message: messages.Message
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLane:
+    """End the second connection once everything is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbortLane:
+    """End the second connection at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +251,7 @@ class Record:
 
 
 Command: TypeAlias = (
-    OpenConnection | CloseConnection | AbortConnection | SendMessage | RunRange | CodeSegment
-    | EncodeTensors | DecodeTensors | FinishQuery | FailQuery | Record
+    OpenConnection | CloseConnection | AbortConnection | SendMessage | OpenLane | SendOnLane
+    | CloseLane | AbortLane | RunRange | CodeSegment | EncodeTensors | DecodeTensors | FinishQuery
+    | FailQuery | Record
 )  # fmt: skip

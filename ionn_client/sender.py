@@ -50,6 +50,11 @@ class Sender:
         self._coding: set[Piece] = set()
         self._stale = True
 
+    @property
+    def between_segments(self) -> bool:
+        """Nothing is left of a segment that was announced."""
+        return not self._rest
+
     def replanned(self) -> None:
         """Other pieces may come next than those that were coded ahead."""
         self._stale = True

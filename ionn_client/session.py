@@ -19,6 +19,9 @@ from ionn_client.events import (
     Connected,
     ConnectionLost,
     Event,
+    LaneConnected,
+    LaneHeard,
+    LaneLost,
     MessageReceived,
     OpenConnection,
     QueryAbandoned,
@@ -34,6 +37,7 @@ from ionn_client.events import (
     TimePassed,
 )
 from ionn_client.forecast import Forecast
+from ionn_client.lane import Lane
 from ionn_client.pacer import UploadPacer
 from ionn_client.queries import REPLY_TICK_S, Queries
 from ionn_client.upload import Upload
@@ -46,6 +50,7 @@ from wire import (
     ProtocolError,
     RemoteProtocolError,
     Role,
+    State,
     check_welcome,
     hello,
     messages,
@@ -75,6 +80,7 @@ class Session:
         self.context = Context(graph, forecast, options)
         self.uploading = Uploading(self.context, blobs)
         self.queries = Queries(self.context, self.uploading)
+        self.lane = Lane(self.context, self.uploading, self._make_offer)
         self.error: OffloadError | None = None
         self._graph = graph
         self._offer = offer
@@ -92,7 +98,7 @@ class Session:
         """Take one event at time `now`; return the commands that follow, in order."""
         self.context.now = now
         self._take(event)
-        self.uploading.send(self.reply_credit_bytes())
+        self.lane.send_weights(self.reply_credit_bytes())
         self._watch_time()
         return self.context.take_commands()
 
@@ -120,8 +126,12 @@ class Session:
                 self.context.do(OpenConnection(0.0))
             case Connected() if self.phase in ("rejected", "closed"):
                 self.context.do(CloseConnection("no longer wanted"))
-            case Connected():
+            case Connected(priorities):
+                self.lane.connected(priorities=priorities)
                 self._greet()
+            case LaneConnected() | LaneHeard() | LaneLost():
+                self.lane.take(event)
+                self._look_whether_ready()
             case ConnectionLost(reason):
                 self._lost(reason)
             case Stopped():
@@ -183,6 +193,10 @@ class Session:
                 times.append(self._heard_at + IDLE_PING_S)
         if self._offer_at is not None:
             times.append(self._offer_at)
+        if self.lane.quiet_since is not None:
+            half_s = self._silence_limit_s / 2
+            later = self.context.now >= self.lane.quiet_since + half_s
+            times.append(self.lane.quiet_since + half_s * (1 + later))
         if self.phase == "uploading" and self.queries.reply_s > REPLY_TICK_S:
             times.append(self.context.now + REPLY_TICK_S)
         return min(times, default=None)
@@ -209,6 +223,7 @@ class Session:
         self.context.last_failure = reason
         self._offer_at = self._owed_since = None
         self._pings.clear()
+        self.lane.first_lost()
         self.uploading.interrupted()
         self.queries.edge_gone(reason)
         if self.phase not in ("rejected", "closed"):
@@ -223,6 +238,7 @@ class Session:
 
     def _stop(self) -> None:
         self.queries.close()
+        self.lane.first_lost()
         if self.context.online:
             self.context.send(messages.Bye("done"))
             self.context.do(CloseConnection("done"))
@@ -240,6 +256,8 @@ class Session:
 
     def _dispatch(self, message: messages.Message) -> None:
         match message:
+            case messages.ChunkAck() | messages.Held() if self.lane.carrying:
+                raise ValueError("weights are acknowledged on the connection that carries them")
             case messages.ChunkAck(clock_s):
                 self.uploading.chunk_acknowledged(clock_s)
                 self._look_whether_ready()
@@ -262,6 +280,7 @@ class Session:
                 self._unknown(fingerprint)
             case messages.Have():
                 self.uploading.negotiated(message, self._max_chunk_bytes)
+                self.lane.answered()
                 self._look_whether_ready()
             case messages.Error():
                 self._refused(message)
@@ -280,6 +299,7 @@ class Session:
             return
         self.forecast.meet_edge(Predictor.from_plain(welcome.predictor), welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
+        self.lane.offered(welcome.lane)
         self.context.links.observe_round_trip(self.context.now - self._greeted_at)
         # Beside the offer, so that it costs no time; two round trips are better than one.
         self._ping()
@@ -317,8 +337,12 @@ class Session:
             self.context.enter("ready", **sent)
 
     def _evicted(self) -> None:
+        self.lane.first_lost()
         self.uploading.evicted()
         self.context.last_failure = "the edge evicted the model to make room"
+        if self.context.conversation.state is State.OFFERED:
+            # What is held was being asked: that is the next offer.
+            return
         self.context.enter("greeting", reason=self.last_failure)
         # At once would start two clients evicting each other in turn.
         self._offer_at = self.context.now + RETRY_REFUSED_S
@@ -365,8 +389,7 @@ class Session:
         return (
             (self.phase in ("greeting", "offering") and self._offer_at is None)
             or bool(self._pings)
-            or self.upload.owed
-            or (self.pacer is not None and self.pacer.in_flight_bytes > 0)
+            or (self.uploading.owed and not self.lane.carrying)
         )
 
     def _watch_time(self) -> None:
@@ -375,6 +398,21 @@ class Session:
             self._make_offer()
         if self.context.online:
             self._watch_silence()
+        if self.context.online and self.lane.quiet_since is not None:
+            self._watch_lane(self.context.now - self.lane.quiet_since)
+
+    def _watch_lane(self, quiet_s: float) -> None:
+        """A silent second connection is given up; with the first, if that is silent too."""
+        limit_s = self._silence_limit_s
+        if quiet_s < limit_s / 2:
+            return
+        if quiet_s < limit_s:
+            if not self._pings:
+                self._ping()
+        elif self.context.now - self._heard_at >= limit_s / 2:
+            self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")
+        else:
+            self.lane.drop(f"the edge said nothing for {quiet_s:.1f} s")
 
     @property
     def _quiet_since(self) -> float:

@@ -248,6 +248,11 @@ class Upload:
         return self._has((weight, plane))
 
     @property
+    def in_flight(self) -> bool:
+        """A segment was announced that the edge has not said that it holds."""
+        return bool(self._flight)
+
+    @property
     def owed(self) -> bool:
         """A segment was sent whole, and the edge has not said that it holds it."""
         return bool(self._flight) and self._flight[0].sent

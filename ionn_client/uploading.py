@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ionn_client.context import Context
 from ionn_client.events import SegmentCoded
@@ -127,18 +127,45 @@ class Uploading:
     def coded(self, event: SegmentCoded) -> None:
         self.sender.coded(event)
 
-    def send(self, credit_bytes: float) -> None:
-        """Send what the window has room for, and have coded what comes after it."""
+    @property
+    def settled(self) -> bool:
+        """Everything that was sent is held."""
+        return self.sender.between_segments and not self.upload.in_flight
+
+    @property
+    def owed(self) -> bool:
+        """The edge has something to acknowledge."""
+        pacer = self._context.pacer
+        return self.upload.owed or (pacer is not None and pacer.in_flight_bytes > 0)
+
+    def pace_anew(self) -> None:
+        """What comes next goes over another connection, which has its own start."""
+        self._context.pacer = UploadPacer(self.sender.max_chunk_bytes)
+
+    def stop_sending(self) -> None:
+        """Until it is negotiated anew what is held."""
+        self._context.pacer = None
+        self.sender.reset()
+
+    def send(
+        self, credit_bytes: float, say: Callable[[messages.Message], None], *, begin: bool = True
+    ) -> None:
+        """Send what the window has room for, and have coded what comes after it.
+
+        Without `begin`, only the segment at hand.
+        """
         context, pacer = self._context, self._context.pacer
         # In "ready" too: a segment that has begun is finished where a new plan wants no more.
         if not context.agreed or pacer is None:
             return
         while pacer.may_send(context.now, credit_bytes):
+            if not begin and self.sender.between_segments:
+                break
             parts = self.sender.next(pacer.chunk_bytes())
             if not parts:
                 break
             for part in parts:
-                context.send(part)
+                say(part)
             pacer.sent(self.sender.chunk_bytes, context.now)
         for command in self.sender.ahead(context.links.link.up_Bps):
             context.do(command)
