@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 
 from ionn_client import events
 from ionn_client.config import EdgeAddress, Options
+from ionn_client.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
 from ionn_client.errors import OffloadError
 from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
 from layergraph.execute import Live
-from wire import DEFAULT_LIMITS, Decoder, Encoder, ProtocolError, RemoteProtocolError, messages
+from wire import ProtocolError, RemoteProtocolError, messages
 from wire.activations import decode_tensor, encode_tensor
 from wire.segments import encode_segment
 
-CONNECT_TIMEOUT_S = 3.0
-CLOSE_TIMEOUT_S = 0.5
-# Linux only.
-TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 LATE_S = 0.1
 
 
@@ -48,7 +42,9 @@ class Driver:
         self._coder = ThreadPoolExecutor(1, "ionn-coder")
         # Of its own, so that no query waits for weights to be coded.
         self._tensor_coder = ThreadPoolExecutor(1, "ionn-tensors")
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
+        self._lane: Connection | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
@@ -161,6 +157,16 @@ class Driver:
             case events.AbortConnection():
                 if (connection := self._forget_connection()) is not None:
                     connection.abort()
+            case events.OpenLane():
+                self._opening = self._tasks.create_task(self._open_lane())
+            case events.SendOnLane(message):
+                self._send_on_lane(message)
+            case events.CloseLane():
+                if (lane := self._forget_lane()) is not None:
+                    lane.close()
+            case events.AbortLane():
+                if (lane := self._forget_lane()) is not None:
+                    lane.abort()
             case events.Record(kind, fields):
                 self._record(kind, fields)
 
@@ -214,7 +220,7 @@ class Driver:
             lost = events.ConnectionLost(f"internal error: {error}")
             self._loop.call_soon(self._post, lost)
 
-    def _forget_connection(self) -> _Connection | None:
+    def _forget_connection(self) -> Connection | None:
         # Its task sees that it is no longer the current one, and ends quietly.
         connection, self._connection = self._connection, None
         return connection
@@ -222,105 +228,68 @@ class Driver:
     async def _connect(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                opened = await self._http.ws_connect(
-                    self._address.http_url,
-                    compress=0,
-                    autoping=True,
-                    heartbeat=None,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                    max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
-                )
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            self._post(events.ConnectionLost(f"no edge at {self._address}: {cause(error)}"))
+            connection = await Connection.open(self._http, self._address.http_url)
+        except ConnectionError as error:
+            self._post(events.ConnectionLost(f"no edge at {self._address}: {error}"))
             return
-        connection = self._connection = _Connection(opened)
-        receiving = asyncio.create_task(self._converse(connection))
-        sending = asyncio.create_task(connection.send_all())
-        connection.tasks = (receiving, sending)
-        try:
-            await asyncio.wait(connection.tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            try:
-                receiving.cancel()
-                sending.cancel()
-                ended = await asyncio.gather(receiving, sending, return_exceptions=True)
-            finally:
-                await opened.close()
-                connection.ended.set()
+        self._connection = connection
+
+        def heard(message: messages.Message) -> bool:
+            current = self._connection is connection
+            if current:
+                self._post(events.MessageReceived(message))
+            return current
+
+        reason = await connection.converse(lambda: self._post(events.Connected()), heard)
         if self._connection is connection:
             self._connection = None
-            self._post(events.ConnectionLost(_reason(ended)))
+            self._post(events.ConnectionLost(reason))
 
-    async def _converse(self, connection: _Connection) -> str:
-        self._post(events.Connected())
-        return await self._receive(connection)
+    # The second connection.
 
-    async def _receive(self, connection: _Connection) -> str:
-        """Feed messages to the session until the connection ends; return why it did."""
-        decoder = Decoder(DEFAULT_LIMITS)
-        async for frame in connection.socket:
-            if self._connection is not connection:
-                return "closed"
-            if frame.type is not aiohttp.WSMsgType.BINARY:
-                return f"the edge sent a {frame.type.name.lower()} frame"
-            try:
-                message = decoder.feed(frame.data)
-            except RemoteProtocolError as error:
-                return f"the edge broke the protocol: {error}"
-            if message is not None:
-                self._post(events.MessageReceived(message))
-        return "the connection ended"
-
-
-class _Connection:
-    """A WebSocket, and the frames waiting to go out over it in order."""
-
-    def __init__(self, opened: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = opened
-        self._link: socket.socket | None = opened.get_extra_info("socket")
-        self.ended = asyncio.Event()
-        self._encoder = Encoder(DEFAULT_LIMITS)
-        self._frames: deque[bytes | memoryview] = deque()
-        self._waiting = asyncio.Event()
-        self._closing = False
-        self.tasks: tuple[asyncio.Task[str], ...] = ()
-
-    def send(self, message: messages.Message) -> None:
-        self._frames.extend(self._encoder.encode(message))
-        self._waiting.set()
-
-    def close(self) -> None:
-        """End once everything is sent."""
-        self._closing = True
-        self._waiting.set()
-
-    def abort(self) -> None:
-        """End now, and drop what waits."""
-        self._frames.clear()
-        for task in self.tasks:
-            task.cancel()
-
-    def _cork(self, corked: bool) -> None:
-        """Let a message's frames leave in the same packets, and wake nobody for a header alone."""
-        if self._link is not None and TCP_CORK is not None:
-            self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
-
-    async def send_all(self) -> str:
-        """Send frames as they come; return why that ended."""
+    async def _open_lane(self) -> None:
         try:
-            while True:
-                self._cork(True)
-                while self._frames:
-                    # Any buffer will do; aiohttp's annotation knows only bytes.
-                    await self.socket.send_bytes(cast(bytes, self._frames.popleft()))
-                self._cork(False)
-                if self._closing:
-                    return "closed"
-                self._waiting.clear()
-                await self._waiting.wait()
-        except (aiohttp.ClientError, OSError) as error:
-            return f"the connection broke: {cause(error)}"
+            lane = await Connection.open(self._http, self._address.http_url)
+        except ConnectionError as error:
+            self._post(events.LaneLost(str(error)))
+            return
+        self._lane = lane
+        self._prefer(Priority.QUERIES)
+        lane.prefer(Priority.WEIGHTS)
+
+        def heard(message: messages.Message) -> bool:
+            current = self._lane is lane
+            if current:
+                self._post(events.LaneHeard(message))
+            return current
+
+        reason = await lane.converse(lambda: self._post(events.LaneConnected()), heard)
+        if self._lane is lane:
+            self._forget_lane()
+            self._post(events.LaneLost(reason))
+
+    def _send_on_lane(self, message: messages.Message) -> None:
+        if self._lane is None:
+            return
+        try:
+            self._lane.send(message)
+        except ProtocolError as error:
+            if (lane := self._forget_lane()) is not None:
+                lane.abort()
+            self._loop.call_soon(self._post, events.LaneLost(f"internal error: {error}"))
+
+    def _prefer(self, priority: Priority) -> None:
+        if self._connection is not None:
+            self._connection.prefer(priority)
+
+    def _forget_lane(self) -> Connection | None:
+        """Its task sees that it is no longer the current one; one that is still opening ends."""
+        lane, self._lane = self._lane, None
+        if lane is None and self._opening is not None:
+            self._opening.cancel()
+        self._opening = None
+        self._prefer(Priority.USUAL)
+        return lane
 
 
 def _code_segment(command: events.CodeSegment) -> events.SegmentCoded:
@@ -341,22 +310,3 @@ def _code_tensors(command: events.EncodeTensors | events.DecodeTensors) -> event
     except RemoteProtocolError as error:
         return events.TensorsUndecodable(command.query, str(error))
     return events.TensorsDecoded(command.query, tensors, time.perf_counter() - began)
-
-
-def _reason(ended: Sequence[str | BaseException]) -> str:
-    """Why a connection ended, from what its two tasks came to; a bug in them is raised."""
-    for outcome in ended:
-        if isinstance(outcome, str):
-            return outcome
-        if not isinstance(outcome, asyncio.CancelledError):
-            raise outcome
-    return "closed"
-
-
-def cause(error: BaseException) -> str:
-    """Why a connection failed, in a few words for a person."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
-    return str(error) or type(error).__name__

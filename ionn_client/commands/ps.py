@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ionn_client.commands.arguments import Json, print_json
 from ionn_client.config import EdgeAddress
-from ionn_client.driver import cause
+from ionn_client.connection import cause
 from ionn_client.errors import EdgeRejected, EdgeUnreachable, VersionMismatch
 from wire import (
     DEFAULT_LIMITS,

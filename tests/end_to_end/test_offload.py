@@ -244,7 +244,7 @@ async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
 async def test_a_server_that_never_answers_is_given_up_and_tried_again(
     profiled: Profiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ionn_client.driver.CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("ionn_client.connection.CONNECT_TIMEOUT_S", 0.1)
     accepted: list[asyncio.StreamWriter] = []
     twice = asyncio.Event()
 

@@ -1,0 +1,169 @@
+"""A WebSocket to an edge: messages in and out, in order, until it ends. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import cast
+
+import aiohttp
+
+from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
+
+CONNECT_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 0.5
+# Linux only.
+TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
+SO_PRIORITY: int | None = getattr(socket, "SO_PRIORITY", None)
+
+
+class Priority(Enum):
+    """What queues are told: SO_PRIORITY for this machine's, the type of service for others.
+
+    No privileges are needed up to priority 6, which is the kernel's TC_PRIO_INTERACTIVE; 2 is its
+    TC_PRIO_BULK. Service class CS4 is real-time interactive (RFC 4594), and goes into the video
+    queue of a Wi-Fi station (RFC 8325, section 4.1).
+    """
+
+    QUERIES = (6, 0x80)
+    USUAL = (0, 0)
+    WEIGHTS = (2, 0)
+
+
+class Connection:
+    """Frames wait here to go out; `converse` sends and receives until the connection ends."""
+
+    def __init__(self, opened: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = opened
+        self._link: socket.socket | None = opened.get_extra_info("socket")
+        self.ended = asyncio.Event()
+        self._encoder = Encoder(DEFAULT_LIMITS)
+        self._frames: deque[bytes | memoryview] = deque()
+        self._waiting = asyncio.Event()
+        self._closing = False
+        self._tasks: tuple[asyncio.Task[str], ...] = ()
+
+    @classmethod
+    async def open(cls, http: aiohttp.ClientSession, url: str) -> Connection:
+        """Raises ConnectionError, whose text is for a person."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                opened = await http.ws_connect(
+                    url,
+                    compress=0,
+                    autoping=True,
+                    heartbeat=None,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                    max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ConnectionError(cause(error)) from error
+        return cls(opened)
+
+    def prefer(self, priority: Priority) -> None:
+        """Tell queues how urgent this connection's packets are, as far as the platform can."""
+        link, (number, service) = self._link, priority.value
+        if link is None or SO_PRIORITY is None:
+            return
+        six = link.family == socket.AF_INET6
+        level, name = (
+            (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
+        )
+        with contextlib.suppress(OSError):
+            # In this order: the service sets a priority too.
+            link.setsockopt(level, name, service)
+            link.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, number)
+
+    async def converse(
+        self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
+    ) -> str:
+        """Until the connection ends, or `heard` says that nobody listens; why that was."""
+        receiving = asyncio.create_task(self._receive_all(connected, heard))
+        sending = asyncio.create_task(self._send_all())
+        self._tasks = (receiving, sending)
+        try:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            try:
+                receiving.cancel()
+                sending.cancel()
+                ended = await asyncio.gather(receiving, sending, return_exceptions=True)
+            finally:
+                await self._socket.close()
+                self.ended.set()
+        return _reason(ended)
+
+    def send(self, message: messages.Message) -> None:
+        """Raises LocalProtocolError for what cannot be sent."""
+        self._frames.extend(self._encoder.encode(message))
+        self._waiting.set()
+
+    def close(self) -> None:
+        """End once everything is sent."""
+        self._closing = True
+        self._waiting.set()
+
+    def abort(self) -> None:
+        """End now, and drop what waits."""
+        self._frames.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _receive_all(
+        self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
+    ) -> str:
+        connected()
+        decoder = Decoder(DEFAULT_LIMITS)
+        async for frame in self._socket:
+            if frame.type is not aiohttp.WSMsgType.BINARY:
+                return f"the edge sent a {frame.type.name.lower()} frame"
+            try:
+                message = decoder.feed(frame.data)
+            except RemoteProtocolError as error:
+                return f"the edge broke the protocol: {error}"
+            if message is not None and not heard(message):
+                return "closed"
+        return "the connection ended"
+
+    def _cork(self, corked: bool) -> None:
+        """Let a message's frames leave in the same packets, and wake nobody for a header alone."""
+        if self._link is not None and TCP_CORK is not None:
+            self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+
+    async def _send_all(self) -> str:
+        try:
+            while True:
+                self._cork(True)
+                while self._frames:
+                    # Any buffer will do; aiohttp's annotation knows only bytes.
+                    await self._socket.send_bytes(cast(bytes, self._frames.popleft()))
+                self._cork(False)
+                if self._closing:
+                    return "closed"
+                self._waiting.clear()
+                await self._waiting.wait()
+        except (aiohttp.ClientError, OSError) as error:
+            return f"the connection broke: {cause(error)}"
+
+
+def _reason(ended: Sequence[str | BaseException]) -> str:
+    """Why a connection ended, from what its two tasks came to; a bug in them is raised."""
+    for outcome in ended:
+        if isinstance(outcome, str):
+            return outcome
+        if not isinstance(outcome, asyncio.CancelledError):
+            raise outcome
+    return "closed"
+
+
+def cause(error: BaseException) -> str:
+    """Why a connection failed, in a few words for a person."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or type(error).__name__
