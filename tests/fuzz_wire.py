@@ -31,8 +31,10 @@ from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 
 Frames = list[bytes]
 
+# Each message with a frame for every buffer.
 SEEDS: list[Frames] = [
-    [bytes(f) for f in wire.encode(message)] for _, message, _ in EXCHANGE + LANE_EXCHANGE
+    [bytes(f) for f in wire.encode(message, inline_bytes=0)]
+    for _, message, _ in EXCHANGE + LANE_EXCHANGE
 ]
 WORDS = [
     *sorted(wire.ERROR_CODES), *wire.DTYPE_BYTES, *wire.TENSOR_CODINGS, *wire.PRECISIONS,
@@ -81,7 +83,7 @@ SEGMENTS, TENSORS = _segments(), _tensors()
 
 
 def mutated(rng: random.Random) -> Frames:
-    frames = list(rng.choice(SEEDS))
+    frames = _joined(rng, rng.choice(SEEDS))
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(frames))
         frames[at] = _damaged(rng, frames[at])
@@ -111,7 +113,12 @@ def field_replaced(rng: random.Random) -> Frames:
     header, *buffers = rng.choice(SEEDS)
     fields = msgpack.unpackb(header)
     _replace_somewhere(rng, fields)
-    return [msgpack.packb(fields), *buffers]
+    return _joined(rng, [msgpack.packb(fields), *buffers])
+
+
+def _joined(rng: random.Random, frames: Frames) -> Frames:
+    """Half of the time with the buffers in the header's frame."""
+    return [b"".join(frames)] if rng.random() < 0.5 else list(frames)
 
 
 def _replace_somewhere(rng: random.Random, values: list[object]) -> None:

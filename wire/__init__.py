@@ -1,7 +1,7 @@
 """What crosses the network between client and edge, without I/O. See docs/protocol.md."""
 
 from wire.activations import LOSSY, decode_tensor, encode_tensor
-from wire.codec import Decoder, Encoder, encode
+from wire.codec import INLINE_BYTES, Decoder, Encoder, encode
 from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.messages import (
@@ -67,6 +67,7 @@ __all__ = [
     "DTYPE_BYTES",
     "ERROR_CODES",
     "FINE",
+    "INLINE_BYTES",
     "KINDS",
     "LOSSY",
     "MIDDLE",

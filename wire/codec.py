@@ -1,12 +1,16 @@
-"""Message <-> frames: one msgpack header, then one frame for every buffer it announces.
+"""Message <-> frames: a msgpack header, and the buffers that it announces.
 
-No I/O: a driver hands frames over and gets frames to send. No buffer is copied on either
-way. Whatever a peer may send, `Decoder.feed` raises RemoteProtocolError or returns a message
-whose every field has been checked; see docs/protocol.md.
+Large buffers have a frame each and are not copied on either way; small ones follow the header
+in its frame, because a frame of its own costs more than the copy.
+
+No I/O: a driver hands frames over and gets frames to send. Whatever a peer may send,
+`Decoder.feed` raises RemoteProtocolError or returns a message whose every field has been
+checked; see docs/protocol.md.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import msgpack
@@ -17,23 +21,27 @@ from wire.limits import DEFAULT_LIMITS, Limits
 from wire.messages import Buffer, Message
 from wire.schema import Plan, plans
 
-# Below this a header cannot declare enough nested lists to matter; see _prove_complete.
-_SMALL_HEADER_BYTES = 256
+# Buffers of at most so many bytes together go in the header's frame.
+INLINE_BYTES = 1 << 16
 
 # msgpack's list of up to 15 items: what every header starts with.
 FIXARRAY = 0x90
 
 
 class Encoder:
-    """Turns messages into frames. One per connection; not for two threads at a time."""
+    """Turns messages into frames. One per connection; not for two threads at a time.
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    Buffers of more than `inline_bytes` together get a frame each.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, inline_bytes: int = INLINE_BYTES) -> None:
         self.limits = limits
+        self._inline_bytes = inline_bytes
         self._plans = {plan.type: plan for plan in plans(limits).values()}
         self._pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
     def encode(self, message: Message) -> list[bytes | memoryview]:
-        """Frames to send, in order: the header, then the message's own buffers, uncopied.
+        """Frames to send, in order: the header with small buffers, or then large ones, uncopied.
 
         Raises LocalProtocolError for what is not a message or breaks a limit.
         """
@@ -52,9 +60,12 @@ class Encoder:
         header = self._pack([plan.kind, *plain])
         if len(header) > plan.max_header_bytes:
             raise LocalProtocolError(_too_long(plan, "header", len(header), self.limits))
-        total = len(header) + sum(view.nbytes for view in buffers)
+        buffers_bytes = sum(view.nbytes for view in buffers)
+        total = len(header) + buffers_bytes
         if total > self.limits.max_message_bytes:
             raise LocalProtocolError(_too_long(plan, "message", total, self.limits))
+        if buffers_bytes <= self._inline_bytes:
+            return [b"".join((header, *buffers)) if buffers_bytes else header]
         return [header, *buffers]
 
 
@@ -109,17 +120,45 @@ class Decoder:
             f"{len(self._frames)} of {len(self._sizes)} buffers came"
         )
 
-    def _start(self, header: memoryview) -> Message | None:
-        plan = self._plan_of(header)
-        fields = _unpack(header)[1:]
-        plain, sizes = _decode_fields(plan, fields)
-        total = header.nbytes + sum(sizes)
+    def _start(self, frame: memoryview) -> Message | None:
+        plan = self._plan_of(frame)
+        header = frame[: self._header_bytes(plan, frame)]
+        plain, sizes = _decode_fields(plan, _unpack(header)[1:])
+        inline, announced = frame[header.nbytes :], sum(sizes)
+        total = header.nbytes + announced
         if total > self.limits.max_message_bytes:
             raise RemoteProtocolError(_too_long(plan, "message", total, self.limits))
-        if not sizes:
-            return _build(plan, plain, [])
+        if inline and inline.nbytes != announced:
+            raise RemoteProtocolError(
+                f"{plan.type.__name__}: {inline.nbytes} bytes follow the header, "
+                f"which announced {announced}"
+            )
+        if inline or not announced:
+            return _build(plan, plain, _cut(inline, sizes))
         self._plan, self._plain, self._sizes, self._frames = plan, plain, sizes, []
         return None
+
+    def _header_bytes(self, plan: Plan, frame: memoryview) -> int:
+        """Length of the frame's header, every item of which is really there.
+
+        Unpacking allocates a list for every declared length on the way down, before it finds
+        that the items are not there: a thousand nested lists of a million items, in a few
+        kilobytes. Skipping builds nothing.
+        """
+        head = frame[: plan.max_header_bytes]
+        unpacker = msgpack.Unpacker(read_size=1, max_buffer_size=head.nbytes)
+        unpacker.feed(head)
+        try:
+            unpacker.skip()
+        except msgpack.OutOfData:
+            if frame.nbytes > head.nbytes:
+                text = _too_long(plan, "header", frame.nbytes, self.limits)
+                raise RemoteProtocolError(text) from None
+            raise RemoteProtocolError("header is not valid msgpack: it is cut short") from None
+        except (ValueError, msgpack.UnpackException) as error:
+            raise RemoteProtocolError(_not_msgpack(error)) from None
+        length: int = unpacker.tell()
+        return length
 
     def _plan_of(self, header: memoryview) -> Plan:
         # The first two bytes tell the kind and the number of fields, so that what is not of
@@ -134,8 +173,6 @@ class Decoder:
             raise RemoteProtocolError(
                 f"{plan.type.__name__} has {len(plan.decoders)} fields, not {count}"
             )
-        if header.nbytes > plan.max_header_bytes:
-            raise RemoteProtocolError(_too_long(plan, "header", header.nbytes, self.limits))
         return plan
 
     def _continue(self, plan: Plan, frame: memoryview) -> Message | None:
@@ -178,8 +215,6 @@ def _build(plan: Plan, plain: list[Any], frames: list[memoryview]) -> Message:
 
 def _unpack(header: memoryview) -> list[Any]:
     try:
-        if header.nbytes > _SMALL_HEADER_BYTES:
-            _prove_complete(header)
         plain: list[Any] = msgpack.unpackb(
             header,
             raw=False,
@@ -190,21 +225,17 @@ def _unpack(header: memoryview) -> list[Any]:
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException) as error:
-        reason = str(error) or type(error).__name__
-        raise RemoteProtocolError(f"header is not valid msgpack: {reason}") from None
+        raise RemoteProtocolError(_not_msgpack(error)) from None
     return plain
 
 
-def _prove_complete(header: memoryview) -> None:
-    """Raise ValueError unless everything that the header declares is in it.
+def _not_msgpack(error: Exception) -> str:
+    return f"header is not valid msgpack: {str(error) or type(error).__name__}"
 
-    Unpacking allocates a list for every declared length on the way down, before it finds that
-    the items are not there: a thousand nested lists of a million items, in a few kilobytes.
-    Skipping builds nothing.
-    """
-    unpacker = msgpack.Unpacker(read_size=1, max_buffer_size=header.nbytes)
-    unpacker.feed(header)
-    unpacker.skip()
+
+def _cut(inline: memoryview, sizes: list[int]) -> list[memoryview]:
+    ends = list(accumulate(sizes))
+    return [inline[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -229,6 +260,8 @@ def _too_long(plan: Plan, what: str, actual_bytes: int, limits: Limits) -> str:
     return f"{plan.type.__name__}: a {what} of {actual_bytes} bytes, {allowed} are allowed"
 
 
-def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> list[bytes | memoryview]:
+def encode(
+    message: Message, limits: Limits = DEFAULT_LIMITS, inline_bytes: int = INLINE_BYTES
+) -> list[bytes | memoryview]:
     """Frames of one message; safe from any thread. A connection keeps an Encoder instead."""
-    return Encoder(limits).encode(message)
+    return Encoder(limits, inline_bytes).encode(message)

@@ -53,7 +53,7 @@ def example(exchange: list[tuple[Role, wire.Message, str]]) -> str:
     for number, (sender, message, remark) in enumerate(exchange, 1):
         arrow = "client → edge" if sender is Role.CLIENT else "edge → client"
         lines += [f"**{number}. {arrow}: {type(message).__name__}.** {remark}", "", "```"]
-        header, *buffers = [bytes(frame) for frame in wire.encode(message)]
+        header, *buffers = [bytes(frame) for frame in wire.encode(message, inline_bytes=0)]
         lines += [_hex("header", header), *(_hex("buffer", data) for data in buffers)]
         lines += ["```", ""]
     return "\n".join(lines[:-1])

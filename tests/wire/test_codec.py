@@ -28,6 +28,9 @@ def test_every_message_arrives_as_it_was_sent(kind, data):
     assert decode(map(bytes, wire.encode(message))) == [message]
 
 
+LARGE = 4 * wire.INLINE_BYTES
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages, max_size=6))
 def test_messages_follow_each_other_on_one_connection(sent):
@@ -43,16 +46,16 @@ def test_every_kind_has_a_plan_with_its_fields_in_order():
         assert len(declared) < 15, "a header is a short list"
 
 
-def test_buffers_are_not_copied_on_the_way_out():
-    payload = bytearray(1000)
+def test_large_buffers_are_not_copied_on_the_way_out():
+    payload = bytearray(LARGE)
     _, frame = wire.encode(wire.Chunk(payload))
     payload[3] = 42
     assert frame[3] == 42
 
 
-def test_buffers_are_not_copied_on_the_way_in():
-    header, _ = wire.encode(wire.Chunk(bytes(1000)))
-    arrived = bytearray(1000)
+def test_large_buffers_are_not_copied_on_the_way_in():
+    header, _ = wire.encode(wire.Chunk(bytes(LARGE)))
+    arrived = bytearray(LARGE)
     decoder = wire.Decoder()
     assert decoder.feed(header) is None
     chunk = decoder.feed(arrived)
@@ -61,18 +64,33 @@ def test_buffers_are_not_copied_on_the_way_in():
 
 
 def test_a_buffer_of_other_elements_travels_as_bytes():
-    floats = memoryview(bytearray(16)).cast("f")
+    floats = memoryview(bytearray(LARGE)).cast("f")
     _, frame = wire.encode(wire.Chunk(floats))
-    assert (frame.format, frame.nbytes) == ("B", 16)
-    square = memoryview(bytearray(16)).cast("B", (4, 4))
-    assert wire.encode(wire.Chunk(square))[1].nbytes == 16
+    assert (frame.format, frame.nbytes) == ("B", LARGE)
+    square = memoryview(bytearray(LARGE)).cast("B", (4, LARGE // 4))
+    assert wire.encode(wire.Chunk(square))[1].nbytes == LARGE
 
 
-def test_an_empty_tensor_has_its_frame_too():
+def test_an_empty_tensor_has_no_frame_of_its_own_unless_others_have():
     empty = wire.Tensor("float32", (0, 3), (0, 1), b"")
-    message = execute(empty, empty)
-    frames = wire.encode(message)
-    assert [len(frame) for frame in frames[1:]] == [0, 0]
+    large = wire.Tensor("uint8", (LARGE,), (0,), bytes(LARGE))
+    for message, sizes in ((execute(empty, empty), []), (execute(empty, large), [0, LARGE])):
+        frames = wire.encode(message)
+        assert [len(frame) for frame in frames[1:]] == sizes
+        assert decode(frames) == [message]
+
+
+@pytest.mark.parametrize("size", [1, 1400, wire.INLINE_BYTES])
+def test_small_buffers_go_in_the_headers_frame(size):
+    message = execute(
+        wire.Tensor("uint8", (size - 1,), (0,), bytes(size - 1)),
+        wire.Tensor("uint8", (1,), (0,), b"x"),
+    )
+    (frame,) = wire.encode(message)
+    assert decode([frame]) == [message]
+    # A frame of its own for each is as good to a receiver.
+    frames = wire.encode(message, inline_bytes=0)
+    assert [len(each) for each in frames[1:]] == [size - 1, 1]
     assert decode(frames) == [message]
 
 
@@ -90,7 +108,7 @@ def test_tuples_in_a_predictor_arrive_as_lists():
 def test_a_decoder_tells_where_it_is():
     decoder = wire.Decoder()
     assert repr(decoder) == "<Decoder: between messages>"
-    decoder.feed(wire.encode(wire.Chunk(b"ab"))[0])
+    decoder.feed(wire.encode(wire.Chunk(b"ab"), inline_bytes=0)[0])
     assert repr(decoder) == "<Decoder: Chunk, 0 of 1 buffers>"
 
 
@@ -204,8 +222,8 @@ def test_what_thousands_of_held_weights_take_is_small():
 
 
 def test_a_chunk_and_its_acknowledgement_are_small():
-    header, payload = wire.encode(wire.Chunk(bytes(1400)))
-    assert (len(header), len(payload)) == (5, 1400)
+    (frame,) = wire.encode(wire.Chunk(bytes(1400)))
+    assert len(frame) == 5 + 1400
     assert len(wire.encode(wire.ChunkAck(1234.5))[0]) == 11
 
 
