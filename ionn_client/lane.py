@@ -119,11 +119,9 @@ class Lane:
         self._lost(reason)
 
     def _lost(self, reason: str) -> None:
-        carried, settled = self.carrying, self._uploading.settled
+        carried = self.carrying
         self._enter("over", reason=reason)
-        if carried and settled:
-            self._uploading.pace_anew()
-        elif carried:
+        if carried:
             # Nobody here knows how much of it has come.
             self._enter("asking")
             self._uploading.stop_sending()
