@@ -47,20 +47,26 @@ class Round:
     upload_bytes: int
     idle_s: float
     capacity_Bps: float
+    lane: str
 
     @classmethod
-    def of(cls, query_bytes: int, seconds: float, capacity_Bps: float) -> Round:
+    def of(
+        cls, query_bytes: int, seconds: float, capacity_Bps: float, own_egress: bool = False
+    ) -> Round:
         """An upload that takes `seconds`, beside the share of the link that queries take."""
         query_s = query_bytes / capacity_Bps
         share = query_s / (query_s + sum(PAUSE_S) / 2)
         upload_bytes = int(seconds * capacity_Bps * (1 - share))
-        return cls(query_bytes, upload_bytes, seconds * IDLE_SHARE, capacity_Bps)
+        # A second connection is for queues that honour priorities.
+        lane = "on" if own_egress else "off"
+        return cls(query_bytes, upload_bytes, seconds * IDLE_SHARE, capacity_Bps, lane)
 
 
 def loaded(settings: dict[str, Any]) -> Iterator[Figure]:
     """Query latency while uploading over idle, and how much of the link was used."""
     for query_bytes in settings["query_bytes"]:
-        what = Round.of(query_bytes, settings["seconds"] / settings["rounds"], settings["capacity"])
+        seconds = settings["seconds"] / settings["rounds"]
+        what = Round.of(query_bytes, seconds, settings["capacity"], settings["own_egress"])
         samples = {name: Sample() for name in ("ours", "naive", "grpc")}
         for _ in range(settings["rounds"]):
             for name, sample in samples.items():
@@ -105,7 +111,7 @@ async def _upload(size: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 async def _ours(what: Round, address: str, sample: Sample) -> None:
     profiled, query = ours.network(what.query_bytes, ours.tables(what.upload_bytes, next(_seeds)))
-    async with ours.session(profiled, query, address, what.capacity_Bps) as session:
+    async with ours.session(profiled, query, address, what.capacity_Bps, lane=what.lane) as session:
 
         async def ask() -> bool:
             result = await session.net.query(query)
