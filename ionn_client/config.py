@@ -62,9 +62,10 @@ class Options:
     activation_tolerance: the error in an answer, relative to its largest element, that coding
         live tensors on their way up may cause; measured on the example when the model is
         profiled. None, the default, codes them only as exactly as they are.
-    lane: a second connection for the weights, so that the queue of this machine's own interface
-        lets queries overtake them: "on", "off", or "auto": where that queue is known to do so and
-        to be the narrowest place.
+    lane: "on" uploads over a second connection, so that queries overtake weights where the queue
+        of this machine's own interface is the narrowest place and honours priorities. "auto",
+        the default, does not: small queries gain a millisecond or two by it, large ones lose
+        more, because TCP starts slowly on a connection that was idle. Nor does "off".
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.

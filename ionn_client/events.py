@@ -20,12 +20,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection to the edge is open; nothing was said yet.
-
-    `priorities` where this machine's own queue towards the edge is known to honour them.
-    """
-
-    priorities: bool = False
+    """A connection to the edge is open; nothing was said yet."""
 
 
 @dataclass(frozen=True, slots=True)

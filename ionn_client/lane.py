@@ -23,8 +23,6 @@ from ionn_client.uploading import Uploading
 from wire import Conversation, ProtocolError, Role, check_welcome, hello, messages
 
 AGENT = "ionn-client"
-# Shorter uploads are over before a second connection is worth its round trips.
-LEAST_UPLOAD_S = 1.0
 OPEN = frozenset({"opening", "greeting", "greeted", "joining", "carrying"})
 
 
@@ -42,7 +40,6 @@ class Lane:
         self._conversation = Conversation(Role.CLIENT)
         self.phase = "none"
         self._secret = ""
-        self._pays = False
         self._heard_at = 0.0
         self._owed_since: float | None = None
 
@@ -51,10 +48,8 @@ class Lane:
         """Weights go over this connection, and are answered here."""
         return self.phase == "carrying"
 
-    def connected(self, *, priorities: bool) -> None:
-        """The first connection is there; `priorities` where its own queue puts queries first."""
-        option = self._context.options.lane
-        self._pays = option == "on" or (option == "auto" and priorities)
+    def forget_refusal(self) -> None:
+        """A new first connection is there."""
         self._enter("none")
 
     def offered(self, secret: str) -> None:
@@ -147,11 +142,10 @@ class Lane:
 
     @property
     def _wanted(self) -> bool:
+        # Not unless asked for: a connection of their own makes large queries start slowly.
         context = self._context
-        if not self._pays or self.phase != "none" or context.phase != "uploading":
-            return False
-        pending_s = self._uploading.upload.pending_bytes / context.links.link.up_Bps
-        return context.options.lane == "on" or pending_s > LEAST_UPLOAD_S
+        on = context.options.lane == "on"
+        return on and self.phase == "none" and context.phase == "uploading"
 
     def _finish(self) -> None:
         """Everything is held: nothing is left to carry."""

@@ -25,7 +25,7 @@ called `clock_s` the edge's, of which only differences between chunks count.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ionn_client.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
 
@@ -67,9 +67,12 @@ class UploadPacer:
 
     The caller asks `may_send`, sends a chunk of at most `chunk_bytes`, reports it with `sent`,
     and each acknowledgement, which come in order, with `acknowledged`.
+
+    overtaken: queries go over another connection, and pass what is under way.
     """
 
-    def __init__(self, max_chunk_bytes: int) -> None:
+    def __init__(self, max_chunk_bytes: int, *, overtaken: bool = False) -> None:
+        self._overtaken = overtaken
         self._max_chunk_bytes = min(max_chunk_bytes, MAX_CHUNK_BYTES)
         self._rate = DeliveryRate()
         self._chunk_bytes = min(PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
@@ -124,6 +127,8 @@ class UploadPacer:
     def carried(self, size_bytes: int) -> None:
         """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
         self._carried_bytes += size_bytes
+        if self._overtaken:
+            self._in_flight = deque(replace(each, behind_query=True) for each in self._in_flight)
 
     def sent(self, size_bytes: int, now: float) -> None:
         carried, self._carried_bytes = self._carried_bytes, 0

@@ -126,8 +126,8 @@ class Session:
                 self.context.do(OpenConnection(0.0))
             case Connected() if self.phase in ("rejected", "closed"):
                 self.context.do(CloseConnection("no longer wanted"))
-            case Connected(priorities):
-                self.lane.connected(priorities=priorities)
+            case Connected():
+                self.lane.forget_refusal()
                 self._greet()
             case LaneConnected() | LaneHeard() | LaneLost():
                 self.lane.take(event)

@@ -139,8 +139,8 @@ class Uploading:
         return self.upload.owed or (pacer is not None and pacer.in_flight_bytes > 0)
 
     def pace_anew(self) -> None:
-        """What comes next goes over another connection, which has its own start."""
-        self._context.pacer = UploadPacer(self.sender.max_chunk_bytes)
+        """What comes next goes over a connection of its own, which has its own start."""
+        self._context.pacer = UploadPacer(self.sender.max_chunk_bytes, overtaken=True)
 
     def stop_sending(self) -> None:
         """Until it is negotiated anew what is held."""

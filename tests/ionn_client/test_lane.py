@@ -30,9 +30,9 @@ HEARD: dict[str, Callable[[messages.Message], events.Event]] = {
 class Bench:
     """A session, and an edge played by hand that holds what really came, in order."""
 
-    def __init__(self, lane: str = "on", up_Bps: float = 1e6) -> None:
+    def __init__(self, lane: str = "on") -> None:
         self.graph, weights = chain(LAYERS)
-        options = Options(assumed_link=Link(up_Bps, 1e6, 0.01), replan=False, lane=lane)
+        options = Options(assumed_link=Link(1e6, 1e6, 0.01), replan=False, lane=lane)
         views = blobs(self.graph, weights)
         forecast = Forecast(self.graph, [1.0] * LAYERS)
         self.session = Session(self.graph, b"graph", views, forecast, options)
@@ -57,10 +57,10 @@ class Bench:
     def say(self, where: str, message: messages.Message) -> list[events.Command]:
         return self.step(HEARD[where](message))
 
-    def upload(self, priorities: bool = False) -> None:
+    def upload(self) -> None:
         """Up to the point where weights go, and a lane is opened if one is wanted."""
         self.step(events.Started())
-        self.step(events.Connected(priorities))
+        self.step(events.Connected())
         self.say(FIRST, WELCOME)
         self.said[FIRST].clear()
         self.say(FIRST, messages.Pong(0, 0.0))
@@ -148,25 +148,13 @@ def test_the_upload_moves_to_the_lane_when_all_else_is_held() -> None:
     assert bench.session.upload.resent_bytes == 0
 
 
-@pytest.mark.parametrize(
-    ("option", "priorities", "up_Bps", "wanted"),
-    [
-        ("on", False, 1e6, True),
-        ("off", True, 1e3, False),
-        ("auto", False, 1e3, False),
-        ("auto", True, 1e3, True),
-        ("auto", True, 1e6, False),  # Over in a moment.
-    ],
-)
-def test_a_lane_is_opened_where_it_pays(
-    option: str, priorities: bool, up_Bps: float, wanted: bool
-) -> None:
-    bench = Bench(option, up_Bps)
-    bench.upload(priorities)
-    assert bench.opened == int(wanted)
-    if not wanted:
-        bench.finish(FIRST)
-        assert not bench.said[LANE]
+@pytest.mark.parametrize("option", ["auto", "off"])
+def test_nothing_is_opened_that_was_not_asked_for(option: str) -> None:
+    bench = Bench(option)
+    bench.upload()
+    assert not bench.opened
+    bench.finish(FIRST)
+    assert not bench.said[LANE]
 
 
 def test_nothing_is_opened_for_what_is_held() -> None:

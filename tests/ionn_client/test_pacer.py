@@ -181,3 +181,18 @@ def test_no_clock_of_an_edge_can_break_the_pacer(clocks: list[float]) -> None:
         assert 1 <= pacer.chunk_bytes() <= 1 << 18
         assert pacer.window_bytes() > 0
         assert pacer.may_send(now)
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_chunk_that_a_query_overtook_says_nothing_about_the_queue(overtaken: bool) -> None:
+    pacer = UploadPacer(1 << 20, overtaken=overtaken)
+    pacer.sent(pacer.chunk_bytes(), 0.0)
+    pacer.acknowledged(1.0, 0.02)
+    window_bytes = pacer.window_bytes()
+    while pacer.may_send(0.02):
+        pacer.sent(pacer.chunk_bytes(), 0.02)
+    pacer.carried(150_000)
+    # Each waits for as long as the query takes: on one connection, those before it would not.
+    for number in range(5):
+        pacer.acknowledged(1.08 + number / 1e4, 0.10 + number / 1e4)
+    assert (pacer.window_bytes() >= window_bytes) == overtaken
