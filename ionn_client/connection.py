@@ -130,18 +130,21 @@ class Connection:
         return "the connection ended"
 
     def _cork(self, corked: bool) -> None:
-        """Let a message's frames leave in the same packets, and wake nobody for a header alone."""
+        """Let several frames leave in the same packets, and wake nobody for a header alone."""
         if self._link is not None and TCP_CORK is not None:
             self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def _send_all(self) -> str:
         try:
             while True:
-                self._cork(True)
+                several = len(self._frames) > 1
+                if several:
+                    self._cork(True)
                 while self._frames:
                     # Any buffer will do; aiohttp's annotation knows only bytes.
                     await self._socket.send_bytes(cast(bytes, self._frames.popleft()))
-                self._cork(False)
+                if several:
+                    self._cork(False)
                 if self._closing:
                     return "closed"
                 self._waiting.clear()
