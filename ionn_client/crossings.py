@@ -45,12 +45,16 @@ class Direction:
         size: int | None = None,
         encode_s: float | None = None,
         decode_s: float | None = None,
-    ) -> None:
-        """Tensors of `cut` took so many bytes, and seconds, as far as seen."""
+    ) -> bool:
+        """Tensors of `cut` took so many bytes, and seconds, as far as seen.
+
+        Whether anything may have changed: raw needs no measuring.
+        """
+        if coding == "raw":
+            return False
         offered = self._offered[cut]
         for index, option in enumerate(offered):
-            # Raw needs no measuring.
-            if option.coding == coding != "raw":
+            if option.coding == coding:
                 offered[index] = replace(
                     option,
                     bytes=_towards(option.bytes, size),
@@ -59,6 +63,7 @@ class Direction:
                 )
         if self._rate_Bps is not None:
             self.chosen[cut] = choose_codings([offered], self._rate_Bps)[0]
+        return True
 
 
 def _towards(expected: float, seen: float | None) -> float:

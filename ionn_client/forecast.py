@@ -33,6 +33,9 @@ from planner.upload import Algorithm
 from wire import DEFAULT_LIMITS, PRECISIONS
 from wire.planes import COARSE
 
+# Layer times that differ by less in all give the same routes; making the costs anew takes longer
+# than a small query.
+MOVED = 0.01
 # Larger than any link could carry: a cut that no message can hold is never chosen.
 NEVER_BYTES = 1 << 60
 
@@ -61,6 +64,7 @@ class Forecast:
         self._edge_correction = Correction(layers)
         self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
         self._costs: LayerCosts | None = None
+        self._costs_times = np.zeros(0)
 
     def meet_edge(self, predictor: Predictor, max_message_bytes: int) -> None:
         """A new edge: its own predictions and limits, and no observations of it yet."""
@@ -76,25 +80,23 @@ class Forecast:
 
     def observe_client(self, start: int, stop: int, seconds: float) -> None:
         self._client_correction.observe(start, stop, self.client_range_s(start, stop), seconds)
-        self._costs = None
 
     def observe_edge(self, start: int, stop: int, seconds: float) -> None:
         self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
-        self._costs = None
 
     def observe_crossing_up(
         self, cut: int, coding: str, size: int | None = None, *, encode_s: float | None = None
     ) -> None:
         """What is known of tensors of `cut` that went up: bytes, seconds to code them here."""
-        self._crossings.up.observe(cut, coding, size=size, encode_s=encode_s)
-        self._costs = None
+        if self._crossings.up.observe(cut, coding, size=size, encode_s=encode_s):
+            self._costs = None
 
     def observe_crossing_down(
         self, cut: int, coding: str, size: int | None = None, *, decode_s: float | None = None
     ) -> None:
         """What is known of tensors of `cut` that came down: bytes, seconds to decode them here."""
-        self._crossings.down.observe(cut, coding, size=size, decode_s=decode_s)
-        self._costs = None
+        if self._crossings.down.observe(cut, coding, size=size, decode_s=decode_s):
+            self._costs = None
 
     def observe_edge_coding(
         self, start: int, up_coding: str, stop: int, down_coding: str, seconds: float
@@ -126,7 +128,6 @@ class Forecast:
     def relax_edge(self) -> None:
         """Nothing was observed of the edge: let what it was observed to do fade."""
         self._edge_correction.relax()
-        self._costs = None
 
     @property
     def client_s(self) -> np.ndarray:
@@ -153,13 +154,17 @@ class Forecast:
         """
         if self._crossings.follow(link):
             self._costs = None
+        client_s, edge_s = self.client_s, self.edge_s
+        times = np.concatenate((client_s, edge_s))
         if weight_bytes is None and self._costs is not None:
-            return self._costs
+            moved_s = np.abs(times - self._costs_times).sum()
+            if moved_s <= MOVED * times.sum():
+                return self._costs
         graph, up, down = self._graph, self._crossings.up.chosen, self._crossings.down.chosen
         sizes = graph.weight_bytes if weight_bytes is None else weight_bytes
         costs = LayerCosts(
-            self.client_s,
-            self.edge_s,
+            client_s,
+            edge_s,
             sizes,
             self._cut_bytes(up),
             self._cut_bytes(down),
@@ -170,7 +175,7 @@ class Forecast:
             shared=[(layer, owner) for layer, owner in graph.shared if sizes[owner]],
         )
         if weight_bytes is None:
-            self._costs = costs
+            self._costs, self._costs_times = costs, times
         return costs
 
     def _cut_bytes(self, chosen: Sequence[CutCoding]) -> list[float]:
