@@ -69,6 +69,7 @@ class Upload:
         specs = {blob: graph.weights[blob].spec for blob in first_by_digest.values()}
         self.dtypes = {blob: spec.dtype for blob, spec in specs.items()}
         self._elements = {blob: prod(spec.shape) for blob, spec in specs.items()}
+        self._vectors = {blob for blob, spec in specs.items() if len(spec.shape) < 2}
         self._blobs_of_layer = tuple(
             tuple(dict.fromkeys(self._blob_of[weight] for weight in layer.weights))
             for layer in graph.layers
@@ -88,8 +89,7 @@ class Upload:
     def forget(self) -> None:
         """The edge holds nothing of this model any more."""
         self._planes = {
-            blob: progressive_planes(dtype) if self._progressive else (WHOLE,)
-            for blob, dtype in self.dtypes.items()
+            blob: self._planes_of(blob) if self._progressive else (WHOLE,) for blob in self.dtypes
         }
         self._held: dict[Item, int] = {}
         self._announced: dict[Item, int] = {}
@@ -98,6 +98,11 @@ class Upload:
         self._flight: deque[_Announced] = deque()
         self._order: list[Item] = []
         self._position = 0
+
+    def _planes_of(self, blob: int) -> tuple[int, ...]:
+        # Vectors (biases, normalisation) are short: as planes they would save nobody's time, and
+        # what they scale and shift would lose much.
+        return (WHOLE,) if blob in self._vectors else progressive_planes(self.dtypes[blob])
 
     def renegotiated(self, inventory: Inventory) -> int:
         """The edge said what it holds: continue from there, an unfinished segment from its start.

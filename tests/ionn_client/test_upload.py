@@ -241,3 +241,16 @@ def test_an_edge_that_forgot_everything_gets_everything() -> None:
     upload.follow(steps([0, 1, 2, 3]))
     assert not upload.done
     assert upload.pending_bytes == upload.total_bytes
+
+
+def test_vectors_go_whole_beside_the_planes_of_matrices() -> None:
+    weights = list(GRAPH.weights)
+    flat = dataclasses.replace(weights[1].spec, shape=(ELEMENTS,))
+    weights[1] = dataclasses.replace(weights[1], spec=flat)
+    upload = Upload(dataclasses.replace(GRAPH, weights=tuple(weights)), "progressive")
+    upload.follow(joint([0, 1]))
+    assert [(piece.weight, piece.plane) for piece in upload.pieces()][:2] == [
+        (0, COARSE),
+        (1, WHOLE),
+    ]
+    Receiver().take(upload, 2)
