@@ -23,7 +23,9 @@ LEAST_SAVING = 0.02
 # more than the bytes that they save: at 1 Gbit/s half of a core made an upload 13 % slower.
 CORE_SHARE = 0.15
 # While coding does not pay, one segment in so many asks again.
-PROBE_INTERVAL = 64
+PROBE_INTERVAL = 512
+# What a core codes in a second, until it was seen.
+GUESSED_BPS = 4e8
 SPEED_WEIGHT = 0.2
 # How much longer a segment's last chunk may be than asked for.
 LONGER = 1.25
@@ -132,7 +134,8 @@ class Sender:
         if not self._shrinks.get((piece.weight, piece.plane), True):
             return False
         speed = self._speeds.get((self._upload.dtypes[piece.weight], piece.plane))
-        if speed is None or speed.Bps is None or rate_Bps <= CORE_SHARE * speed.Bps:
+        seen_Bps = None if speed is None else speed.Bps
+        if rate_Bps <= CORE_SHARE * (seen_Bps or GUESSED_BPS):
             return True
         return first and self._pieces % PROBE_INTERVAL == 0
 
