@@ -7,7 +7,8 @@ the client's monotonic clock, times called `clock_s` the edge's; the two are nev
 from __future__ import annotations
 
 from collections import deque
-from statistics import median_low
+from itertools import combinations
+from statistics import median, median_low
 
 from planner import Link
 
@@ -19,6 +20,11 @@ BLOCK_CHUNKS = 8
 MAX_CLOCK_S = 1e9
 # Clocks drift against each other by less than this in MEMORY_S.
 CLOCK_TOLERANCE_S = 0.005
+# Of two quartz clocks, with room.
+MAX_SKEW = 3e-4
+SKEW_BLOCK_S = 0.5
+SKEW_BLOCKS = 16
+SKEW_SPAN_S = 1.2
 
 
 class Smallest:
@@ -40,16 +46,55 @@ class Smallest:
         return rising[0][1]
 
 
+class Skew:
+    """How much faster the edge's clock runs, in seconds per second.
+
+    From the least time that acknowledgements took back in each half second, where nothing of the
+    upload queues: the median slope between those minima, which a way that becomes longer once
+    hardly disturbs.
+    """
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._minima: deque[tuple[float, float]] = deque(maxlen=SKEW_BLOCKS)
+        self._began: float | None = None
+        self._least = (0.0, 0.0)
+
+    def observe(self, back_s: float, now: float) -> None:
+        if self._began is None or now - self._began >= SKEW_BLOCK_S:
+            if self._began is not None:
+                self._minima.append(self._least)
+                self._fit()
+            self._began, self._least = now, (now, back_s)
+        elif back_s < self._least[1]:
+            self._least = (now, back_s)
+
+    def _fit(self) -> None:
+        slopes = [
+            (later - sooner) / (end - begin)
+            for (begin, sooner), (end, later) in combinations(self._minima, 2)
+            if SKEW_SPAN_S <= end - begin <= 2 * SKEW_SPAN_S
+        ]
+        # Steeper is no clock, but a way that changed.
+        slopes = [slope for slope in slopes if abs(slope) < MAX_SKEW]
+        if slopes:
+            self.share = -median(slopes)
+
+
 class Transit:
     """How long chunks take one way, above the least, from two clocks that were never set.
 
     Each arrival lies between sending and acknowledgement, which bounds the difference of the
     clocks from both sides, as in NTP (RFC 5905, section 8). A clock that leaves these bounds
-    stands, lies or jumps: then the acknowledgements' own arrivals are used in its place.
+    stands, lies or jumps: then the acknowledgements' own arrivals are used in its place. One
+    that is merely fast or slow would make waits seem to grow or shrink, and is corrected.
     """
 
     def __init__(self) -> None:
         self._believed = True
+        self._skew = Skew()
+        self._ahead_s = 0.0
+        self._corrected_at: float | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -62,17 +107,28 @@ class Transit:
         """The time to take for the arrival's, and how long the chunk waited in queues."""
         if not self._believed or not abs(clock_s) < MAX_CLOCK_S:
             clock_s = self._disbelieve(now)
-        there_s = self._there.add(clock_s - sent_at, now)
-        trip_s = there_s + self._back.add(now - clock_s, now)
+        true_s = self._corrected(clock_s, now)
+        there_s = self._there.add(true_s - sent_at, now)
+        trip_s = there_s + self._back.add(now - true_s, now)
         if trip_s < -CLOCK_TOLERANCE_S:
             self._disbelieve(now)
             return self.observe(sent_at, now, now)
         self.round_trip_s = max(trip_s, 0.0)
-        return clock_s, clock_s - sent_at - there_s
+        return clock_s, true_s - sent_at - there_s
+
+    def _corrected(self, clock_s: float, now: float) -> float:
+        """The edge's clock, less what it gained since the first acknowledgement."""
+        self._skew.observe(now - clock_s, now)
+        if self._corrected_at is not None:
+            # Bit by bit, so that a better estimate makes no step.
+            self._ahead_s += self._skew.share * (now - self._corrected_at)
+        self._corrected_at = now
+        return clock_s - self._ahead_s
 
     def _disbelieve(self, now: float) -> float:
         if self._believed:
             self._believed = False
+            self._skew, self._ahead_s = Skew(), 0.0
             self.forget()
         return now
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.estimate import DeliveryRate, LinkEstimator, Smallest, Transit
+from ionn_client.estimate import DeliveryRate, LinkEstimator, Skew, Smallest, Transit
 from planner import Link
 
 
@@ -109,3 +111,34 @@ def test_a_sender_with_nothing_to_send_does_not_make_the_link_slow() -> None:
     for number in range(500):
         rate.add(0.5 + 0.01 * number, 1000, filling=False)
     assert rate.Bps == pytest.approx(1e6, rel=0.05)
+
+
+@pytest.mark.parametrize("skew", [0.0, 1e-4, -1e-4])
+@pytest.mark.parametrize("longer_s", [0.0, 0.001, 0.02])
+def test_a_skew_is_found_in_spite_of_jitter_and_of_a_way_that_becomes_longer(
+    skew: float, longer_s: float
+) -> None:
+    found = Skew()
+    chance = random.Random(1)
+    for step in range(8_000):
+        now = 50.0 + step / 1_000
+        way_s = 0.01 + longer_s * (step > 5_000) + chance.uniform(0.0002, 0.001)
+        found.observe(way_s - skew * now, now)
+    assert found.share == pytest.approx(skew, abs=2e-5)
+
+
+def test_no_skew_is_believed_that_no_clock_has() -> None:
+    found = Skew()
+    for step in range(8_000):
+        found.observe(step / 1_000, step / 1_000)
+    assert found.share == 0.0
+
+
+def test_waits_do_not_grow_with_a_clock_that_gains() -> None:
+    transit = Transit()
+    chance = random.Random(1)
+    for step in range(20_000):
+        now = step / 1_000
+        sent_at, there_s = now - 0.02, chance.uniform(0.0095, 0.01)
+        _, wait_s = transit.observe(sent_at, 7.0 + 1.0001 * (sent_at + there_s), now)
+        assert step < 3_000 or wait_s < 0.0007

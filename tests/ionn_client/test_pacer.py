@@ -120,6 +120,18 @@ def test_whatever_the_edges_clock_says_link_and_queries_fare_well(
     assert outcome.rate_at(link.seconds) == pytest.approx(link.payload_Bps, rel=0.1)
 
 
+@pytest.mark.parametrize("skew", [1e-4, -1e-4])
+@pytest.mark.parametrize("round_trip_s", [0.002, 0.04])
+@pytest.mark.parametrize("rate_Mbit", [20, 80])
+def test_a_clock_that_drifts_costs_no_throughput(
+    rate_Mbit: int, round_trip_s: float, skew: float
+) -> None:
+    link = replace(scenario(rate_Mbit, round_trip_s), seconds=8.0)
+    drifting = replace(link, edge_clock=lambda now: 5.0 + (1 + skew) * now)
+    outcome, steady = simulate(drifting), simulate(link)
+    assert outcome.goodput_Bps(3.0, 8.0) >= 0.985 * steady.goodput_Bps(3.0, 8.0)
+
+
 @pytest.mark.parametrize("rate_Mbit", RATES)
 def test_a_large_reply_holds_the_upload_up_no_more_than_queries_do(rate_Mbit: int) -> None:
     link = replace(scenario(rate_Mbit, 0.02), query_bytes=1_000, reply_bytes=150_000)
