@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from ionn_client.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
 
-# A packet's payload, and the part of it that headers take: chunks fill whole packets.
+# A packet's payload, and the part of it that is left to headers: chunks fill whole packets.
 PACKET_BYTES = 1448
 FRAMING_BYTES = 20
 MAX_CHUNK_BYTES = 256 << 10
@@ -45,6 +45,8 @@ RESIZE = 1.3
 MARGIN_S = 0.01
 STUCK_ROUNDS = 3
 STUCK_S = 0.0005
+GAP_S = 0.005
+GAP_SHARE = 0.7
 DRAIN_INTERVAL_S = 4.0
 DRAIN_SHARE = 0.75
 # So long without a sample (queries all the time), the window is made from the rate instead.
@@ -158,7 +160,7 @@ class UploadPacer:
         if self._startup:
             self._start_up(chunk, wait_s)
         else:
-            self._steer(chunk, wait_s, now)
+            self._steer(chunk, wait_s, clock_s, now)
 
     def reset_flight(self) -> None:
         """The connection is gone, and with it whatever was in flight and the edge's clock."""
@@ -208,11 +210,12 @@ class UploadPacer:
         self._round_from = self._next_number
         self._round_began = now
         self._shortest_wait_s = float("inf")
-        self._waits_s = 0.0
+        self._waits_s = self._longest_gap_s = 0.0
+        self._last_number, self._last_clock_s = -2, 0.0
         self._samples = 0
         self._round_filled = False
 
-    def _steer(self, chunk: _InFlight, wait_s: float, now: float) -> None:
+    def _steer(self, chunk: _InFlight, wait_s: float, clock_s: float, now: float) -> None:
         if chunk.number < self._round_from:
             return
         if not self._samples:
@@ -222,6 +225,9 @@ class UploadPacer:
             return
         self._seen_at = now
         self._samples += 1
+        if chunk.number == self._last_number + 1:
+            self._longest_gap_s = max(self._longest_gap_s, clock_s - self._last_clock_s)
+        self._last_number, self._last_clock_s = chunk.number, clock_s
         self._round_filled |= chunk.filling
         self._waits_s += wait_s
         self._shortest_wait_s = min(self._shortest_wait_s, wait_s)
@@ -256,6 +262,10 @@ class UploadPacer:
                 self._window_bytes = max(min(window + step, most), window)
             return
         self._steps_up = 0
+        if -lack_s > GAP_S and self._longest_gap_s > GAP_SHARE * self._shortest_wait_s:
+            # A queue that never ran empty would have kept the link busy: the way is longer.
+            self._transit.forget()
+            return
         least = max(rate * trip_s, 2.0 * self._chunk_bytes)
         if -lack_s * rate < self._chunk_bytes <= PACKET_BYTES and window > 2.01 * self._chunk_bytes:
             # One packet less would let the queue run empty: keep the whole packets.

@@ -147,6 +147,16 @@ def test_a_way_that_became_longer_is_not_taken_for_a_queue_for_long() -> None:
     assert outcome.goodput_Bps(12.0, 16.0) > 0.95 * link.payload_Bps
 
 
+@pytest.mark.parametrize(
+    ("rate_Mbit", "before_s", "after_s"), [(5, 0.02, 0.06), (20, 0.002, 0.04), (80, 0.02, 0.06)]
+)
+def test_a_way_that_became_longer_starves_the_upload_for_a_second_or_two(
+    rate_Mbit: int, before_s: float, after_s: float
+) -> None:
+    link = replace(scenario(rate_Mbit, before_s), seconds=9.0, way_changes=((4.0, after_s),))
+    assert simulate(link).goodput_Bps(6.5, 9.0) > 0.95 * link.payload_Bps
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.floats(5e5, 1e7), st.floats(0.001, 0.1))
 def test_it_fills_any_link_and_keeps_the_queue_short(rate_Bps: float, rtt_s: float) -> None:
