@@ -38,7 +38,7 @@ from tests.ionn_edge.peer import (
     segment,
     tensors_of,
 )
-from wire import TENSOR_CODINGS, encode, hello, messages
+from wire import TENSOR_CODINGS, Encoder, hello, messages
 from wire.activations import decode_tensor, encode_tensor
 from wire.planes import WHOLE
 
@@ -134,7 +134,7 @@ async def test_a_message_cut_off_harms_nobody(serve: Serve) -> None:
             await peer.offer(GRAPH)
             announced, chunk, *_ = segment(0, BLOBS[0], 0, 25)
             await peer.send(announced)
-            header, _ = encode(chunk)
+            header, _ = Encoder(inline_bytes=0).encode(chunk)
             await peer.socket.send_bytes(header)
         async with Peer(url) as peer:
             await peer.open(GRAPH, WEIGHTS)
