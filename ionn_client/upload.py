@@ -189,12 +189,16 @@ class Upload:
         after = self._passed[blob] = int(start + share * (stop - start))
         self.sent_bytes += size_bytes
         again = min(after, self._credited[blob]) - before
-        if again > 0:
+        # The rest of a segment that somebody else overtook was never there from us.
+        if again > 0 and blob not in self._complete:
             self.resent_bytes += round(size_bytes * again / (after - before))
         self._credited[blob] = max(after, self._credited[blob])
 
     def held(self, held: messages.Held) -> None:
-        """The edge stored the oldest segment that was sent.
+        """The edge stored the oldest segment that was sent, or has its weight from elsewhere.
+
+        A weight that somebody else completed is told to be so at any of its segments; what was
+        not announced of it is then not sent any more.
 
         Raises ValueError where that is not what it says.
         """
@@ -202,18 +206,35 @@ class Upload:
         if segment is None or not segment.sent:
             raise ValueError(f"weight {held.weight} was not sent so far")
         piece = segment.piece
-        if (held.weight, held.plane, held.count) != (piece.weight, piece.plane, piece.stop):
+        whole = self._elements[piece.weight]
+        stop = whole if held.complete else piece.stop
+        if (held.weight, held.plane, held.count) != (piece.weight, piece.plane, stop):
             raise ValueError(
                 f"{held.count} elements of plane {held.plane} of weight {held.weight} are held,"
                 f" where {piece.stop} of plane {piece.plane} of weight {piece.weight} were sent"
             )
-        last = piece.plane == self._planes[piece.weight][-1]
-        if held.complete != (last and piece.stop == self._elements[piece.weight]):
-            raise ValueError(f"weight {held.weight} cannot be complete or not as it is said to be")
+        last = piece.plane == self._planes[piece.weight][-1] and piece.stop == whole
+        if not held.complete and (last or piece.weight in self._complete):
+            raise ValueError(f"weight {held.weight} is there whole, and said not to be complete")
+        if held.complete and not last and piece.weight not in self._complete:
+            self._overtaken(piece.weight)
         self._flight.popleft()
-        self._held[piece.weight, piece.plane] = piece.stop
+        self._held[piece.weight, piece.plane] = stop
         if held.complete:
             self._complete.add(piece.weight)
+
+    def _overtaken(self, blob: int) -> None:
+        """Somebody else has completed it: nothing more of it is begun."""
+        begun = max(
+            self._raw_bytes(blob, each.piece.plane, each.piece.stop)
+            for each in self._flight
+            if each.piece.weight == blob
+        )
+        size = self._elements[blob] * DTYPE_BYTES[self.dtypes[blob]]
+        self.skipped_bytes += max(0, size - max(begun, self._credited[blob]))
+        self._credited[blob] = size
+        self._order = [item for item in self._order if item[0] != blob]
+        self._position = 0
 
     @property
     def held_bytes(self) -> int:

@@ -95,6 +95,34 @@ async def test_a_second_visit_sends_nothing(profiled: Profiled, edge: EdgeProces
     assert status.skipped_bytes == status.total_bytes
 
 
+async def test_two_devices_that_upload_one_model_help_each_other() -> None:
+    torch.manual_seed(0)
+    twins = nn.Sequential(*[nn.Linear(512, 512, bias=False) for _ in range(4)]).eval()
+    x = torch.randn(1, 512)
+    shared = prepare(twins, (x,), options=SLOW)
+    seen: dict[str, list[dict[str, Any]]] = {"16mbit": [], "8mbit": []}
+
+    async def upload(rate: str, edge_address: str) -> ionn_client.Status:
+        options = Options(device_slowdown=400.0, profile_runs=1, trace=seen[rate].append)
+        with LinkProcess(LinkSpec.parse(rate, rtt="10ms"), edge_address) as link:
+            address = f"{link.host}:{link.port}"
+            async with ionn_client.connect(shared, (x,), edge=address, options=options) as net:
+                await net.uploaded(timeout_s=60)
+                with torch.inference_mode():
+                    assert torch.equal(await net(x), twins(x))
+                return net.status
+
+    with EdgeProcess() as edge:
+        _, slow = await asyncio.gather(*(upload(rate, edge.address) for rate in seen))
+    for records in seen.values():
+        phases = [record["phase"] for record in records if record["event"] == "phase"]
+        assert phases == ["greeting", "offering", "uploading", "ready", "closed"]
+    assert slow.held_bytes == slow.total_bytes
+    assert slow.resent_bytes == 0
+    # The faster one sent most of it.
+    assert slow.skipped_bytes > 0.3 * slow.total_bytes
+
+
 async def test_many_queries_at_once_get_their_own_answers(
     model: nn.Module, profiled: Profiled, edge: EdgeProcess
 ) -> None:

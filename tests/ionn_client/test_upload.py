@@ -159,6 +159,36 @@ def test_an_answer_that_does_not_fit_what_was_sent_is_refused(lie: messages.Held
     assert not upload.owed
 
 
+@pytest.mark.parametrize("precision", ["exact", "progressive"])
+def test_of_a_weight_that_somebody_else_completed_only_what_has_begun_is_sent(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ionn_client.upload.segment_elements", lambda *_: ELEMENTS // 4)
+    upload = Upload(GRAPH, precision)
+    upload.follow(steps([0, 1]) if precision == "exact" else joint([0, 1]))
+    pieces = upload.pieces()
+    for piece in (next(pieces), next(pieces)):
+        upload.announce(piece, 50)
+        upload.advance(50 if piece.start == 0 else 10)
+    done = messages.Held(0, piece.plane, ELEMENTS, True)
+    upload.held(done)
+    assert upload.layers() == {0}
+    assert next(upload.pieces()).weight == 1
+    upload.advance(40)
+    for lie in (
+        messages.Held(0, piece.plane, piece.stop, False),
+        messages.Held(0, piece.plane, piece.stop, True),
+    ):
+        with pytest.raises(ValueError, match="weight 0"):
+            upload.held(lie)
+    upload.held(done)
+    assert not upload.in_flight
+    begun = ELEMENTS // 2 * (4 if precision == "exact" else 3) // (1 if precision == "exact" else 2)
+    assert (upload.skipped_bytes, upload.resent_bytes) == (SIZE - begun, 0)
+    upload.renegotiated(Inventory(frozenset({0}), {}))
+    assert upload.skipped_bytes == SIZE - begun
+
+
 def test_layers_count_at_the_precision_that_all_of_their_weights_have() -> None:
     upload, edge = Upload(GRAPH, "progressive"), Receiver()
     upload.follow(joint([2]))
