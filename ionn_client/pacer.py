@@ -9,7 +9,7 @@ of the next query. TCP fills those queues; this window, inside the connection, d
   the signal is LEDBAT's (RFC 6817, section 2.4); the least delay as the base is Vegas's
   (Brakmo, O'Malley and Peterson 1994, section 3.2).
 - *The window is steered* once a round by the shortest wait seen in it: what the queue holds
-  more than TARGET_S is taken off the window, what it lacks is added. The shortest wait, because
+  more than a target is taken off the window, what it lacks is added. The shortest wait, because
   a queue that never empties is enough to keep the link busy; then the room for the jitter of
   both programs comes by itself. Where the queue stays empty the steps double, as in Copa
   (Arun and Balakrishnan 2018, section 2.1), so that a link that becomes faster is soon full.
@@ -37,6 +37,8 @@ CHUNK_S = 0.0015
 # Less than TCP's first congestion window (RFC 6928), which chunks must not wait for.
 STARTUP_WINDOW_BYTES = 8 * PACKET_BYTES
 TARGET_S = 0.00015
+# Of the round trip: what queries hardly feel, and jitter needs.
+TARGET_SHARE = 0.03
 SPREAD_SHARE = 0.4
 ROUND_CHUNKS = 16
 ROUND_S = 0.02
@@ -250,7 +252,10 @@ class UploadPacer:
         trip_s = self._transit.round_trip_s or 0.0
         rate = (self._samples - 1) * self._chunk_bytes / (now - self._round_began)
         spread_s = self._waits_s / self._samples - self._shortest_wait_s
-        lack_s = TARGET_S + SPREAD_SHARE * spread_s - self._shortest_wait_s
+        # A packet that takes longer than a chunk should is queue enough.
+        share = TARGET_SHARE if self._chunk_bytes > PACKET_BYTES else 0.0
+        target_s = TARGET_S + share * trip_s + SPREAD_SHARE * spread_s
+        lack_s = target_s - self._shortest_wait_s
         window = self._window_bytes
         if lack_s > 0:
             self._stuck = 0
