@@ -143,6 +143,7 @@ class Link:
     # What the box has to say. An exception here is this connection's, not the speaker's.
 
     def evicted(self, epoch: str) -> None:
+        self._writer.clear()
         self._post_from_outside(events.ModelEvicted(epoch))
 
     def tell_load(self) -> None:

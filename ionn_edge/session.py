@@ -127,8 +127,12 @@ class Session:
                 self._opened(event)
             case events.ModelUnknown():
                 self._send(messages.Unknown(self._offered))
-            case events.ModelRefused(code, text) | events.SegmentFailed(code, text):
+            case events.ModelRefused(code, text):
                 self._fail(code, text)
+            case events.SegmentFailed(code, text):
+                # As of one that is stored: of an evicted model it means nothing.
+                if self._conversation.state in _HOLDING:
+                    self._fail(code, text)
             case events.SegmentStored():
                 self._stored(event)
             case events.LaneJoined(intake):

@@ -63,6 +63,7 @@ class Writer:
         self._offers += 1
         self._unstored_bytes -= sum(each.segment.coded_bytes for _, each, _ in self._waiting)
         self._waiting.clear()
+        self._stored.set()
 
     async def stored(self) -> None:
         """Until the next segment is stored."""

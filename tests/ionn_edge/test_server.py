@@ -636,6 +636,36 @@ async def test_an_evicted_client_is_told_and_can_offer_again(serve: Serve) -> No
         await first.run(5, 0, 1, (X,))
 
 
+async def test_what_waits_for_the_disk_is_forgotten_with_the_model(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, go_on = threading.Event(), threading.Event()
+    at_once = Part.store
+
+    def slowly(part: Part, *what: Any) -> None:
+        written.set()
+        assert go_on.wait(20)
+        at_once(part, *what)
+
+    monkeypatch.setattr(Part, "store", slowly)
+    monkeypatch.setattr(writing, "INLINE_BYTES", 0)
+    async with serve(memory_bytes=1000) as (_, url), Peer(url) as first, Peer(url) as second:
+        await first.greet()
+        await first.offer(GRAPH)
+        await first.send(*(each for at in (0, 16, 32) for each in segment(0, BLOBS[0], at, 16)))
+        for _ in range(2 * 3):
+            await first.hear(messages.ChunkAck)
+        await asyncio.to_thread(written.wait, 20)
+        await second.greet()
+        await second.offer(chain(2, seed=5)[0])
+        await first.hear(messages.Evicted)
+        go_on.set()
+        await first.send(messages.Ping(7))
+        assert (await first.hear(messages.Pong)).token == 7
+        await first.offer(GRAPH)
+        await first.upload(0, BLOBS[0])
+
+
 async def test_a_model_that_is_executing_is_not_evicted(serve: Serve) -> None:
     other, _ = chain(2, seed=5)
     async with serve(memory_bytes=1000) as (box, url), Peer(url) as first:

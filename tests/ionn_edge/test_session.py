@@ -569,6 +569,7 @@ def test_what_crossed_the_eviction_is_dropped_or_refused() -> None:
     heard(session, *whole(0, 0, 1, 4), whole(0, 1, 1, 4)[0])
     session.handle(ModelEvicted("e.1"), 0.0)
     assert session.handle(SegmentStored(0, WHOLE, 1, False), 0.0) == []
+    assert session.handle(events.SegmentFailed("unexpected", "why"), 0.0) == []
     assert heard(session, Chunk(b"1234"), *whole(0, 2, 1, 4)) == []
     (refused,) = session.handle(execute(1), 0.0)
     assert isinstance(refused, Send)
