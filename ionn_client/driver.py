@@ -67,14 +67,16 @@ class Driver:
     async def started(self) -> None:
         await self._started.wait()
 
-    async def ask(self, live: Live, deadline_s: float | None, precision: str) -> Answer:
+    async def ask(
+        self, live: Live, deadline_s: float | None, precision: str, lossless: bool
+    ) -> Answer:
         if self._ended:
             raise OffloadError("the session was closed")
         number, self._next_query = self._next_query, self._next_query + 1
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._answers[number] = future
         try:
-            self._post(events.QueryAsked(number, live, deadline_s, precision))
+            self._post(events.QueryAsked(number, live, deadline_s, precision, lossless))
             return await future
         except asyncio.CancelledError:
             self._post(events.QueryAbandoned(number))

@@ -56,12 +56,15 @@ class LaneLost:
 
 @dataclass(frozen=True, slots=True)
 class QueryAsked:
-    """`precision`: the least that weights used for it must have."""
+    """`precision`: the least that weights used for it must have. `lossless`: whatever error the
+    session tolerates, its tensors cross as they are.
+    """
 
     query: int
     live: Live
     deadline_s: float | None
     precision: str = "exact"
+    lossless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,8 @@ class Offload:
 
         precision: the least that the weights used must have, "float12", "bfloat16" or "exact";
         None takes the best that is there now, in a session with precision="progressive", and
-        demands "exact" in others.
+        demands "exact" in others. Given "exact", the activations cross without loss too,
+        whatever the session's activation_tolerance.
 
         Raises layergraph.InvalidInput if the arguments are not like those that the model was
         connected with, DeadlineExceeded after `deadline_s`, and what the model itself raises;
@@ -236,7 +237,8 @@ class Offload:
         if least not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {least!r}")
         live = flatten_inputs(self._graph, args, kwargs)
-        answer = await self._driver.ask(live, deadline_s, least)
+        lossless = precision == PRECISIONS[-1]
+        answer = await self._driver.ask(live, deadline_s, least, lossless)
         return QueryResult(
             unflatten_outputs(self._graph, answer.live),
             answer.served_by,
@@ -245,6 +247,7 @@ class Offload:
             answer.predicted_s,
             answer.fallback_reason,
             answer.precision,
+            answer.lossy,
         )
 
     @property

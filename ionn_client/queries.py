@@ -9,6 +9,7 @@ from ionn_client.events import (
     EncodeTensors,
     FailQuery,
     FinishQuery,
+    QueryAsked,
     RangeRan,
     RunRange,
     TensorsDecoded,
@@ -55,12 +56,21 @@ class Queries:
             return Route(context.forecast.local_s(), (here,) * context.layers)
         return context.forecast.route(context.link_now(), self._uploading.usable[precision])
 
-    def asked(self, number: int, live: Live, deadline_s: float | None, precision: str) -> None:
-        chosen = self.route(precision)
-        if self._uploading.usable[precision] and "edge" not in chosen.placement:
+    def asked(self, asked: QueryAsked) -> None:
+        accepts = asked.precision
+        chosen = self.route(accepts)
+        if self._uploading.usable[accepts] and "edge" not in chosen.placement:
             self._context.forecast.relax_edge()
-        query = Query.start(number, live, chosen, self._context.now, deadline_s, precision)
-        self._open[number] = query
+        query = Query.start(
+            asked.query,
+            asked.live,
+            chosen,
+            self._context.now,
+            asked.deadline_s,
+            accepts,
+            asked.lossless,
+        )
+        self._open[query.number] = query
         self._advance(query)
 
     def _advance(self, query: Query) -> None:
@@ -99,8 +109,7 @@ class Queries:
         coding = self._context.forecast.up_coding(query.position).coding
         if coding in LOSSY:
             # One error per query, which is what was measured.
-            coding = "planes" if query.lossy else coding
-            query.lossy = True
+            coding = "planes" if query.lossy or query.lossless else coding
         query.up_coding = coding
         tensors = live_to_wire(query.live)
         if coding == "raw":
@@ -133,6 +142,7 @@ class Queries:
             sharing.shared_link = True
         reply = forecast.down_coding(stop)
         query.sent_at = context.now
+        query.sent_lossy = any(tensor.coding in LOSSY for tensor in tensors)
         query.queueing_s = context.queueing_s()
         query.up_bytes, query.reply_coding = wire_bytes(tensors), reply.coding
         query.reply_s = reply.bytes / link.down_Bps
@@ -203,6 +213,7 @@ class Queries:
     def _arrived(self, query: Query, stop: int, live: Live) -> None:
         asked_stop = query.plan[0].stop
         query.reached("edge", stop, live)
+        query.lossy = query.lossy or query.sent_lossy
         if stop < asked_stop:
             layers = self._context.layers
             query.fall_back("the edge had not all of the range's weights", layers)

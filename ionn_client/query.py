@@ -22,6 +22,7 @@ class QueryResult:
     ranges: the layer ranges as they really ran, as (where, start, stop).
     latency_s: from the call to the answer. predicted_s: what the planner expected.
     fallback_reason: why layers meant for the edge ran on the client, or None.
+    lossy: activations crossed with loss, within the session's activation_tolerance.
     """
 
     value: Any
@@ -31,6 +32,7 @@ class QueryResult:
     predicted_s: float
     fallback_reason: str | None
     precision: str
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Answer:
     predicted_s: float
     fallback_reason: str | None
     precision: str
+    lossy: bool
 
     @property
     def served_by(self) -> str:
@@ -61,6 +64,7 @@ class Query:
     predicted_s: float
     plan: list[Range]
     accepts: str
+    lossless: bool = False
     position: int = 0
     precision: str = PRECISIONS[-1]
     ran: list[Range] = field(default_factory=list)
@@ -76,6 +80,7 @@ class Query:
     # Coding of its tensors, outside the time that the edge has.
     up_coding: str = "raw"
     reply_coding: str = "raw"
+    sent_lossy: bool = False
     lossy: bool = False
     encoding: bool = False
     result: messages.Result | None = None
@@ -93,9 +98,10 @@ class Query:
         now: float,
         deadline_s: float | None,
         accepts: str,
+        lossless: bool,
     ) -> Query:
-        deadline_at = None if deadline_s is None else now + deadline_s
-        return cls(number, live, now, deadline_at, chosen.latency_s, list(chosen.ranges), accepts)
+        deadline_at, plan = None if deadline_s is None else now + deadline_s, list(chosen.ranges)
+        return cls(number, live, now, deadline_at, chosen.latency_s, plan, accepts, lossless)
 
     def reached(self, where: Where, stop: int, live: Live) -> None:
         """Layers up to `stop` ran at `where`."""
@@ -132,6 +138,7 @@ class Query:
             self.predicted_s,
             self.fallback_reason,
             self.precision,
+            self.lossy,
         )
 
 

@@ -106,8 +106,8 @@ class Session:
         match event:
             case MessageReceived(message):
                 self._received(message)
-            case QueryAsked(number, live, deadline_s, precision):
-                self.queries.asked(number, live, deadline_s, precision)
+            case QueryAsked():
+                self.queries.asked(event)
             case QueryAbandoned(number):
                 self.queries.abandoned(number)
             case RangeRan():

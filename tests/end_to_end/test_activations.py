@@ -39,7 +39,9 @@ def model() -> nn.Module:
     return Filter().eval()
 
 
-async def ask(model: nn.Module, tolerance: float | None) -> tuple[QueryResult, dict[str, Any]]:
+async def ask(
+    model: nn.Module, tolerance: float | None, precision: str | None = None
+) -> tuple[QueryResult, dict[str, Any]]:
     """An answer of the edge's, and the record of its way there."""
     records: list[dict[str, Any]] = []
     options = Options(
@@ -53,14 +55,23 @@ async def ask(model: nn.Module, tolerance: float | None) -> tuple[QueryResult, d
         address = f"{link.host}:{link.port}"
         async with ionn_client.connect(model, (X,), edge=address, options=options) as net:
             await net.uploaded(timeout_s=30)
-            result = await net.query(X)
+            result = await net.query(X, precision=precision)
     (hop,) = [record for record in records if record["event"] == "hop"]
     return result, hop
 
 
 async def test_coded_without_loss_the_answer_is_the_models_bit_for_bit(model: nn.Module) -> None:
-    result, hop = await ask(model, None)
-    assert result.served_by == "edge"
+    assert_lossless(model, *await ask(model, None))
+
+
+async def test_a_query_that_demands_exact_has_no_loss_whatever_is_tolerated(
+    model: nn.Module,
+) -> None:
+    assert_lossless(model, *await ask(model, 0.05, "exact"))
+
+
+def assert_lossless(model: nn.Module, result: QueryResult, hop: dict[str, Any]) -> None:
+    assert (result.served_by, result.lossy) == ("edge", False)
     assert hop["up_coding"] == "planes"
     assert hop["down_codings"] == ["planes", "raw"]
     assert hop["up_bytes"] < 0.8 * X.nbytes
@@ -73,6 +84,7 @@ async def test_coded_without_loss_the_answer_is_the_models_bit_for_bit(model: nn
 
 async def test_lossy_only_with_a_tolerance_and_within_it(model: nn.Module) -> None:
     result, hop = await ask(model, 0.05)
+    assert result.lossy
     assert hop["up_coding"] in ("float16", "affine8", "affine8-png")
     assert hop["up_bytes"] < 0.5 * X.nbytes
     assert set(hop["down_codings"]) <= {"raw", "planes"}

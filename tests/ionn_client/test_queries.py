@@ -166,6 +166,35 @@ def test_a_query_has_one_lossy_crossing_at_most() -> None:
     assert made.session.queries._open[0].up_coding == "planes"
 
 
+def lossy_bench() -> tuple[Bench, events.QueryAsked]:
+    """A bench that codes with loss, and a query that tolerates it."""
+    every = tuple((*cut, ROUGH) for cut in CODED)
+    errors = {(cut, "affine8"): 0.01 for cut in range(LAYERS + 1)}
+    made = bench(Activations(every, errors), tolerance=0.02)
+    made.have(ALL)
+    return made, events.QueryAsked(0, (torch.linspace(0, 1, 8).reshape(1, 8),), None)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_query_that_demands_exact_crosses_without_loss_and_the_answer_says(
+    lossless: bool,
+) -> None:
+    made, asked = lossy_bench()
+    (message,) = sent(made.step(dataclasses.replace(asked, lossless=lossless)))
+    codings = {tensor.coding for tensor in message.tensors}
+    assert codings <= {"raw", "planes"} if lossless else codings == {"affine8"}
+    answer = only(made.hear(answer_on_edge(made, message)), events.FinishQuery).answer
+    assert (answer.served_by, answer.lossy) == ("edge", not lossless)
+
+
+def test_what_was_sent_with_loss_and_not_used_is_no_loss() -> None:
+    made, asked = lossy_bench()
+    made.step(asked)
+    run = only(made.step(events.ConnectionLost("reset")), events.RunRange)
+    answer = only(made.local(run), events.FinishQuery).answer
+    assert (answer.served_by, answer.lossy) == ("client", False)
+
+
 def test_no_tolerance_no_loss() -> None:
     every = tuple((*cut, ROUGH) for cut in CODED)
     errors = {(cut, "affine8"): 0.01 for cut in range(LAYERS + 1)}
