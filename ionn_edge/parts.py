@@ -53,6 +53,8 @@ class Part:
         self.held = held or Progress()
         self.owner: object | None = None
         self.dropped = False
+        # Whether another than its owner began it: then nobody knows whose its planes are.
+        self.adopted = False
         self._dtype = "uint8"
         # Whether there is room for planes beside the whole bytes.
         self.widened = self.held.coarse > 0
@@ -103,8 +105,11 @@ class Part:
 
     @property
     def precision(self) -> str | None:
-        """What its planes give, of PRECISIONS; None before the first is complete."""
-        if self.size_bytes is None or not self.held.coarse:
+        """What its planes give its owner, of PRECISIONS; None before the first is complete.
+
+        Nothing tells that planes are right but that who runs on them sent all of them.
+        """
+        if self.size_bytes is None or self.adopted or not self.held.coarse:
             return None
         count = self.size_bytes // DTYPE_BYTES["float32"]
         if self.held.middle == count:
@@ -114,6 +119,7 @@ class Part:
     def claim(self, size_bytes: int, dtype: str, owner: object) -> None:
         """Somebody writes it from now on; `resume` comes first where something is held."""
         self.size_bytes, self._dtype, self.owner = size_bytes, dtype, owner
+        self.adopted = self.on_disk_bytes > 0
 
     def resume(self) -> None:
         """Hash what an earlier connection or run left, so that segments can go on from there.

@@ -281,6 +281,10 @@ class Store:
         return max(free, key=lambda part: part.reach, default=None)
 
     def _claim(self, digest: bytes, part: Part | None) -> Part:
+        if part is not None and not part.on_disk_bytes:
+            # Who had it may be writing to it this moment.
+            self._drop_part(part)
+            part = None
         if part is None:
             part = Part(self.directory, digest, self._next_part)
             self._next_part += 1

@@ -99,7 +99,8 @@ class Writer:
         if part is not None and isinstance(outcome, events.SegmentStored):
             precision = _PRECISION_AFTER.get(outcome.plane)
             total = model.weights[command.segment.weight][1] // DTYPE_BYTES[dtype]
-            if precision is not None and outcome.count == total and not outcome.complete:
+            done = outcome.count == total and not outcome.complete
+            if precision is not None and done and not part.adopted:
                 self._prepared(model, digest, precision, part.number)
         tell(outcome)
 

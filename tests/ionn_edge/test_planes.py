@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from ionn_edge import blobs as blobs_module
 from ionn_edge.blobs import part_path
+from ionn_edge.link import Link
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import (
@@ -121,17 +123,12 @@ async def test_planes_go_on_after_a_broken_connection_and_after_a_restart(
         async with Peer(url) as peer:
             have = await opened(peer)
             assert partial(have) == [(0, COARSE, 64), (0, MIDDLE, 30), (1, COARSE, 10)]
-            # What is complete of it can be used before anything more comes.
-            result, _ = await peer.run(1, 0, 3, (X,), "float12")
-            assert (result.stop, result.precision) == (1, "float12")
             await peer.upload(0, BLOBS[0], MIDDLE, start=30)
             await peer.upload(0, BLOBS[0], FINE, stop=7)
     async with serve() as (_, url), Peer(url) as peer:
         have = await opened(peer)
         assert lacking(have) == {0, 1, 2}
         assert partial(have) == [(0, COARSE, 64), (0, MIDDLE, 64), (0, FINE, 7), (1, COARSE, 10)]
-        result, _ = await peer.run(1, 0, 3, (X,), "bfloat16")
-        assert (result.stop, result.precision) == (1, "bfloat16")
         assert (await peer.upload(0, BLOBS[0], FINE, start=7)).complete
         _, (live,) = await peer.run(2, 0, 1, (X,))
         assert torch.equal(live, execute_here(GRAPH, WEIGHTS, 0, 1, (X,))[0])
@@ -351,3 +348,40 @@ async def test_planes_of_one_client_are_not_another_clients_to_run(serve: Serve)
         # Exact ones are, since their digest was verified.
         result, _ = await second.run(2, 0, 1, (X,))
         assert result.precision == "exact"
+
+
+async def test_planes_that_another_left_are_gone_on_with_and_not_run(serve: Serve) -> None:
+    async with serve() as (_, url):
+        async with Peer(url) as stranger:
+            await opened(stranger)
+            await stranger.upload(0, memoryview(_flipped(bytes(BLOBS[0]))), COARSE)
+            await stranger.upload(1, BLOBS[1], COARSE, stop=10)
+        async with Peer(url) as peer:
+            assert partial(await opened(peer)) == [(0, COARSE, 64), (1, COARSE, 10)]
+            await peer.upload(0, BLOBS[0], MIDDLE)
+            await peer.upload(1, BLOBS[1], COARSE, start=10)
+            await peer.upload(2, BLOBS[2], COARSE)
+            for start in (0, 1):
+                await peer.send(execute(start, start, 3, (X,), precision="float12"))
+                assert (await peer.hear(messages.Error)).code == "not-uploaded"
+            result, _ = await peer.run(2, 2, 3, (X,), "float12")
+            assert result.precision == "float12", "all of these planes are its own"
+            for plane in (MIDDLE, FINE):
+                await peer.upload(1, BLOBS[1], plane)
+            assert (await peer.run(3, 1, 2, (X,), "float12"))[0].precision == "exact"
+
+
+async def test_planes_are_run_by_a_worker_that_was_started_again(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await opened(peer)
+        await peer.upload(0, BLOBS[0], COARSE)
+        (link,) = box.clients
+        assert isinstance(link, Link)
+        assert link._worker is not None
+        os.kill(link._worker.pid, signal.SIGKILL)
+        while True:
+            await peer.send(execute(1, 0, 1, (X,), precision="float12"))
+            answer = await peer.hear(messages.Message)
+            if isinstance(answer, messages.Result):
+                break
+        assert answer.precision == "float12"
