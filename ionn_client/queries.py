@@ -15,7 +15,7 @@ from ionn_client.events import (
     TensorsDecoded,
     TensorsEncoded,
 )
-from ionn_client.query import Query, live_bytes
+from ionn_client.query import Query, live_bytes, suffices
 from ionn_client.tensors import (
     check_answer,
     is_raw,
@@ -181,7 +181,10 @@ class Queries:
             raise ValueError(f"layers [{result.start}, {result.stop}) were not asked for")
         graph = self._context.graph
         check_answer(result.tensors, graph, result.stop)
-        query.used(result.precision)
+        if not suffices(result.precision, query.accepts):
+            raise ValueError(
+                f"an answer at {result.precision}, where {query.accepts} was asked for"
+            )
         live = None
         if graph.cut_bytes[result.stop] <= INLINE_BYTES or is_raw(result.tensors):
             # Before anything is noted of an answer that turns out to be none.
@@ -189,7 +192,7 @@ class Queries:
         self._observe(query, result)
         query.left_edge()
         if live is not None:
-            self._arrived(query, result.stop, live)
+            self._arrived(query, result, live)
         else:
             query.result = result
             self._context.do(DecodeTensors(query.number, result.tensors))
@@ -202,7 +205,7 @@ class Queries:
                 result.stop, query.reply_coding, decode_s=event.seconds
             )
             live = live_from_wire(event.tensors, self._context.graph, result.stop)
-            self._arrived(query, result.stop, live)
+            self._arrived(query, result, live)
 
     def undecodable(self, number: int, reason: str) -> None:
         query = self._open.get(number)
@@ -210,11 +213,12 @@ class Queries:
             query.result = None
             self._run_here(query, reason)
 
-    def _arrived(self, query: Query, stop: int, live: Live) -> None:
+    def _arrived(self, query: Query, result: messages.Result, live: Live) -> None:
         asked_stop = query.plan[0].stop
-        query.reached("edge", stop, live)
+        query.reached("edge", result.stop, live)
+        query.used(result.precision)
         query.lossy = query.lossy or query.sent_lossy
-        if stop < asked_stop:
+        if result.stop < asked_stop:
             layers = self._context.layers
             query.fall_back("the edge had not all of the range's weights", layers)
         self._advance(query)

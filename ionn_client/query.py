@@ -114,9 +114,7 @@ class Query:
         self.plan = [part for part in self.plan if part.stop > stop]
 
     def used(self, precision: str) -> None:
-        """Weights of this precision were used. Raises ValueError if it may not be so low."""
-        if not suffices(precision, self.accepts):
-            raise ValueError(f"an answer at {precision}, where {self.accepts} was asked for")
+        """Weights of this precision were used."""
         if suffices(self.precision, precision):
             self.precision = precision
 
