@@ -28,6 +28,7 @@ from ionn_client.events import (
     QueryAsked,
     RangeFailed,
     RangeRan,
+    RunRange,
     SegmentCoded,
     Started,
     Stopped,
@@ -204,7 +205,10 @@ class Session:
     def failed(self, error: Exception, now: float) -> list[Command]:
         """The safety net: an exception of our own costs the connection, never a query."""
         self.context.now = now
-        self.context.take_commands()
+        # What was decided before it stands, answers above all; what was to run here starts over.
+        for command in self.context.take_commands():
+            if not isinstance(command, RunRange):
+                self.context.do(command)
         if self.context.online:
             self._drop_connection(f"internal error: {error!r}")
         self.queries.start_over(f"internal error: {error!r}")

@@ -451,6 +451,46 @@ def test_an_error_of_our_own_costs_the_connection_and_no_query() -> None:
     assert "internal error" in (answer.fallback_reason or "")
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_error_of_our_own_after_an_answer_does_not_cost_the_answer(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    run = only(bench.hear(messages.Error("overloaded", "too many", 0)), events.RunRange)
+
+    def broken(_: object) -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(bench.session.lane, "send_weights", broken)
+    live = execute(bench.graph, bench.weights, 0, LAYERS, run.live)
+    ran = events.RangeRan(0, 0, LAYERS, live, 1.0)
+    with pytest.raises(RuntimeError) as caught:
+        bench.step(events.RangeFailed(0, ZeroDivisionError()) if fails else ran)
+    commands = bench.session.failed(caught.value, bench.now)
+    assert only(commands, events.FailQuery if fails else events.FinishQuery).query == 0
+    assert events.AbortConnection in kinds(commands)
+
+
+def test_an_error_of_our_own_after_a_lost_connection_still_opens_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+
+    def broken(_: object) -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(bench.session.lane, "send_weights", broken)
+    with pytest.raises(RuntimeError) as caught:
+        bench.step(events.ConnectionLost("reset"))
+    commands = bench.session.failed(caught.value, bench.now)
+    assert len([c for c in commands if isinstance(c, events.OpenConnection)]) == 1
+    assert len([c for c in commands if isinstance(c, events.RunRange)]) == 1
+
+
 def test_queries_that_share_the_link_say_nothing_of_its_speed() -> None:
     bench = Bench()
     bench.upload_all()
@@ -561,6 +601,21 @@ def test_the_answer_says_the_least_precision_that_was_used() -> None:
     result = dataclasses.replace(answer_on_edge(bench, message), precision="bfloat16")
     answer = only(bench.hear(result), events.FinishQuery).answer
     assert (answer.precision, answer.served_by) == ("bfloat16", "edge")
+
+
+def test_an_answer_that_is_not_used_says_nothing_of_the_precision() -> None:
+    bench = Bench(PROGRESSIVE)
+    bench.greet()
+    bench.have(NONE, *[messages.Partial(layer, COARSE, ELEMENTS) for layer in range(LAYERS)])
+    commands = bench.step(events.QueryAsked(0, (X,), None, "float12"))
+    (message,) = [m for m in sent(commands) if isinstance(m, messages.Execute)]
+    junk = messages.Tensor("float32", (1, WIDTH), (0, 1), b"\2junk", "planes")
+    result = dataclasses.replace(
+        answer_on_edge(bench, message), precision="float12", tensors=(junk,)
+    )
+    run = only(bench.hear(result), events.RunRange)
+    answer = only(bench.local(run), events.FinishQuery).answer
+    assert (answer.precision, answer.served_by) == ("exact", "client")
 
 
 def test_an_answer_less_precise_than_demanded_is_not_used() -> None:
