@@ -15,6 +15,9 @@ from wire import DTYPE_BYTES, RemoteProtocolError, messages
 from wire.limits import Limits
 from wire.planes import COARSE, FINE, MIDDLE, PLANE_NAMES, WHOLE, progressive_planes, stored_bytes
 
+# Shorter chunks are put together: each would otherwise keep a frame and several objects.
+SMALL_BYTES = 4 << 10
+
 
 class Intake:
     """What is held of each blob of a model, counting every segment that has come entirely."""
@@ -63,7 +66,7 @@ class Intake:
             raise RemoteProtocolError(
                 f"{-self._missing_bytes} bytes more than the {segment.coded_bytes} announced"
             )
-        self._payloads.append(payload)
+        self._keep(payload)
         if self._missing_bytes:
             return None
         # Once more: another connection may have brought something since it was announced.
@@ -72,6 +75,15 @@ class Intake:
         self._expect_segment()
         self._count(segment)
         return complete
+
+    def _keep(self, payload: messages.Buffer) -> None:
+        before = self._payloads[-1] if self._payloads else None
+        if before is None or len(payload) >= SMALL_BYTES:
+            self._payloads.append(payload)
+        elif isinstance(before, bytearray):
+            before += payload
+        else:
+            self._payloads.append(bytearray(payload))
 
     def _check_follows(self, segment: messages.Segment) -> None:
         digest, size, dtype = self._weights[segment.weight]

@@ -20,6 +20,8 @@ from wire import DTYPE_BYTES, RemoteProtocolError
 from wire.planes import COARSE, MIDDLE, stored_bytes
 
 MAX_UNSTORED_BYTES = 4 << 20
+# What a segment takes that waits, beside its bytes: they may be few.
+SEGMENT_BYTES = 1 << 10
 # Smaller segments are decoded, hashed and written in less time than a thread takes to be told.
 INLINE_BYTES = 64 << 10
 _PRECISION_AFTER = {COARSE: "float12", MIDDLE: "bfloat16"}
@@ -55,13 +57,13 @@ class Writer:
         if self._ended:
             return
         self._waiting.append((model, command, tell))
-        self._unstored_bytes += command.segment.coded_bytes
+        self._unstored_bytes += _bytes_of(command)
         self._some.set()
 
     def clear(self) -> None:
         """What waits, or is being stored, belongs to a model that was evicted."""
         self._offers += 1
-        self._unstored_bytes -= sum(each.segment.coded_bytes for _, each, _ in self._waiting)
+        self._unstored_bytes -= sum(_bytes_of(each) for _, each, _ in self._waiting)
         self._waiting.clear()
         self._stored.set()
 
@@ -77,7 +79,7 @@ class Writer:
                 while self._waiting:
                     model, command, tell = self._waiting.popleft()
                     await self._store(model, command, tell)
-                    self._unstored_bytes -= command.segment.coded_bytes
+                    self._unstored_bytes -= _bytes_of(command)
                     self._stored.set()
                 self._some.clear()
                 await self._some.wait()
@@ -145,3 +147,7 @@ class Writer:
         if part.full:
             self._box.store.finish(part)
             self._box.completed(part.digest)
+
+
+def _bytes_of(command: events.StoreSegment) -> int:
+    return command.segment.coded_bytes + SEGMENT_BYTES

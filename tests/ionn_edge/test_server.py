@@ -291,7 +291,7 @@ async def ends_with(peer: Peer, code: str, said: list[messages.Message]) -> str:
 async def test_a_client_faster_than_the_disk_is_not_read_from(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MAX_UNSTORED_BYTES", 100)
+    monkeypatch.setattr(writing, "MAX_UNSTORED_BYTES", 100 + writing.SEGMENT_BYTES)
     written, go_on = threading.Event(), threading.Event()
     at_once = Part.store
 

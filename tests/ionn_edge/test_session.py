@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -283,6 +284,30 @@ def test_chunks_are_handed_on_uncopied() -> None:
     payload = memoryview(bytes(50))
     _, store = heard(ready(), Segment(1, WHOLE, 0, 50, "raw", 50), Chunk(payload))
     assert store.payloads[0] is payload
+
+
+def test_small_chunks_are_put_together() -> None:
+    session = ready()
+    heard(session, Segment(1, WHOLE, 0, 50, "raw", 50))
+    *_, store = heard(session, *(Chunk(bytes([at])) for at in range(50)))
+    assert len(store.payloads) == 2, "the first is kept as it came"
+    assert b"".join(store.payloads) == bytes(range(50))
+
+
+def test_chunks_of_any_size_stay_in_their_order() -> None:
+    data, session = bytes(range(251)) * 100, ready_with_bytes(251 * 100)
+    heard(session, Segment(0, WHOLE, 0, len(data), "raw", len(data)))
+    cuts = [0, 5, 5000, 5001, 5002, 12_000, 12_010, len(data)]
+    *_, store = heard(session, *(Chunk(data[a:b]) for a, b in pairwise(cuts)))
+    assert b"".join(store.payloads) == data
+
+
+def ready_with_bytes(size: int) -> Session:
+    session = greeted()
+    session.handle(Received(Offer(MODEL.fingerprint, b"graph")), 0.0)
+    model = Model(MODEL.fingerprint, 1, ((A, size, "uint8"),))
+    session.handle(ModelOpened(model, "e.0", (Progress(),)), 0.0)
+    return session
 
 
 def test_segments_go_on_where_have_said_that_the_edges_copy_ends() -> None:
