@@ -29,7 +29,6 @@ from layergraph import (
     InvalidInput,
     LayerGraph,
     check_graph,
-    check_live,
     tensor_from_buffer,
     tensor_from_weight_bytes,
     tensor_to_buffer,
@@ -125,9 +124,9 @@ class _Worker:
                 text += f" with precision {job.precision}"
             return jobs.Failed(job.query, "not-uploaded", text)
         try:
+            _check_described(model.graph, job.start, job.tensors)
             raw = tuple(map(decode_tensor, job.tensors))
             live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in raw)
-            check_live(model.graph, job.start, live)
         except (InvalidInput, RemoteProtocolError) as error:
             return jobs.Failed(job.query, "input", str(error))
         decoded_s = time.monotonic()
@@ -256,6 +255,18 @@ def _weight_rows(graph: LayerGraph) -> tuple[tuple[bytes, int, str], ...]:
         if not size and weight.digest != _NO_BYTES:
             raise InvalidGraph(f"weight {weight.name} has no bytes, and a digest of some")
     return tuple((each.digest, each.spec.nbytes, each.spec.dtype) for each in graph.weights)
+
+
+def _check_described(graph: LayerGraph, cut: int, tensors: Sequence[Tensor]) -> None:
+    """Raise InvalidInput unless they are what the cut takes: before a few bytes become many."""
+    specs = graph.cut_specs(cut)
+    if len(tensors) != len(specs):
+        raise InvalidInput(f"cut {cut} takes {len(specs)} tensors; got {len(tensors)}")
+    for number, (spec, tensor) in enumerate(zip(specs, tensors, strict=True)):
+        if (tensor.dtype, tuple(tensor.shape)) != (spec.dtype, tuple(spec.shape)):
+            raise InvalidInput(
+                f"tensor {number} of cut {cut} is {spec}; got {tensor.dtype}{list(tensor.shape)}"
+            )
 
 
 def _excess(tensors: tuple[Tensor, ...]) -> str | None:

@@ -246,6 +246,11 @@ async def test_tensors_that_do_not_fit_the_cut_are_refused_before_they_run(
             assert isinstance(refused, jobs.Failed)
             assert refused.code == "input"
             assert "cut 0" in refused.text
+        huge = Tensor("uint8", (1 << 22,), (0,), b"not decoded", "planes")
+        for few in ((huge,), (huge,) * 12):
+            refused = await asked(worker, jobs.Run(1, 0, 3, "exact", "raw", few))
+            assert isinstance(refused, jobs.Failed)
+            assert "cut 0" in refused.text, "told by the description alone"
         assert len(tensors(await asked(worker, run(2, 0, 3, good)))) == 1
     finally:
         await worker.close()
