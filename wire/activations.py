@@ -56,7 +56,7 @@ def decode_tensor(tensor: Tensor) -> Tensor:
 
     Raises RemoteProtocolError ("input") for data that is not exactly a coding of a tensor of
     this dtype and shape, or of one above the default limit of a buffer. Allocates no more than
-    a few times what the shape takes.
+    a few times what the shape takes, and 16 MiB.
     """
     if tensor.coding == "raw":
         return tensor

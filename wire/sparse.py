@@ -41,7 +41,7 @@ from wire.messages import Buffer
 
 Numbers: TypeAlias = NDArray[Any]  # unsigned, 1 to 8 bytes wide
 Mask: TypeAlias = NDArray[numpy.bool_]
-Indices: TypeAlias = NDArray[numpy.intp]
+Indices: TypeAlias = NDArray[numpy.int32]
 
 _HEAD = struct.Struct("<BBII")
 _ALIKE, _PLANES = 0, 1
@@ -51,8 +51,8 @@ _LAG_SAMPLE = 1 << 12
 _SHORT_LAGS = range(1, 33)
 # A mask of repeats costs up to a bit per number, so fewer than one in 30 are not worth one.
 _LEAST_REPEATS = 1 / 30
-# Repeats are followed by index, which takes some 30 bytes of memory per number.
-_MOST_WITH_REPEATS = 1 << 22
+# Repeats are followed by index, which takes some 30 bytes of memory per number, and time.
+_MOST_WITH_REPEATS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ def _encode(dtype: str, elements: Bytes, way: _Way) -> bytes:
 def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
     """The `size` bytes of elements that `encode_sparse` was given, in memory of their own.
 
+    Takes a few times `size` of memory, and up to 16 MiB more where numbers repeat others.
     Raises RemoteProtocolError ("coding") for data that is not exactly a coding of so many.
     """
     view = memoryview(data).cast("B")
@@ -169,7 +170,7 @@ def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
     repeated = []
     for lag in filter(None, lags):
         repeats, view = take_mask(view, int(numpy.count_nonzero(there)))
-        places = numpy.flatnonzero(there)[repeats]
+        places = numpy.flatnonzero(there)[repeats].astype(numpy.int32)
         there[places] = False
         repeated.append((places, lag))
     planes = take_parts(view, [int(numpy.count_nonzero(there))] * width)
@@ -196,17 +197,18 @@ def _integrated(numbers: Bytes, stride: int) -> Bytes:
 
 def _repeat(numbers: Numbers, repeated: Sequence[tuple[Indices, int]]) -> None:
     """Fill in the numbers at each of these places, which equal the one some lag before."""
-    sources = numpy.arange(numbers.size)
+    sources = numpy.arange(numbers.size, dtype=numpy.int32)
     for places, lag in repeated:
         if places.size and places[0] < lag:
             raise undecodable("a number that repeats one before the first")
         sources[places] -= lag
     places = numpy.concatenate([places for places, _ in repeated])
-    while True:
+    following = places
+    while following.size:
         # A source may be such a place itself. Each round looks twice as far back: few rounds.
-        nearer = sources[places]
+        nearer = sources[following]
         further = sources[nearer]
-        if numpy.array_equal(nearer, further):
-            break
-        sources[places] = further
-    numbers[places] = numbers[nearer]
+        moved = nearer != further
+        following = following[moved]
+        sources[following] = further[moved]
+    numbers[places] = numbers[sources[places]]
