@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -203,11 +204,23 @@ class Driver:
                 self._post(events.RangeRan(command.query, start, stop, *ran))
 
     async def _code_segment(self, command: events.CodeSegment) -> None:
-        coded = await self._loop.run_in_executor(self._coder, _code_segment, command)
+        coded: events.Event
+        try:
+            coded = await self._loop.run_in_executor(self._coder, _code_segment, command)
+        except Exception:
+            coded = events.SegmentNotCoded(command.piece)
         self._post(coded)
 
     async def _code_tensors(self, command: events.EncodeTensors | events.DecodeTensors) -> None:
-        self._post(await self._loop.run_in_executor(self._tensor_coder, _code_tensors, command))
+        try:
+            coded = await self._loop.run_in_executor(self._tensor_coder, _code_tensors, command)
+        except Exception as error:
+            if isinstance(command, events.EncodeTensors):
+                # As they are, then.
+                coded = events.TensorsEncoded(command.query, command.tensors, 0.0)
+            else:
+                coded = events.TensorsUndecodable(command.query, _internal(error))
+        self._post(coded)
 
     def _send(self, message: messages.Message) -> None:
         if self._connection is None:
@@ -219,7 +232,7 @@ class Driver:
             connection = self._forget_connection()
             if connection is not None:
                 connection.abort()
-            lost = events.ConnectionLost(f"internal error: {error}")
+            lost = events.ConnectionLost(_internal(error))
             self._loop.call_soon(self._post, lost)
 
     def _forget_connection(self) -> Connection | None:
@@ -229,10 +242,9 @@ class Driver:
 
     async def _connect(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        try:
-            connection = await Connection.open(self._http, self._address.http_url)
-        except ConnectionError as error:
-            self._post(events.ConnectionLost(f"no edge at {self._address}: {error}"))
+        connection = await self._opened()
+        if isinstance(connection, str):
+            self._post(events.ConnectionLost(connection))
             return
         self._connection = connection
 
@@ -242,18 +254,26 @@ class Driver:
                 self._post(events.MessageReceived(message))
             return current
 
-        reason = await connection.converse(lambda: self._post(events.Connected()), heard)
+        reason = await _conversed(connection, lambda: self._post(events.Connected()), heard)
         if self._connection is connection:
             self._connection = None
             self._post(events.ConnectionLost(reason))
 
+    async def _opened(self) -> Connection | str:
+        """A connection, or why there is none."""
+        try:
+            return await Connection.open(self._http, self._address.http_url)
+        except ConnectionError as error:
+            return f"no edge at {self._address}: {error}"
+        except Exception as error:
+            return _internal(error)
+
     # The second connection.
 
     async def _open_lane(self) -> None:
-        try:
-            lane = await Connection.open(self._http, self._address.http_url)
-        except ConnectionError as error:
-            self._post(events.LaneLost(str(error)))
+        lane = await self._opened()
+        if isinstance(lane, str):
+            self._post(events.LaneLost(lane))
             return
         self._lane = lane
         self._prefer(Priority.QUERIES)
@@ -265,7 +285,7 @@ class Driver:
                 self._post(events.LaneHeard(message))
             return current
 
-        reason = await lane.converse(lambda: self._post(events.LaneConnected()), heard)
+        reason = await _conversed(lane, lambda: self._post(events.LaneConnected()), heard)
         if self._lane is lane:
             self._forget_lane()
             self._post(events.LaneLost(reason))
@@ -278,7 +298,7 @@ class Driver:
         except ProtocolError as error:
             if (lane := self._forget_lane()) is not None:
                 lane.abort()
-            self._loop.call_soon(self._post, events.LaneLost(f"internal error: {error}"))
+            self._loop.call_soon(self._post, events.LaneLost(_internal(error)))
 
     def _prefer(self, priority: Priority) -> None:
         if self._connection is not None:
@@ -292,6 +312,22 @@ class Driver:
         self._opening = None
         self._prefer(Priority.USUAL)
         return lane
+
+
+async def _conversed(
+    connection: Connection,
+    connected: Callable[[], None],
+    heard: Callable[[messages.Message], bool],
+) -> str:
+    """Why it ended. An error of our own ends a connection, not the session."""
+    try:
+        return await connection.converse(connected, heard)
+    except Exception as error:
+        return _internal(error)
+
+
+def _internal(error: Exception) -> str:
+    return f"internal error: {error!r}"
 
 
 def _code_segment(command: events.CodeSegment) -> events.SegmentCoded:
@@ -310,5 +346,5 @@ def _code_tensors(command: events.EncodeTensors | events.DecodeTensors) -> event
     try:
         tensors = tuple(map(decode_tensor, command.tensors))
     except RemoteProtocolError as error:
-        return events.TensorsUndecodable(command.query, str(error))
+        return events.TensorsUndecodable(command.query, f"the edge broke the protocol: {error}")
     return events.TensorsDecoded(command.query, tensors, time.perf_counter() - began)

@@ -103,6 +103,13 @@ class SegmentCoded:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentNotCoded:
+    """Coding a piece of a weight failed."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
 class TensorsEncoded:
     """A query's live tensors are as they shall be sent, after `seconds`."""
 
@@ -122,7 +129,7 @@ class TensorsDecoded:
 
 @dataclass(frozen=True, slots=True)
 class TensorsUndecodable:
-    """What the edge sent as an answer's tensors is not what it says it is."""
+    """An answer's tensors cannot be had: they are not what the edge says, or a bug is here."""
 
     query: int
     reason: str
@@ -140,8 +147,8 @@ class TimePassed:
 
 Event: TypeAlias = (
     Started | Connected | ConnectionLost | MessageReceived | LaneConnected | LaneHeard | LaneLost
-    | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | TensorsEncoded
-    | TensorsDecoded | TensorsUndecodable | Stopped | TimePassed
+    | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | SegmentNotCoded
+    | TensorsEncoded | TensorsDecoded | TensorsUndecodable | Stopped | TimePassed
 )  # fmt: skip
 
 

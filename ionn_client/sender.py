@@ -128,6 +128,13 @@ class Sender:
             self._coded[piece] = event.payload if shrinks else None
         self._coding.discard(piece)
 
+    def not_coded(self, piece: Piece) -> None:
+        """Coding a piece failed: it goes as it is, and what is left of its plane with it."""
+        self._shrinks[piece.weight, piece.plane] = False
+        if piece in self._coding:
+            self._coded[piece] = None
+        self._coding.discard(piece)
+
     def _pays(self, piece: Piece, rate_Bps: float, *, first: bool) -> bool:
         if self._raw_bytes(piece) < LEAST_BYTES:
             return False

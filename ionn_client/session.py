@@ -30,6 +30,7 @@ from ionn_client.events import (
     RangeRan,
     RunRange,
     SegmentCoded,
+    SegmentNotCoded,
     Started,
     Stopped,
     TensorsDecoded,
@@ -116,7 +117,9 @@ class Session:
             case RangeFailed(number, error):
                 self.queries.failed(number, error)
             case SegmentCoded():
-                self.uploading.coded(event)
+                self.uploading.sender.coded(event)
+            case SegmentNotCoded(piece):
+                self.uploading.sender.not_coded(piece)
             case TensorsEncoded():
                 self.queries.encoded(event)
             case TensorsDecoded():
@@ -372,8 +375,8 @@ class Session:
 
     def _undecodable(self, number: int, reason: str) -> None:
         if self.context.online:
-            self._drop_connection(f"the edge broke the protocol: {reason}")
-        self.queries.undecodable(number, f"the edge broke the protocol: {reason}")
+            self._drop_connection(reason)
+        self.queries.undecodable(number, reason)
 
     def reply_credit_bytes(self) -> float:
         """What to send beyond the window while a large reply holds up the acknowledgements.

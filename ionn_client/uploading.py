@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ionn_client.context import Context
-from ionn_client.events import SegmentCoded
 from ionn_client.inventory import read_have
 from ionn_client.pacer import UploadPacer
 from ionn_client.sender import Sender
@@ -123,9 +122,6 @@ class Uploading:
                 partitions_done=upload.partitions_done,
                 partitions=len(upload.partitions),
             )
-
-    def coded(self, event: SegmentCoded) -> None:
-        self.sender.coded(event)
 
     @property
     def settled(self) -> bool:

@@ -170,3 +170,11 @@ def test_short_pieces_are_not_worth_a_thread(precision: str) -> None:
     upload.follow([[(layer, FINE if precision != "exact" else WHOLE)] for layer in range(3)])
     blobs = [memoryview(w.numpy().tobytes()) for w in weights.values()]
     assert Sender(upload, blobs).ahead(SLOW_LINK) == []
+
+
+def test_what_cannot_be_coded_goes_as_it_is_and_is_not_tried_again() -> None:
+    bench = Bench()
+    first, *_ = bench.sender.ahead(SLOW_LINK)
+    bench.sender.not_coded(first.piece)
+    assert bench.segment()[0].coding == "raw"
+    assert bench.sender.ahead(SLOW_LINK) == []
