@@ -55,7 +55,7 @@ class Part:
         self.dropped = False
         # Whether another than its owner began it: then nobody knows whose its planes are.
         self.adopted = False
-        self._dtype = "uint8"
+        self.dtype = "uint8"
         # Whether there is room for planes beside the whole bytes.
         self.widened = self.held.coarse > 0
         self._hash: hashlib._Hash | None = None if self.held.whole_bytes else hashlib.sha256()
@@ -83,7 +83,7 @@ class Part:
     @property
     def by_planes(self) -> bool:
         """Whether it may still come by planes."""
-        return self._dtype == "float32" and (self.held.coarse > 0 or not self.held.whole_bytes)
+        return self.dtype == "float32" and (self.held.coarse > 0 or not self.held.whole_bytes)
 
     def planes_of(self, size_bytes: int, widened: bool | None = None) -> int:
         """What planes of a blob of so many bytes take beside it; nothing unless `widened`."""
@@ -118,7 +118,7 @@ class Part:
 
     def claim(self, size_bytes: int, dtype: str, owner: object) -> None:
         """Somebody writes it from now on; `resume` comes first where something is held."""
-        self.size_bytes, self._dtype, self.owner = size_bytes, dtype, owner
+        self.size_bytes, self.dtype, self.owner = size_bytes, dtype, owner
         self.adopted = self.on_disk_bytes > 0
 
     def resume(self) -> None:
@@ -140,11 +140,11 @@ class Part:
     def _trim(self) -> None:
         """To whole elements, and to planes that follow each other."""
         assert self.size_bytes is not None
-        held, itemsize = self.held, DTYPE_BYTES[self._dtype]
+        held, itemsize = self.held, DTYPE_BYTES[self.dtype]
         count = self.size_bytes // itemsize
         whole_bytes = held.whole_bytes // itemsize * itemsize
         coarse, middle = min(held.coarse, count), min(held.middle, count)
-        if self._dtype != "float32" or (whole_bytes and not coarse == middle == count):
+        if self.dtype != "float32" or (whole_bytes and not coarse == middle == count):
             coarse = middle = 0
         elif coarse < count:
             middle = 0

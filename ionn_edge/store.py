@@ -209,8 +209,11 @@ class Store:
         self._blobs[part.digest] = _Blob(part.size_bytes, True, 0.0)
 
     def drop(self, part: Part) -> None:
-        """A part has the wrong bytes."""
+        """A part has the wrong bytes: who writes it begins anew."""
+        owner, size_bytes = part.owner, part.size_bytes
         self._drop_part(part)
+        if owner is not None and size_bytes is not None:
+            self._claim(part.digest, None).claim(size_bytes, part.dtype, owner)
 
     def touch(self, fingerprint: str) -> None:
         """The model is in use."""

@@ -298,6 +298,23 @@ async def test_a_lane_that_breaks_costs_its_unfinished_segment_only(serve: Serve
 
 
 @in_session
+async def test_wrong_bytes_on_the_lane_can_be_sent_again_on_the_first(serve: Serve) -> None:
+    graph, weights = chain()
+    views = blobs(graph, weights)
+    async with serve() as (_, url), Peer(url) as first, Peer(url) as lane:
+        secret = await opened(first, graph)
+        await join(lane, secret)
+        await lane.send(*segment(0, views[1], 0, ELEMENTS, chunk_bytes=1 << 10))
+        await lane.hear(ChunkAck)
+        assert "send it again from 0" in await lane.fails_with("digest")
+        assert partial(await ask(first, graph)) == []
+        assert (await first.upload(0, views[0])).complete
+        async with Peer(url) as another:
+            await join(another, secret)
+            assert (await another.upload(1, views[1])).complete
+
+
+@in_session
 async def test_asking_ends_a_lane_that_only_seems_to_be_there(serve: Serve) -> None:
     graph, weights = chain()
     views = blobs(graph, weights)
