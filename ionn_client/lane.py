@@ -60,6 +60,8 @@ class Lane:
         """The first connection or its model is gone: there is nothing to carry for."""
         if self.phase in OPEN:
             self._context.do(AbortLane())
+        if self.phase == "asking":
+            self._enter("over")
         if self.phase != "over":
             self._enter("none")
 

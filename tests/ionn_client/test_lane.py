@@ -263,6 +263,7 @@ def test_an_eviction_that_crosses_the_question_makes_it_the_offer() -> None:
     bench.held = dict.fromkeys(bench.held, 0)
     bench.have()
     bench.finish(FIRST)
+    assert bench.opened == 1, "no other after one that broke"
 
 
 def test_the_lane_ends_with_the_first_and_another_comes_with_the_next() -> None:
