@@ -206,6 +206,8 @@ class Store:
         except OSError as error:
             raise cannot_store(self.directory, error) from error
         self._parts[part.digest].remove(part)
+        for other in self._unowned(part.digest):
+            self._drop_part(other)
         self._blobs[part.digest] = _Blob(part.size_bytes, True, 0.0)
 
     def drop(self, part: Part) -> None:
@@ -223,10 +225,17 @@ class Store:
             stored.used_at = self._uses
 
     def release(self, owner: object) -> None:
-        """The owner is gone; what it wrote stays, for whoever offers the same."""
+        """The owner is gone; what it wrote stays, for whoever offers the same.
+
+        Of several beginnings of one blob that nobody writes, only the furthest will be gone on
+        with; the others go.
+        """
         self._fingerprints.pop(owner, None)
         for part in self.owned(owner):
             part.owner = None
+            free = sorted(self._unowned(part.digest), key=lambda each: each.reach)
+            for lesser in free[:-1]:
+                self._drop_part(lesser)
 
     def _scan(self) -> None:
         whole, parts = leftovers(self.directory)
@@ -238,6 +247,9 @@ class Store:
 
     def _all_parts(self) -> list[Part]:
         return [part for parts in self._parts.values() for part in parts]
+
+    def _unowned(self, digest: bytes) -> list[Part]:
+        return [part for part in self._parts.get(digest, ()) if part.owner is None]
 
     def _check_sizes(self, sizes: Mapping[bytes, int]) -> None:
         for digest, size in sizes.items():

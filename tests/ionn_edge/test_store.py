@@ -161,6 +161,35 @@ def test_what_a_client_left_is_the_next_ones_to_continue(store: Store) -> None:
     assert store.is_whole(DIGEST["a"])
 
 
+def test_of_what_several_clients_left_the_furthest_is_kept(store: Store) -> None:
+    owners = [object() for _ in range(4)]
+    for owner, count in zip(owners, (10, 30, 20, 0), strict=True):
+        store.admit(model("a"), owner)
+        part = store.part(DIGEST["a"], owner)
+        assert part is not None
+        if count:
+            write(part, DATA["a"][:count])
+    assert store.used_bytes == 400
+    for owner in owners:
+        store.release(owner)
+    assert store.used_bytes == 100
+    assert held_bytes(store, "a") == 30
+    assert len(files(store.directory)) == 1
+
+
+def test_what_nobody_writes_goes_once_the_blob_is_whole(store: Store) -> None:
+    first, second = object(), object()
+    for owner in (first, second):
+        store.admit(model("a"), owner)
+    part = store.part(DIGEST["a"], first)
+    assert part is not None
+    write(part, DATA["a"][:10])
+    store.release(first)
+    upload(store, "a", second)
+    assert files(store.directory) == whole("a")
+    assert store.used_bytes == 100
+
+
 def test_the_received_prefix_survives_the_edges_sudden_death(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
