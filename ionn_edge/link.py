@@ -239,7 +239,8 @@ class Link:
     async def _receive_all(self) -> None:
         config, decoder = self._box.config, Decoder(self._box.config.limits)
         async for frame in self._socket:
-            event = _decoded(decoder, frame)
+            # The session is over, and perhaps the decoder: what still comes is not looked at.
+            event = None if self.session.closed else _decoded(decoder, frame)
             if event is not None:
                 self._post(event)
             writer = (self._first or self)._writer

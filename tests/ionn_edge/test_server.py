@@ -109,6 +109,21 @@ async def test_what_is_no_message_is_answered_with_the_reason(
         assert text in await peer.fails_with("malformed")
 
 
+async def test_what_follows_a_bad_message_is_not_looked_at(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as (_, url), Peer(url) as peer:
+        await peer.greet()
+        connection = peer.socket._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        # All at once, so that more of them than the first are read: masked frames of 3 bytes.
+        connection.transport.write(b"\x82\x83\0\0\0\0abc" * 50)
+        assert (await peer.hear(messages.Error)).code == "malformed"
+        assert await peer.heard_close() == 1000
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_text_frame_is_answered_with_the_reason(serve: Serve) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()
