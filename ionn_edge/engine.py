@@ -49,7 +49,6 @@ class Nursery:
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._reader: asyncio.StreamReader | None = None
         self._listening: asyncio.Task[None] | None = None
         self._forked: deque[asyncio.Future[int]] = deque()
         self._ended: dict[int, asyncio.Future[int]] = {}
@@ -71,6 +70,10 @@ class Nursery:
         """A new worker. Raises EngineError."""
         await self.start()
         worker, self._spare = self._spare, None
+        if worker is not None and not worker.alive:
+            # Idle, it was what a machine short of memory could best do without.
+            await worker.close()
+            worker = None
         if worker is None:
             worker = await self._new_worker()
         if self._sparing is None or self._sparing.done():
@@ -226,6 +229,16 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.pid}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process has not closed its socket; asked before its first job."""
+        try:
+            return bool(self._pipe.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def send(self, job: jobs.Job) -> None:
         """Queue a job; a worker that is gone shows in `receive`."""

@@ -388,6 +388,21 @@ async def test_a_killed_worker_is_reported_with_the_signal(nursery: Nursery) -> 
     await worker.close()
 
 
+async def test_a_spare_worker_that_died_is_not_handed_out(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    await nursery._drop_spare()
+    spare = nursery._spare = await nursery._new_worker()
+    os.kill(spare.pid, signal.SIGKILL)
+    await nursery.exit_reason(spare.pid)
+    worker = await nursery.fork()
+    try:
+        assert worker.pid != spare.pid
+        assert isinstance(await asked(worker, check(stored[0], tmp_path)), jobs.Checked)
+    finally:
+        await worker.close()
+
+
 async def test_who_gives_up_while_a_worker_is_forked_harms_nobody(nursery: Nursery) -> None:
     await nursery._drop_spare()
     for turns in range(6):
