@@ -62,10 +62,10 @@ class Options:
     activation_tolerance: the error in an answer, relative to its largest element, that coding
         live tensors on their way up may cause; measured on the example when the model is
         profiled. None, the default, codes them only as exactly as they are.
-    lane: "on" uploads over a second connection, so that queries overtake weights where the queue
-        of this machine's own interface is the narrowest place and honours priorities. "auto",
-        the default, does not: small queries gain a millisecond or two by it, large ones lose
-        more, because TCP starts slowly on a connection that was idle. Nor does "off".
+    lane: whether to upload over a second connection, so that queries overtake weights where the
+        queue of this machine's own interface is the narrowest place and honours priorities.
+        Small queries gain a millisecond or two by it, large ones lose more, because TCP starts
+        slowly on a connection that was idle.
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
@@ -83,7 +83,7 @@ class Options:
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
     precision: str = "exact"
     activation_tolerance: float | None = None
-    lane: str = "auto"
+    lane: bool = False
     replan: bool = True
     device_slowdown: float = 1.0
     threads: int = 1
@@ -108,8 +108,6 @@ class Options:
         tolerance = self.activation_tolerance
         if tolerance is not None and not 0 < tolerance < math.inf:
             raise ValueError(f"activation_tolerance is None or a positive number, not {tolerance}")
-        if self.lane not in ("auto", "on", "off"):
-            raise ValueError(f"lane is 'auto', 'on' or 'off', not {self.lane!r}")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:

@@ -146,8 +146,7 @@ class Lane:
     def _wanted(self) -> bool:
         # Not unless asked for: a connection of their own makes large queries start slowly.
         context = self._context
-        on = context.options.lane == "on"
-        return on and self.phase == "none" and context.phase == "uploading"
+        return context.options.lane and self.phase == "none" and context.phase == "uploading"
 
     def _finish(self) -> None:
         """Everything is held: nothing is left to carry."""

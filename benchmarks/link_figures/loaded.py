@@ -47,7 +47,7 @@ class Round:
     upload_bytes: int
     idle_s: float
     capacity_Bps: float
-    lane: str
+    lane: bool
 
     @classmethod
     def of(
@@ -58,8 +58,7 @@ class Round:
         share = query_s / (query_s + sum(PAUSE_S) / 2)
         upload_bytes = int(seconds * capacity_Bps * (1 - share))
         # A second connection is for queues that honour priorities.
-        lane = "on" if own_egress else "off"
-        return cls(query_bytes, upload_bytes, seconds * IDLE_SHARE, capacity_Bps, lane)
+        return cls(query_bytes, upload_bytes, seconds * IDLE_SHARE, capacity_Bps, lane=own_egress)
 
 
 def loaded(settings: dict[str, Any]) -> Iterator[Figure]:
