@@ -28,6 +28,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/ionn bench latency --network alexnet --network resnet50
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/activations.py
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/link.py
 
 # The same scripts at toy size, so that they cannot rot.
@@ -36,6 +39,9 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/plan.py --quick
 	$(BIN)/ionn bench latency --network lenet --rate 4mbit --rounds 1 --quick
 	$(BIN)/python benchmarks/kill.py --quick
+	$(BIN)/python benchmarks/weights.py --quick
+	$(BIN)/python benchmarks/activations.py --quick
+	$(BIN)/python benchmarks/accuracy.py --quick
 	$(BIN)/python benchmarks/link.py --quick
 
 fuzz: $(STAMP)
