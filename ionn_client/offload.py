@@ -22,6 +22,7 @@ from ionn_client.errors import EdgeUnreachable, OffloadError
 from ionn_client.forecast import Forecast
 from ionn_client.local import LocalRunner, profile_layers
 from ionn_client.query import QueryResult
+from ionn_client.sender import coding_keeps_up
 from ionn_client.session import Session
 from ionn_client.stream import DEFAULT_TOKENS, StreamResult, stream
 from layergraph import (
@@ -34,6 +35,9 @@ from layergraph import (
 )
 from planner import LayerCosts, Link, Range
 from wire import PRECISIONS
+
+# Coded bytes over raw of trained float32 weights: their exponents shrink, their mantissas do not.
+CODED_SHARE = 0.8325
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class Profiled:
 
     def costs(self, link: Link, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
         """The planner's numbers for a device so many times slower than this machine, and an
-        edge so many times faster, with the lossless codings that suit the link."""
+        edge so many times faster, with the lossless codings that suit the link, and weights
+        as long as they are expected to be when coded."""
         graph = self.graph
         crossings = Crossings(*[(self.activations or raw_only(graph)).down()] * 2)
         crossings.follow(link)
@@ -95,7 +100,7 @@ class Profiled:
         return LayerCosts(
             [device_slowdown * seconds for seconds in self.client_s],
             [seconds / edge_speed for seconds in self.client_s],
-            graph.weight_bytes,
+            _crossing_bytes(graph, link),
             [option.bytes for option in up],
             [option.bytes for option in down],
             cut_up_s=[option.coding_s for option in up],
@@ -103,6 +108,17 @@ class Profiled:
             edges=graph.edges,
             shared=graph.shared,
         )
+
+
+def _crossing_bytes(graph: LayerGraph, link: Link) -> list[float]:
+    """Bytes in which each layer's weights are expected to cross."""
+    coded_share = CODED_SHARE if coding_keeps_up(link.up_Bps) else 1.0
+    return [
+        size * coded_share
+        if all(graph.weights[weight].spec.dtype == "float32" for weight in layer.weights)
+        else float(size)
+        for layer, size in zip(graph.layers, graph.weight_bytes, strict=True)
+    ]
 
 
 def prepare(

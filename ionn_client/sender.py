@@ -31,6 +31,11 @@ SPEED_WEIGHT = 0.2
 LONGER = 1.25
 
 
+def coding_keeps_up(rate_Bps: float, coder_Bps: float = GUESSED_BPS) -> bool:
+    """Whether a coder of this speed can serve a link of this rate with its share of a core."""
+    return rate_Bps <= CORE_SHARE * coder_Bps
+
+
 class Sender:
     """Cuts an upload's pieces into messages, and says which pieces to code ahead."""
 
@@ -142,7 +147,7 @@ class Sender:
             return False
         speed = self._speeds.get((self._upload.dtypes[piece.weight], piece.plane))
         seen_Bps = None if speed is None else speed.Bps
-        if rate_Bps <= CORE_SHARE * (seen_Bps or GUESSED_BPS):
+        if coding_keeps_up(rate_Bps, seen_Bps or GUESSED_BPS):
             return True
         return first and self._pieces % PROBE_INTERVAL == 0
 

@@ -98,7 +98,7 @@ def _show(
     order: UploadPlan,
 ) -> None:
     console = Console()
-    upload_s = sum(graph.weight_bytes) / link.up_Bps
+    upload_s = costs.total_bytes / link.up_Bps
     console.print(
         f"{network}: {len(graph.layers)} layers, {sum(graph.weight_bytes) / 1e6:.1f} MB, "
         f"{sum(costs.client_s):.2f} s on the device, {upload_s:.1f} s to upload",

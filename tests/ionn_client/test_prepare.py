@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from ionn_client import Options, prepare
-from layergraph import UnsupportedOperator
+from ionn_client.offload import CODED_SHARE
+from layergraph import UnsupportedOperator, weight_bytes_view
+from planner import Link
+from wire.planes import WHOLE
+from wire.segments import encode_segment, segment_elements
 
 
 def model() -> nn.Module:
@@ -21,6 +25,22 @@ def test_every_layer_gets_a_time() -> None:
     profiled = prepare(model(), (torch.ones(1, 8),), options=Options(profile_runs=2))
     assert len(profiled.client_s) == len(profiled.graph.layers)
     assert all(seconds > 0 for seconds in profiled.client_s)
+
+
+def test_weights_are_expected_to_cross_as_short_as_they_are_coded() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(512, 512, bias=False), nn.ReLU()).eval()
+    profiled = prepare(wide, (torch.ones(1, 512),), options=Options(profile_runs=1))
+    (weight,) = profiled.weights.values()
+    blob, step = weight_bytes_view(weight), segment_elements("float32", WHOLE)
+    coded_bytes = sum(
+        len(encode_segment("float32", WHOLE, blob, start, step, "planes"))
+        for start in range(0, weight.numel(), step)
+    )
+    slow, fast = Link(1e6, 1e6, 0.01), Link(1e9, 1e9, 0.001)
+    assert profiled.costs(slow, 1.0).total_bytes == pytest.approx(coded_bytes, rel=0.01)
+    assert profiled.costs(slow, 1.0).total_bytes == pytest.approx(CODED_SHARE * blob.nbytes)
+    assert profiled.costs(fast, 1.0).total_bytes == blob.nbytes, "no coder keeps up with it"
 
 
 def test_captures_are_kept_where_asked(tmp_path: Path) -> None:
