@@ -37,6 +37,10 @@ class Client(Protocol):
 
     @property
     def heard_at(self) -> float: ...
+    @property
+    def is_lane(self) -> bool: ...
+    @property
+    def may_be_joined(self) -> bool: ...
 
     def evicted(self, epoch: str) -> None: ...
     def completed(self, digest: bytes) -> None: ...
@@ -79,6 +83,16 @@ class Box:
         """Names the time over which nothing acknowledged is forgotten."""
         return f"{self._run}.{self._lapses}"
 
+    @property
+    def served(self) -> int:
+        """How many clients there are; a second connection of one is no other client."""
+        return sum(not client.is_lane for client in self.clients)
+
+    def room(self) -> tuple[bool, bool]:
+        """Whether the latest connection has a client's place, or may have one's second."""
+        above = self.served - self.config.max_clients
+        return above <= 0, above <= sum(client.may_be_joined for client in self.clients)
+
     def welcome(self, protocol: int, lane: str, now: float) -> Welcome:
         config = self.config
         return Welcome(
@@ -106,7 +120,7 @@ class Box:
             answered = self.load_meter.answered.get(fingerprint, 0)
             models.append(ModelLoad(fingerprint, held_bytes, total_bytes, using, answered))
         return Load(
-            clients=len(sessions),
+            clients=self.served,
             running=sum(session.running for session in sessions),
             queued=sum(session.queued for session in sessions),
             slowdown=self.load_meter.slowdown(self.clock()),

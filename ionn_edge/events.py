@@ -50,9 +50,13 @@ NOTHING = Progress()
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A client is there. `admitted` is False where the edge has too many already."""
+    """A client is there. `admitted` is False where the edge has too many already.
+
+    `joins` is whether it may be the second connection of one of those then.
+    """
 
     admitted: bool = True
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Link:
                 self._start(self._watch_failure())
                 self._start(self._writer.run())
                 tasks.create_task(self._send_all())
-                self._post(events.Connected(len(box.clients) <= box.config.max_clients))
+                self._post(events.Connected(*box.room()))
                 if box.draining:
                     self._post(events.Draining())
                 await self._receive_all()
@@ -105,6 +105,14 @@ class Link:
         """When the client last said something, on either connection."""
         lane = self._lane
         return max(self.session.heard_at, 0.0 if lane is None else lane.session.heard_at)
+
+    @property
+    def is_lane(self) -> bool:
+        return self._first is not None
+
+    @property
+    def may_be_joined(self) -> bool:
+        return self._lane is None and self.session.lend_intake() is not None
 
     def _join(self, secret: str) -> None:
         first = self._with_secret(secret)

@@ -51,7 +51,7 @@ def description(box: Box) -> dict[str, Any]:
         "threads": config.threads,
         "memory_bytes": config.memory_bytes,
         "used_bytes": box.store.used_bytes,
-        "clients": len(box.clients),
+        "clients": box.served,
     }
 
 

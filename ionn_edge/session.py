@@ -50,7 +50,7 @@ class Session:
         self._conversation = Conversation(Role.EDGE)
         self._commands: list[Command] = []
         self._now = 0.0
-        self._admitted = True
+        self._admitted = self._joins = True
         self.heard_at = 0.0
         self._pinged = False
         self._offered = ""
@@ -117,8 +117,8 @@ class Session:
 
     def _learn(self, event: Event) -> None:
         match event:
-            case events.Connected(admitted):
-                self._admitted, self.heard_at = admitted, self._now
+            case events.Connected(admitted, joins):
+                self._admitted, self._joins, self.heard_at = admitted, joins, self._now
             case events.Received(message):
                 self._receive(message)
             case events.Garbled(text, code):
@@ -209,6 +209,8 @@ class Session:
                 self._greet(message)
             case messages.Join(lane):
                 self._do(events.JoinLane(lane))
+            case messages.Offer() if not self._admitted:
+                raise self._full()
             case messages.Offer(fingerprint, graph) if self.model is not None:
                 self._asked(self.model, fingerprint, graph)
             case messages.Offer(fingerprint, graph):
@@ -229,10 +231,13 @@ class Session:
 
     def _greet(self, hello: messages.Hello) -> None:
         version = negotiate(hello)
-        if not self._admitted:
-            text = f"this edge serves at most {self.config.max_clients} clients; try again later"
-            raise RemoteProtocolError(text, "overloaded")
+        if not self._admitted and not self._joins:
+            raise self._full()
         self._send(self._welcome(version, self._now))
+
+    def _full(self) -> RemoteProtocolError:
+        text = f"this edge serves at most {self.config.max_clients} clients; try again later"
+        return RemoteProtocolError(text, "overloaded")
 
     # The model.
 

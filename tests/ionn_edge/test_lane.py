@@ -41,11 +41,12 @@ from tests.ionn_edge.test_session import (
     only_error,
     ran,
     ready,
+    welcome,
     whole,
 )
 from tests.support import ELEMENTS, WIDTH
-from wire import messages
-from wire.messages import Bye, Chunk, ChunkAck, Evicted, Execute, Held, Join, Joined, Offer
+from wire import hello, messages
+from wire.messages import Bye, Chunk, ChunkAck, Evicted, Execute, Held, Hello, Join, Joined, Offer
 from wire.planes import WHOLE
 
 in_session = pytest.mark.asyncio(loop_scope="session")
@@ -197,6 +198,17 @@ def test_silence_before_hello_ends_a_lane_like_any_connection() -> None:
     assert "no Hello" in error.text
 
 
+def test_where_there_are_too_many_clients_a_lane_is_still_welcome_and_nothing_else() -> None:
+    def welcomed() -> Session:
+        session = Session(CONFIG, welcome)
+        session.handle(events.Connected(admitted=False, joins=True), 0.0)
+        assert heard(session, Hello(2, 2, "test")) == [Send(welcome(2, 0.0))]
+        return session
+
+    assert heard(welcomed(), Join("secret")) == [JoinLane("secret")]
+    assert only_error(heard(welcomed(), ASK)).code == "overloaded"
+
+
 # With sockets.
 
 
@@ -228,6 +240,20 @@ async def test_weights_on_the_lane_are_run_on_the_first(serve: Serve) -> None:
             assert (await lane.upload(number, view)).complete
         result, _ = await first.run(1, 0, 3, (_row(),))
         assert result.stop == 3
+
+
+@in_session
+async def test_a_lane_takes_no_other_clients_place(serve: Serve) -> None:
+    graph, weights = chain()
+    async with serve(max_clients=1) as (_, url), Peer(url) as first:
+        secret = await opened(first, graph)
+        async with Peer(url) as lane:
+            await join(lane, secret)
+            assert (await lane.upload(0, blobs(graph, weights)[0])).complete
+            await first.send(messages.GetLoad())
+            assert (await first.hear(messages.Load)).clients == 1
+            async with Peer(url) as other:
+                assert "at most 1" in await other.fails_with("overloaded", hello("test"))
 
 
 @in_session
