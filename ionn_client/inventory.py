@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from layergraph import LayerGraph
-from wire import messages
+from wire import RemoteProtocolError, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE, progressive_planes
 
 
@@ -24,18 +24,18 @@ class Inventory:
 def read_have(graph: LayerGraph, have: messages.Have) -> Inventory:
     """What a Have tells of the graph's weights.
 
-    Raises ValueError where it contradicts the graph or itself: runs that do not add up, a plane
-    that the weight does not have, more elements than there are, a plane that is there before
-    the one that it refines, or rows for a held weight.
+    Raises RemoteProtocolError where it contradicts the graph or itself: runs that do not add up,
+    a plane that the weight does not have, more elements than there are, a plane that is there
+    before the one that it refines, or rows for a held weight.
     """
     if have.fingerprint != graph.fingerprint:
-        raise ValueError("the edge answered for another model")
+        raise RemoteProtocolError("the edge answered for another model")
     held = _held(len(graph.weights), have.runs)
     partial: dict[tuple[int, int], int] = {}
     for row in have.partial:
         item = (row.weight, row.plane)
         if item in partial or row.weight in held:
-            raise ValueError(f"weight {row.weight} is told of twice")
+            raise RemoteProtocolError(f"weight {row.weight} is told of twice")
         _check_row(graph, row)
         partial[item] = row.count
     for weight in {weight for weight, _ in partial}:
@@ -45,7 +45,7 @@ def read_have(graph: LayerGraph, have: messages.Have) -> Inventory:
 
 def _held(weights: int, runs: tuple[int, ...]) -> frozenset[int]:
     if sum(runs) != weights:
-        raise ValueError(f"runs of {sum(runs)} weights for a model of {weights}")
+        raise RemoteProtocolError(f"runs of {sum(runs)} weights for a model of {weights}")
     held: set[int] = set()
     start = 0
     for index, length in enumerate(runs):
@@ -57,22 +57,26 @@ def _held(weights: int, runs: tuple[int, ...]) -> frozenset[int]:
 
 def _check_row(graph: LayerGraph, row: messages.Partial) -> None:
     if not 0 <= row.weight < len(graph.weights):
-        raise ValueError(f"the model has no weight {row.weight}")
+        raise RemoteProtocolError(f"the model has no weight {row.weight}")
     spec = graph.weights[row.weight].spec
     planes = progressive_planes(spec.dtype)
     if row.plane != WHOLE and row.plane not in planes:
-        raise ValueError(f"a weight of {spec.dtype} has no plane {row.plane}")
+        raise RemoteProtocolError(f"a weight of {spec.dtype} has no plane {row.plane}")
     # A weight with all of its last plane is held, and then not told of here.
     most = prod(spec.shape) - (row.plane in (WHOLE, FINE))
     if not 1 <= row.count <= most:
-        raise ValueError(f"{row.count} elements of weight {row.weight}, which has {most} at most")
+        raise RemoteProtocolError(
+            f"{row.count} elements of weight {row.weight}, which has {most} at most"
+        )
 
 
 def _check_planes(graph: LayerGraph, weight: int, partial: Mapping[tuple[int, int], int]) -> None:
     elements = prod(graph.weights[weight].spec.shape)
     counts = {plane: partial.get((weight, plane), 0) for plane in (COARSE, MIDDLE, FINE)}
     if (weight, WHOLE) in partial and any(counts.values()):
-        raise ValueError(f"weight {weight} is there both whole and by planes")
+        raise RemoteProtocolError(f"weight {weight} is there both whole and by planes")
     for plane, before in ((MIDDLE, COARSE), (FINE, MIDDLE)):
         if counts[plane] and counts[before] < elements:
-            raise ValueError(f"weight {weight} has plane {plane} before all of plane {before}")
+            raise RemoteProtocolError(
+                f"weight {weight} has plane {plane} before all of plane {before}"
+            )

@@ -20,7 +20,7 @@ from ionn_client.events import (
     SendOnLane,
 )
 from ionn_client.uploading import Uploading
-from wire import Conversation, ProtocolError, Role, check_welcome, hello, messages
+from wire import Conversation, RemoteProtocolError, Role, check_welcome, hello, messages
 
 AGENT = "ionn-client"
 OPEN = frozenset({"opening", "greeting", "greeted", "joining", "carrying"})
@@ -88,7 +88,7 @@ class Lane:
         try:
             self._conversation.received(message)
             self._dispatch(message)
-        except (ProtocolError, ValueError) as error:
+        except RemoteProtocolError as error:
             self.drop(f"the edge broke the protocol: {error}")
 
     def _dispatch(self, message: messages.Message) -> None:

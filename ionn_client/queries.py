@@ -27,7 +27,7 @@ from ionn_client.uploading import Uploading
 from layergraph.execute import Live
 from planner import Route
 from planner.route import Where
-from wire import messages
+from wire import RemoteProtocolError, messages
 from wire.activations import LOSSY, decode_tensor, encode_tensor
 
 HOP_GRACE_S = 0.5
@@ -173,16 +173,16 @@ class Queries:
         return max(query.deadline_at - now, 0.0)
 
     def answered(self, result: messages.Result) -> None:
-        """Raises ValueError for an answer to something else than was asked."""
+        """Raises RemoteProtocolError for an answer to something else than was asked."""
         query = self._open.get(result.query)
         if query is None or query.sent_at is None or result.start != query.position:
             return  # The answer to something given up.
         if not query.position < result.stop <= query.plan[0].stop:
-            raise ValueError(f"layers [{result.start}, {result.stop}) were not asked for")
+            raise RemoteProtocolError(f"layers [{result.start}, {result.stop}) were not asked for")
         graph = self._context.graph
         check_answer(result.tensors, graph, result.stop)
         if not suffices(result.precision, query.accepts):
-            raise ValueError(
+            raise RemoteProtocolError(
                 f"an answer at {result.precision}, where {query.accepts} was asked for"
             )
         live = None

@@ -49,7 +49,6 @@ from planner import Link, Route
 from planner.predictor import Predictor
 from wire import (
     Conversation,
-    ProtocolError,
     RemoteProtocolError,
     Role,
     State,
@@ -257,14 +256,16 @@ class Session:
         try:
             self.context.conversation.received(message)
             self._dispatch(message)
-        except (ProtocolError, InvalidInput, ValueError) as error:
+        except (RemoteProtocolError, InvalidInput) as error:
             # Whatever an edge says wrong, queries go on here and the connection starts anew.
             self._drop_connection(f"the edge broke the protocol: {error}")
 
     def _dispatch(self, message: messages.Message) -> None:
         match message:
             case messages.ChunkAck() | messages.Held() if self.lane.carrying:
-                raise ValueError("weights are acknowledged on the connection that carries them")
+                raise RemoteProtocolError(
+                    "weights are acknowledged on the connection that carries them"
+                )
             case messages.ChunkAck(clock_s):
                 self.uploading.chunk_acknowledged(clock_s)
                 self._look_whether_ready()
@@ -304,7 +305,11 @@ class Session:
         except RemoteProtocolError as error:
             self._reject(VersionMismatch(str(error), error.code))
             return
-        self.forecast.meet_edge(Predictor.from_plain(welcome.predictor), welcome.max_message_bytes)
+        try:
+            predictor = Predictor.from_plain(welcome.predictor)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from error
+        self.forecast.meet_edge(predictor, welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
         self.lane.offered(welcome.lane)
         self.context.links.observe_round_trip(self.context.now - self._greeted_at)
@@ -320,7 +325,7 @@ class Session:
     def _ponged(self, token: int) -> None:
         sent_at = self._pings.pop(token, None)
         if sent_at is None:
-            raise ValueError(f"a pong for ping {token}, which is not under way")
+            raise RemoteProtocolError(f"a pong for ping {token}, which is not under way")
         if self.phase == "offering":
             took_s = self.context.now - sent_at
             self.context.links.observe_round_trip(min(took_s, self.link.rtt_s))
@@ -334,7 +339,7 @@ class Session:
 
     def _unknown(self, fingerprint: str) -> None:
         if fingerprint != self._graph.fingerprint or self._offered_whole:
-            raise ValueError("the edge does not know a graph that it was just given")
+            raise RemoteProtocolError("the edge does not know a graph that it was just given")
         self._make_offer(self._offer)
 
     def _look_whether_ready(self) -> None:

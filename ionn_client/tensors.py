@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from layergraph import LayerGraph, check_live, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
-from wire import messages
+from wire import RemoteProtocolError, messages
 from wire.activations import LOSSY
 
 
@@ -23,18 +23,20 @@ def live_from_wire(tensors: tuple[messages.Tensor, ...], graph: LayerGraph, cut:
 
 
 def check_answer(tensors: Sequence[messages.Tensor], graph: LayerGraph, cut: int) -> None:
-    """Raises ValueError unless these may be an edge's answer at `cut`, before they are decoded.
+    """Before they are decoded: raises RemoteProtocolError unless these may be an answer at `cut`.
 
     Nothing lossy is ever asked for in an answer.
     """
     specs = graph.cut_specs(cut)
     if len(tensors) != len(specs):
-        raise ValueError(f"{len(tensors)} tensors at cut {cut}, which has {len(specs)}")
+        raise RemoteProtocolError(f"{len(tensors)} tensors at cut {cut}, which has {len(specs)}")
     for tensor, spec in zip(tensors, specs, strict=True):
         if (tensor.dtype, tuple(tensor.shape)) != (spec.dtype, spec.shape):
-            raise ValueError(f"{tensor.dtype}{list(tensor.shape)} at cut {cut}, which has {spec}")
+            raise RemoteProtocolError(
+                f"{tensor.dtype}{list(tensor.shape)} at cut {cut}, which has {spec}"
+            )
         if tensor.coding in LOSSY:
-            raise ValueError(f"an answer as {tensor.coding}, which was not asked for")
+            raise RemoteProtocolError(f"an answer as {tensor.coding}, which was not asked for")
 
 
 def wire_bytes(tensors: Sequence[messages.Tensor]) -> int:

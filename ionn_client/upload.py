@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from ionn_client.inventory import Inventory
 from layergraph import LayerGraph
-from wire import DTYPE_BYTES, PRECISIONS, messages
+from wire import DTYPE_BYTES, PRECISIONS, RemoteProtocolError, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE, progressive_planes
 from wire.segments import segment_elements
 
@@ -200,22 +200,24 @@ class Upload:
         A weight that somebody else completed is told to be so at any of its segments; what was
         not announced of it is then not sent any more.
 
-        Raises ValueError where that is not what it says.
+        Raises RemoteProtocolError where that is not what it says.
         """
         segment = self._flight[0] if self._flight else None
         if segment is None or not segment.sent:
-            raise ValueError(f"weight {held.weight} was not sent so far")
+            raise RemoteProtocolError(f"weight {held.weight} was not sent so far")
         piece = segment.piece
         whole = self._elements[piece.weight]
         stop = whole if held.complete else piece.stop
         if (held.weight, held.plane, held.count) != (piece.weight, piece.plane, stop):
-            raise ValueError(
+            raise RemoteProtocolError(
                 f"{held.count} elements of plane {held.plane} of weight {held.weight} are held,"
                 f" where {piece.stop} of plane {piece.plane} of weight {piece.weight} were sent"
             )
         last = piece.plane == self._planes[piece.weight][-1] and piece.stop == whole
         if not held.complete and (last or piece.weight in self._complete):
-            raise ValueError(f"weight {held.weight} is there whole, and said not to be complete")
+            raise RemoteProtocolError(
+                f"weight {held.weight} is there whole, and said not to be complete"
+            )
         if held.complete and not last and piece.weight not in self._complete:
             self._overtaken(piece.weight)
         self._flight.popleft()

@@ -9,7 +9,7 @@ from ionn_client.inventory import read_have
 from ionn_client.pacer import UploadPacer
 from ionn_client.sender import Sender
 from ionn_client.upload import Step, Upload
-from wire import PRECISIONS, messages
+from wire import PRECISIONS, RemoteProtocolError, messages
 from wire.planes import WHOLE
 
 REPLAN_INTERVAL_S = 1.0
@@ -40,7 +40,7 @@ class Uploading:
         self.interrupted()
 
     def negotiated(self, have: messages.Have, max_chunk_bytes: int) -> None:
-        """Raises ValueError for a Have that contradicts the graph or itself."""
+        """Raises RemoteProtocolError for a Have that contradicts the graph or itself."""
         context = self._context
         lost_bytes = self.upload.renegotiated(read_have(context.graph, have))
         if context.pacer is None:
@@ -90,10 +90,10 @@ class Uploading:
         )
 
     def chunk_acknowledged(self, clock_s: float) -> None:
-        """Raises ValueError where no chunk is under way."""
+        """Raises RemoteProtocolError where no chunk is under way."""
         context, pacer = self._context, self._context.pacer
         if pacer is None or not pacer.in_flight_bytes:
-            raise ValueError("an acknowledgement of a chunk that was not sent")
+            raise RemoteProtocolError("an acknowledgement of a chunk that was not sent")
         pacer.acknowledged(clock_s, context.now)
         rate = pacer.mean_rate_Bps
         if rate is not None:
@@ -104,7 +104,7 @@ class Uploading:
             self.refresh()
 
     def held(self, held: messages.Held) -> None:
-        """Raises ValueError where that is not what was sent."""
+        """Raises RemoteProtocolError where that is not what was sent."""
         self.upload.held(held)
         if self.upload.has(held.weight, held.plane):
             self.refresh()

@@ -9,7 +9,7 @@ import pytest
 from ionn_client.inventory import Inventory, read_have
 from layergraph.graph import TensorSpec
 from tests.support import ELEMENTS, chain
-from wire import messages
+from wire import RemoteProtocolError, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
 LAYERS = 4
@@ -72,7 +72,7 @@ ALL_COARSE, ALL_MIDDLE = row(1, COARSE, ELEMENTS), row(1, MIDDLE, ELEMENTS)
     ],
 )
 def test_contradictions_are_refused(lie: messages.Have) -> None:
-    with pytest.raises(ValueError, match=r"weight|runs|another model"):
+    with pytest.raises(RemoteProtocolError, match=r"weight|runs|another model"):
         read_have(GRAPH, lie)
 
 
@@ -81,5 +81,5 @@ def test_planes_of_a_weight_that_has_none_are_refused() -> None:
     weights[0] = dataclasses.replace(weights[0], spec=TensorSpec("int64", (8, 8)))
     integers = dataclasses.replace(GRAPH, weights=tuple(weights))
     lie = messages.Have(integers.fingerprint, "one", NONE, (row(0, COARSE, 1),))
-    with pytest.raises(ValueError, match="int64 has no plane 1"):
+    with pytest.raises(RemoteProtocolError, match="int64 has no plane 1"):
         read_have(integers, lie)

@@ -370,6 +370,30 @@ def test_an_edge_that_says_what_it_must_not_is_dropped(lie: messages.Message) ->
     assert "broke the protocol" in (bench.session.last_failure or "")
 
 
+@pytest.mark.parametrize("predictor", [{}, {"format": 1, "rows": 3}, {"format": "x"}])
+def test_an_edge_whose_predictor_is_none_is_dropped(predictor: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Connected())
+    commands = bench.hear(dataclasses.replace(WELCOME, predictor=predictor))
+    assert events.AbortConnection in kinds(commands)
+    assert "broke the protocol" in (bench.session.last_failure or "")
+
+
+def test_a_bug_of_our_own_is_not_said_to_be_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.greet()
+
+    def broken(_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(bench.session.uploading.upload, "follow", broken)
+    with pytest.raises(ValueError, match="a bug") as caught:
+        bench.have(NONE)
+    bench.session.failed(caught.value, bench.now)
+    assert bench.session.last_failure == "internal error: ValueError('a bug')"
+
+
 @pytest.mark.parametrize("runs", [(), (2,), (0, 2), (1, 3), (4,)])
 def test_a_have_of_another_length_is_refused(runs: tuple[int, ...]) -> None:
     bench = Bench()

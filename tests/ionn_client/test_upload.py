@@ -12,7 +12,7 @@ from ionn_client.inventory import Inventory
 from ionn_client.upload import Step, Upload
 from layergraph import LayerGraph
 from tests.support import ELEMENTS, WIDTH, chain
-from wire import PRECISIONS, messages
+from wire import PRECISIONS, RemoteProtocolError, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
 LAYERS = 4
@@ -145,15 +145,15 @@ def test_an_answer_that_does_not_fit_what_was_sent_is_refused(lie: messages.Held
     upload = Upload(GRAPH)
     upload.follow(steps([0, 1]))
     truth = messages.Held(0, WHOLE, ELEMENTS, True)
-    with pytest.raises(ValueError, match="not sent so far"):
+    with pytest.raises(RemoteProtocolError, match="not sent so far"):
         upload.held(truth)
     upload.announce(next(upload.pieces()), 50)
     upload.advance(49)
-    with pytest.raises(ValueError, match="not sent so far"):
+    with pytest.raises(RemoteProtocolError, match="not sent so far"):
         upload.held(truth)
     upload.advance(1)
     assert upload.owed
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(RemoteProtocolError, match="weight"):
         upload.held(lie)
     upload.held(truth)
     assert not upload.owed
@@ -179,7 +179,7 @@ def test_of_a_weight_that_somebody_else_completed_only_what_has_begun_is_sent(
         messages.Held(0, piece.plane, piece.stop, False),
         messages.Held(0, piece.plane, piece.stop, True),
     ):
-        with pytest.raises(ValueError, match="weight 0"):
+        with pytest.raises(RemoteProtocolError, match="weight 0"):
             upload.held(lie)
     upload.held(done)
     assert not upload.in_flight
