@@ -287,7 +287,9 @@ class Session:
             case messages.Unknown(fingerprint):
                 self._unknown(fingerprint)
             case messages.Have():
-                self.uploading.negotiated(message, self._max_chunk_bytes)
+                # Asked again on the same connection, when the second one broke.
+                own = self.lane.phase == "asking"
+                self.uploading.negotiated(message, self._max_chunk_bytes, own=own)
                 self.lane.answered()
                 self._look_whether_ready()
             case messages.Error():

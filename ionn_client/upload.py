@@ -95,6 +95,8 @@ class Upload:
         self._announced: dict[Item, int] = {}
         self._passed = dict.fromkeys(self.dtypes, 0)
         self._complete = {blob for blob, count in self._elements.items() if count == 0}
+        # By planes that came over another connection: usable only when they are whole.
+        self._adopted: set[int] = set()
         self._flight: deque[_Announced] = deque()
         self._order: list[Item] = []
         self._position = 0
@@ -104,13 +106,19 @@ class Upload:
         # what they scale and shift would lose much.
         return (WHOLE,) if blob in self._vectors else progressive_planes(self.dtypes[blob])
 
-    def renegotiated(self, inventory: Inventory) -> int:
+    def renegotiated(self, inventory: Inventory, *, own: bool = False) -> int:
         """The edge said what it holds: continue from there, an unfinished segment from its start.
 
+        Unless it is the connection's `own`, an edge runs nothing on planes before they are whole.
         Returns how many raw bytes that were sent it does not hold: they will be sent again.
         """
-        passed = self._passed
+        passed, adopted = self._passed, self._adopted
         self.forget()
+        self._adopted = (
+            {weight for weight, plane in inventory.partial if plane != WHOLE}
+            if not own
+            else adopted
+        )
         for (weight, plane), count in inventory.partial.items():
             if self._blob_of[weight] == weight:
                 # What an edge has begun to receive whole goes on so, and planes as planes.
@@ -146,7 +154,7 @@ class Upload:
         layer, plane = step
         for blob in self._blobs_of_layer[layer]:
             for own in self._planes[blob]:
-                if plane == WHOLE or own <= plane:
+                if plane == WHOLE or own <= plane or blob in self._adopted:
                     yield blob, own
 
     def pieces(self) -> Iterator[Piece]:
@@ -299,7 +307,10 @@ class Upload:
         return tuple(map(sum, self.missing_planes()))
 
     def missing_planes(self) -> tuple[tuple[int, int, int], ...]:
-        """`missing_bytes` by plane: coarse, middle, fine. What has no planes counts as coarse."""
+        """`missing_bytes` by plane: coarse, middle, fine.
+
+        What the edge can use only whole counts as coarse.
+        """
         counted: set[int] = set()
         missing = []
         for blobs in self._blobs_of_layer:
@@ -307,7 +318,8 @@ class Upload:
             for blob in blobs:
                 if blob not in counted:
                     for plane in self._planes[blob]:
-                        sizes[max(plane, COARSE) - COARSE] += self._missing_of((blob, plane))
+                        whole = plane == WHOLE or blob in self._adopted
+                        sizes[0 if whole else plane - COARSE] += self._missing_of((blob, plane))
             counted.update(blobs)
             missing.append((sizes[0], sizes[1], sizes[2]))
         return tuple(missing)
@@ -335,7 +347,7 @@ class Upload:
         """Index of the precision at which a blob can be used, -1 for none."""
         if blob in self._complete:
             return PRECISIONS.index(EXACT)
-        if not self._has((blob, COARSE)):
+        if blob in self._adopted or not self._has((blob, COARSE)):
             return -1
         return int(self._has((blob, MIDDLE)))
 

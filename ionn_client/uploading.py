@@ -39,10 +39,13 @@ class Uploading:
         self.upload.forget()
         self.interrupted()
 
-    def negotiated(self, have: messages.Have, max_chunk_bytes: int) -> None:
-        """Raises RemoteProtocolError for a Have that contradicts the graph or itself."""
+    def negotiated(self, have: messages.Have, max_chunk_bytes: int, *, own: bool) -> None:
+        """`own`: whatever is there came over this connection.
+
+        Raises RemoteProtocolError for a Have that contradicts the graph or itself.
+        """
         context = self._context
-        lost_bytes = self.upload.renegotiated(read_have(context.graph, have))
+        lost_bytes = self.upload.renegotiated(read_have(context.graph, have), own=own)
         if context.pacer is None:
             context.pacer = UploadPacer(max_chunk_bytes)
         self.sender.max_chunk_bytes = max_chunk_bytes

@@ -630,7 +630,8 @@ def test_the_answer_says_the_least_precision_that_was_used() -> None:
 def test_an_answer_that_is_not_used_says_nothing_of_the_precision() -> None:
     bench = Bench(PROGRESSIVE)
     bench.greet()
-    bench.have(NONE, *[messages.Partial(layer, COARSE, ELEMENTS) for layer in range(LAYERS)])
+    for segment in segments(bench.have(NONE))[:LAYERS]:
+        bench.hold(segment)
     commands = bench.step(events.QueryAsked(0, (X,), None, "float12"))
     (message,) = [m for m in sent(commands) if isinstance(m, messages.Execute)]
     junk = messages.Tensor("float32", (1, WIDTH), (0, 1), b"\2junk", "planes")

@@ -284,3 +284,20 @@ def test_vectors_go_whole_beside_the_planes_of_matrices() -> None:
         (1, WHOLE),
     ]
     Receiver().take(upload, 2)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_planes_of_another_connection_count_only_when_they_are_whole(own: bool) -> None:
+    upload, edge = Upload(GRAPH, "progressive"), Receiver()
+    upload.follow(joint([0, 1]))
+    edge.take(upload, 2)
+    assert upload.layers("float12") == {0, 1}
+    upload.renegotiated(edge.inventory, own=own)
+    assert upload.layers("float12") == ({0, 1} if own else frozenset())
+    upload.follow(steps([0, 1], COARSE))
+    # All that is missing of them goes in the step that makes a layer usable.
+    rest = [(piece.weight, piece.plane) for piece in upload.pieces()]
+    assert rest == ([] if own else [(0, MIDDLE), (0, FINE), (1, MIDDLE), (1, FINE)])
+    assert [coarse > 0 for coarse, _, _ in upload.missing_planes()[:2]] == [not own] * 2
+    edge.take(upload, 4)
+    assert upload.layers() == (frozenset() if own else {0, 1})
