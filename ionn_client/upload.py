@@ -296,7 +296,8 @@ class Upload:
     @property
     def done(self) -> bool:
         """Everything in the plan is there, verified."""
-        return all(map(self._has, self._order))
+        # The last first, because it comes last: this is asked with every acknowledgement.
+        return all(map(self._has, reversed(self._order)))
 
     def _has(self, item: Item) -> bool:
         blob, _ = item
