@@ -118,7 +118,7 @@ class UploadPacer:
             return max(DRAIN_SHARE * self._window_bytes, 2.0 * self._chunk_bytes)
         return self._window_bytes
 
-    def may_send(self, now: float, credit_bytes: float = 0.0) -> bool:  # noqa: ARG002
+    def may_send(self, credit_bytes: float = 0.0) -> bool:
         return self._in_flight_bytes < self.window_bytes() + credit_bytes
 
     def stalled_s(self, now: float) -> float:

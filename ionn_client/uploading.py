@@ -157,7 +157,7 @@ class Uploading:
         # In "ready" too: a segment that has begun is finished where a new plan wants no more.
         if not context.agreed or pacer is None:
             return
-        while pacer.may_send(context.now, credit_bytes):
+        while pacer.may_send(credit_bytes):
             if not begin and self.sender.between_segments:
                 break
             parts = self.sender.next(pacer.chunk_bytes())

@@ -277,7 +277,7 @@ class _Run:
         if not self._scenario.upload:
             return
         now = self._agenda.now
-        while self.pacer.may_send(now, self._credit_bytes()):
+        while self.pacer.may_send(self._credit_bytes()):
             size = self.pacer.chunk_bytes()
             self.pacer.sent(size, now)
             self._upstream.write(size + CHUNK_BYTES, partial(self._edge.soon, self._store, size))
