@@ -35,9 +35,7 @@ from layergraph import (
 )
 from planner import LayerCosts, Link, Range
 from wire import PRECISIONS
-
-# Coded bytes over raw of trained float32 weights: their exponents shrink, their mantissas do not.
-CODED_SHARE = 0.8325
+from wire.segments import CODED_SHARE
 
 
 @dataclass(frozen=True, slots=True)

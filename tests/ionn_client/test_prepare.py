@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from ionn_client import Options, prepare
-from ionn_client.offload import CODED_SHARE
 from layergraph import UnsupportedOperator, weight_bytes_view
 from planner import Link
 from wire.planes import WHOLE
-from wire.segments import encode_segment, segment_elements
+from wire.segments import CODED_SHARE, encode_segment, segment_elements
 
 
 def model() -> nn.Module:
