@@ -27,7 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -190,12 +190,18 @@ with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listener:
     for _ in range(int(sys.argv[3])):
         side.sendall(side.recv(1))
     first_bytes = len(side.recv(1 << 20))
-    start_s = end_s = time.monotonic()
-    later_bytes = 0
+    start_s = end_s = window_s = time.monotonic()
+    later_bytes = window_bytes = 0
+    rates = []
     while piece := side.recv(1 << 20):
         later_bytes += len(piece)
+        window_bytes += len(piece)
         end_s = time.monotonic()
-    print(json.dumps({"bytes": first_bytes + later_bytes, "Bps": later_bytes / (end_s - start_s)}))
+        if end_s - window_s >= 0.25:
+            rates.append(window_bytes / (end_s - window_s))
+            window_bytes, window_s = 0, end_s
+    Bps = later_bytes / (end_s - start_s)
+    print(json.dumps({"bytes": first_bytes + later_bytes, "Bps": Bps, "quarters_Bps": rates}))
 """
 
 PROBE = """
@@ -238,19 +244,42 @@ class Check:
         return self.goodput_Bps / self.nominal_Bps
 
 
-def check(link: Namespaces, target: str, seconds: float) -> Check:
-    """Uploads for about `seconds` to `target`, "ip:port" as the client sees the edge."""
-    echoes, size = str(100), int(link.spec.up_Bps * seconds)
-    ip, _, port = target.rpartition(":")
-    sink = [*link.edge_prefix, sys.executable, "-c", SINK, link.edge_ip, str(PORT), echoes]
-    source = [*link.client_prefix, sys.executable, "-c", SOURCE, ip, port, echoes, str(size)]
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A bare TCP transfer, timed where it arrived: the mean rate, and that of each quarter second;
+    before it the idle round trip of a byte."""
+
+    Bps: float
+    quarters_Bps: tuple[float, ...]
+    rtt_s: float
+
+
+def transfer(
+    edge_prefix: list[str],
+    client_prefix: list[str],
+    bound: tuple[str, int],
+    reach: Callable[[], str],
+    size: int,
+    echoes: int,
+) -> Transfer:
+    """Sends `size` bytes from a client to a server at `bound`, which `reach` says how to reach."""
+    sink = [*edge_prefix, sys.executable, "-c", SINK, bound[0], str(bound[1]), str(echoes)]
     with running(sink) as edge:
         line_of(edge)
-        with running(source) as client:
+        ip, _, port = reach().rpartition(":")
+        source = [sys.executable, "-c", SOURCE, ip, port, str(echoes), str(size)]
+        with running([*client_prefix, *source]) as client:
             sent, received = json.loads(line_of(client)), json.loads(line_of(edge))
     if received["bytes"] != size:
         raise RuntimeError(f"{size} bytes were sent and {received['bytes']} arrived")
-    return Check(link.spec.up_Bps, received["Bps"], sent["rtt_s"])
+    return Transfer(received["Bps"], tuple(received["quarters_Bps"]), sent["rtt_s"])
+
+
+def check(link: Namespaces, target: str, seconds: float) -> Check:
+    """Uploads for about `seconds` to `target`, "ip:port" as the client sees the edge."""
+    size, bound = int(link.spec.up_Bps * seconds), (link.edge_ip, PORT)
+    seen = transfer(link.edge_prefix, link.client_prefix, bound, lambda: target, size, 100)
+    return Check(link.spec.up_Bps, seen.Bps, seen.rtt_s)
 
 
 @contextmanager
