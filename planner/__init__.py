@@ -7,6 +7,7 @@ from planner.codings import CutCoding, choose_codings
 from planner.correction import Correction
 from planner.costs import LayerCosts, Link
 from planner.predictor import Predictor, Sample
+from planner.prices import Placement, Prices, Where, cheapest_path, latency_prices
 from planner.progressive import (
     NOISE,
     Plane,
@@ -25,9 +26,11 @@ __all__ = [
     "CutCoding",
     "LayerCosts",
     "Link",
+    "Placement",
     "Plane",
     "Point",
     "Predictor",
+    "Prices",
     "ProgressivePlan",
     "ProgressiveTimeline",
     "Range",
@@ -35,7 +38,10 @@ __all__ = [
     "Sample",
     "Timeline",
     "UploadPlan",
+    "Where",
+    "cheapest_path",
     "choose_codings",
+    "latency_prices",
     "progressive_plan",
     "progressive_timeline",
     "route",

@@ -85,7 +85,7 @@ class LayerCosts:
         shared: Iterable[tuple[int, int]] = (),
         names: Sequence[str] | None = None,
     ) -> None:
-        n = len(_numbers("client_s", client_s, None))
+        n = len(numbers("client_s", client_s, None))
         no_coding = np.zeros(n + 1)
         for name, given, length in (
             ("client_s", client_s, n),
@@ -96,7 +96,7 @@ class LayerCosts:
             ("cut_up_s", no_coding if cut_up_s is None else cut_up_s, n + 1),
             ("cut_down_s", no_coding if cut_down_s is None else cut_down_s, n + 1),
         ):
-            object.__setattr__(self, name, _numbers(name, given, length))
+            object.__setattr__(self, name, numbers(name, given, length))
         checked = None if edges is None else _pairs("edges", edges, -1, n)
         if checked is not None and any(source >= target for source, target in checked):
             raise ValueError("edges go from a layer to a later one (-1: the input, n: the output)")
@@ -197,21 +197,6 @@ class LayerCosts:
         )  # fmt: skip
         return (*(tuple(a.tolist()) for a in arrays), self.edges, self.shared, self.names)
 
-    @cached_property
-    def lists(self) -> tuple[list[float], ...]:
-        """client_s, edge_s, cut_up_bytes, cut_down_bytes, cut_up_s and cut_down_s as lists.
-
-        For loops in Python, where lists are faster than arrays.
-        """
-        return (
-            self.client_s.tolist(),
-            self.edge_s.tolist(),
-            self.cut_up_bytes.tolist(),
-            self.cut_down_bytes.tolist(),
-            self.cut_up_s.tolist(),
-            self.cut_down_s.tolist(),
-        )
-
 
 def transfer_s(costs: LayerCosts, link: Link) -> tuple[Floats, Floats]:
     """Seconds that each of the n + 1 cuts takes to cross, coding included, up and down."""
@@ -222,7 +207,8 @@ def transfer_s(costs: LayerCosts, link: Link) -> tuple[Floats, Floats]:
     )
 
 
-def _numbers(name: str, given: ArrayLike, length: int | None) -> Floats:
+def numbers(name: str, given: ArrayLike, length: int | None) -> Floats:
+    """`given` as a read-only array of finite numbers >= 0; ValueError that says `name` if not."""
     try:
         values = np.array(given, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -77,7 +77,7 @@ class _Paths:
     def __init__(self, costs: LayerCosts, link: Link) -> None:
         n = len(costs)
         self.costs = costs
-        self.client_s, self.edge_s, *_ = costs.lists
+        self.client_s, self.edge_s = costs.client_s.tolist(), costs.edge_s.tolist()
         up, down = transfer_s(costs, link)
         self.up, self.down = up.tolist(), down.tolist()
         self.edge_sum = np.concatenate([[0.0], np.cumsum(costs.edge_s)])

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs import Floats, LayerCosts, Link, transfer_s
-
-Where: TypeAlias = Literal["client", "edge"]
+from planner.prices import Placement, Where, cheapest_path, latency_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Route:
     """A query's way: predicted latency, and per layer the side that runs it."""
 
     latency_s: float
-    placement: tuple[Where, ...]
+    placement: Placement
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -54,33 +52,8 @@ def route(costs: LayerCosts, link: Link, uploaded: Collection[int] = frozenset()
     the edge from the start. O(n); on a tie the client runs the layer. Raises ValueError when
     `uploaded` names a layer that does not exist.
     """
-    client_s, edge_s, up_bytes, down_bytes, up_s, down_s = costs.lists
-    available = costs.available(uploaded)
-    up_Bps, down_Bps, half = link.up_Bps, link.down_Bps, link.rtt_s / 2
-    n = len(client_s)
-    # Time to the end when the data are on the client, or on the edge, at cut i.
-    at_client, at_edge = 0.0, down_bytes[n] / down_Bps + half + down_s[n]
-    stays = [False] * n  # from the client: run layer i there
-    leaves = [True] * n  # from the edge: take the data down and run layer i on the client
-    for i in range(n - 1, -1, -1):
-        here = client_s[i] + at_client
-        stays_here = leaves_here = True
-        new_client, new_edge = here, here + (down_bytes[i] / down_Bps + half + down_s[i])
-        if available[i]:
-            there = edge_s[i] + at_edge
-            over = there + (up_bytes[i] / up_Bps + half + up_s[i])
-            if over < new_client:
-                new_client, stays_here = over, False
-            if there < new_edge:
-                new_edge, leaves_here = there, False
-        stays[i], leaves[i] = stays_here, leaves_here
-        at_client, at_edge = new_client, new_edge
-    placement: list[Where] = []
-    on_client = True
-    for stay, leave in zip(stays, leaves, strict=True):
-        on_client = stay if on_client else leave
-        placement.append("client" if on_client else "edge")
-    return Route(at_client, tuple(placement))
+    latency_s, placement = cheapest_path(latency_prices(costs, link), costs.available(uploaded))
+    return Route(latency_s, placement)
 
 
 def latencies_s(
