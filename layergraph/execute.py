@@ -6,8 +6,9 @@ operators, numbers and strings from the graph are objects in its namespace, neve
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -29,6 +30,13 @@ from layergraph.ops import DTYPES, OPERATORS
 
 Live: TypeAlias = tuple[torch.Tensor, ...]
 Weights: TypeAlias = Mapping[str, torch.Tensor]
+# Of the live tensors and the range's weights.
+_Function: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], Live]
+
+# Compiled ranges are kept up to so many times the graph's nodes in all, but at least so many
+# nodes: each layer on its own, and 15 times the whole graph in ranges that routes really took.
+KEPT_GRAPHS = 16
+KEPT_NODES = 1 << 12
 
 
 def execute(
@@ -64,8 +72,9 @@ class Executor:
     """One graph bound to its weights; the function of each range is built at its first run.
 
     `weights` may fill up over time: a range needs only its own layers' weights, and takes
-    them at its first run. The graph must be one that `capture` made or `check_graph` accepted.
-    Runs in inference mode.
+    them at its first run. The ranges that ran longest ago are forgotten, and built again when
+    they run again. The graph must be one that `capture` made or `check_graph` accepted.
+    Runs in inference mode, in one thread at a time.
     """
 
     def __init__(
@@ -80,14 +89,22 @@ class Executor:
             )
             for c in graph.constants
         ]
-        self._ranges: dict[tuple[int, int], _Range] = {}
+        self._ranges: OrderedDict[tuple[int, int], _Range] = OrderedDict()
+        self._kept_nodes = 0
+        self._most_nodes = max(KEPT_NODES, KEPT_GRAPHS * len(graph.nodes))
+        # Where each weight is bound: ranges, and the place in each.
+        self._bound: dict[str, dict[tuple[int, int], int]] = {}
 
     def run(self, start: int, stop: int, live: Sequence[torch.Tensor]) -> Live:
         """Layers [start, stop) on the tensors of `graph.cuts[start]`; gives those of cut `stop`.
 
         Raises InvalidInput for a bad range, live tensors that don't fit, or missing weights.
         """
-        compiled = self._ranges.get((start, stop)) or self._compile(start, stop)
+        compiled = self._ranges.get((start, stop))
+        if compiled is None:
+            compiled = self._compile(start, stop)
+        else:
+            self._ranges.move_to_end((start, stop))
         try:
             fits = len(live) == len(compiled.takes)
             for tensor, (dtype, shape) in zip(live, compiled.takes, strict=False):
@@ -107,14 +124,9 @@ class Executor:
 
         Raises InvalidInput where it does not fit.
         """
-        for key, compiled in self._ranges.items():
-            weights = zip(compiled.indices, compiled.weights, strict=True)
-            if any(self.graph.weights[index].name == name for index in compiled.indices):
-                renewed = tuple(
-                    self._weight(index) if self.graph.weights[index].name == name else tensor
-                    for index, tensor in weights
-                )
-                self._ranges[key] = replace(compiled, weights=renewed)
+        for key, place in self._bound.get(name, {}).items():
+            compiled = self._ranges[key]
+            compiled.weights[place] = self._weight(compiled.indices[place])
 
     def _compile(self, start: int, stop: int) -> _Range:
         count = len(self.graph.layers)
@@ -125,13 +137,25 @@ class Executor:
         compiled = _Range(
             function,
             tuple(source.weights),
-            tuple(self._weight(index) for index in source.weights),
+            [self._weight(index) for index in source.weights],
             tuple(
                 (DTYPES[spec.dtype], torch.Size(spec.shape)) for spec in self.graph.cut_specs(start)
             ),
+            source.nodes,
         )
-        self._ranges[start, stop] = compiled
+        self._keep((start, stop), compiled)
         return compiled
+
+    def _keep(self, key: tuple[int, int], compiled: _Range) -> None:
+        self._ranges[key] = compiled
+        self._kept_nodes += compiled.nodes
+        for place, index in enumerate(compiled.indices):
+            self._bound.setdefault(self.graph.weights[index].name, {})[key] = place
+        while self._kept_nodes > self._most_nodes and len(self._ranges) > 1:
+            oldest, forgotten = self._ranges.popitem(last=False)
+            self._kept_nodes -= forgotten.nodes
+            for index in forgotten.indices:
+                del self._bound[self.graph.weights[index].name][oldest]
 
     def _weight(self, index: int) -> torch.Tensor:
         weight = self.graph.weights[index]
@@ -159,10 +183,11 @@ def _check_weight(name: str, spec: TensorSpec, tensor: torch.Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    function: Callable[[Sequence[torch.Tensor], Live], Live]
+    function: _Function
     indices: tuple[int, ...]
-    weights: Live
+    weights: list[torch.Tensor]
     takes: tuple[tuple[torch.dtype, torch.Size], ...]
+    nodes: int
 
 
 class _Source:
@@ -179,14 +204,16 @@ class _Source:
         self._names: dict[str, Any] = {"__builtins__": {"__import__": __import__}}
         self._functions: dict[str, str] = {}
         self.weights: dict[int, None] = {}
+        self.nodes = 0
 
-    def build(self, start: int, stop: int) -> Callable[[Sequence[torch.Tensor], Live], Live]:
+    def build(self, start: int, stop: int) -> _Function:
         graph = self._graph
         taken, given = graph.cuts[start], graph.cuts[stop]
         nodes = range(
             graph.layers[start].start if start < len(graph.layers) else len(graph.nodes),
             graph.layers[stop].start if stop < len(graph.layers) else len(graph.nodes),
         )
+        self.nodes = len(nodes)
         dead_after = self._dead_after(nodes, taken, given)
         body: list[str] = []
         for index in nodes:
@@ -202,7 +229,7 @@ class _Source:
             head.append(f" ({_list([f'w{index}' for index in self.weights])}) = weights")
         text = "\n".join([*head, *(f" {line}" for line in body)])
         exec(compile(text, f"<layers {start} to {stop}>", "exec"), self._names)
-        function: Callable[[Sequence[torch.Tensor], Live], Live] = self._names["run"]
+        function: _Function = self._names["run"]
         return function
 
     def _dead_after(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from layergraph import Executor, InvalidInput, check_live, execute
+from layergraph import Executor, InvalidInput, LayerGraph, check_live, execute
 from tests.support import WIDTH, chain
 
 
@@ -137,3 +137,36 @@ def test_a_tensor_that_does_not_fit_is_not_rebound() -> None:
     weights["fc0.weight"] = torch.zeros(1)
     with pytest.raises(InvalidInput, match=r"fc0\.weight is float32"):
         executor.rebind("fc0.weight")
+
+
+def with_room_for(graph: LayerGraph, weights: dict[str, torch.Tensor], nodes: int) -> Executor:
+    executor = Executor(graph, weights)
+    executor._most_nodes = nodes
+    return executor
+
+
+def test_new_weights_reach_the_ranges_that_are_kept_and_those_built_again() -> None:
+    graph, weights = chain(4)
+    executor = with_room_for(graph, weights, 4)
+    ranges = [(start, stop) for start in range(5) for stop in range(start, 5)]
+    for step, (start, stop) in enumerate(ranges * 2):
+        name = f"fc{step % 4}.weight"
+        weights[name] = weights[name] + 1
+        executor.rebind(name)
+        ours = executor.run(start, stop, (row(),))[0]
+        assert torch.equal(ours, execute(graph, weights, start, stop, (row(),))[0])
+        kept = [stop - start for start, stop in executor._ranges]
+        assert sum(kept) == executor._kept_nodes <= 4
+        assert next(reversed(executor._ranges)) == (start, stop)
+        bound = {key for ranges in executor._bound.values() for key in ranges}
+        assert bound == {(start, stop) for start, stop in executor._ranges if start < stop}
+
+
+def test_only_ranges_that_ran_longest_ago_are_forgotten() -> None:
+    executor = with_room_for(*chain(4), 4)
+    for start in (0, 1, 2, 3, 0):
+        executor.run(start, start + 1, (row(),))
+    kept = executor._ranges[0, 1]
+    executor.run(0, 2, (row(),))
+    assert list(executor._ranges) == [(3, 4), (0, 1), (0, 2)]
+    assert executor._ranges[0, 1] is kept
