@@ -26,7 +26,7 @@ from ionn_client.tensors import (
 from ionn_client.uploading import Uploading
 from layergraph.execute import Live
 from planner import Route
-from planner.route import Where
+from planner.prices import Where
 from wire import RemoteProtocolError, messages
 from wire.activations import LOSSY, decode_tensor, encode_tensor
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from layergraph.execute import Live
 from planner import Range, Route
-from planner.route import Where
+from planner.prices import Where
 from wire import PRECISIONS, messages
 
 

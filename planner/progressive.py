@@ -33,7 +33,8 @@ import numpy as np
 
 from planner.costs import LayerCosts, Link
 from planner.efficiency import efficiency_blocks
-from planner.route import Route, Where, route
+from planner.prices import Where
+from planner.route import Route, route
 from planner.timeline import time_mean
 
 Step: TypeAlias = tuple[int, int]
