@@ -6,6 +6,26 @@ Knows neither torch nor sockets nor clocks.
 from planner.codings import CutCoding, choose_codings
 from planner.correction import Correction
 from planner.costs import LayerCosts, Link
+from planner.objective import (
+    LATENCY,
+    Infeasible,
+    Limit,
+    Objective,
+    battery,
+    deadline,
+    edge_time,
+    mobile_energy,
+)
+from planner.power import (
+    LINKS,
+    RADIOS,
+    Power,
+    Radio,
+    energy_prices,
+    hourly_energy_J,
+    query_energy_J,
+    upload_energy_J,
+)
 from planner.predictor import Predictor, Sample
 from planner.prices import Placement, Prices, Where, cheapest_path, latency_prices
 from planner.progressive import (
@@ -16,35 +36,52 @@ from planner.progressive import (
     progressive_plan,
     progressive_timeline,
 )
-from planner.route import Range, Route, route
+from planner.route import Range, Route, priced, route
 from planner.timeline import Point, Timeline, timeline
 from planner.upload import UploadPlan, upload_plan
 
 __all__ = [
+    "LATENCY",
+    "LINKS",
     "NOISE",
+    "RADIOS",
     "Correction",
     "CutCoding",
+    "Infeasible",
     "LayerCosts",
+    "Limit",
     "Link",
+    "Objective",
     "Placement",
     "Plane",
     "Point",
+    "Power",
     "Predictor",
     "Prices",
     "ProgressivePlan",
     "ProgressiveTimeline",
+    "Radio",
     "Range",
     "Route",
     "Sample",
     "Timeline",
     "UploadPlan",
     "Where",
+    "battery",
     "cheapest_path",
     "choose_codings",
+    "deadline",
+    "edge_time",
+    "energy_prices",
+    "hourly_energy_J",
     "latency_prices",
+    "mobile_energy",
+    "priced",
     "progressive_plan",
     "progressive_timeline",
+    "query_energy_J",
     "route",
     "timeline",
+    "upload_energy_J",
     "upload_plan",
 ]

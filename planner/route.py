@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs import Floats, LayerCosts, Link, transfer_s
+from planner.objective import LATENCY, Objective
+from planner.power import query_energy_J
 from planner.prices import Placement, Where, cheapest_path, latency_prices
 
 
@@ -29,10 +31,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A query's way: predicted latency, and per layer the side that runs it."""
+    """A query's way: predicted latency, and per layer the side that runs it.
+
+    `energy_J`: the client's joules, where its power is known.
+    """
 
     latency_s: float
     placement: Placement
+    energy_J: float | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -45,15 +51,34 @@ class Route:
         return tuple(ranges)
 
 
-def route(costs: LayerCosts, link: Link, uploaded: Collection[int] = frozenset()) -> Route:
-    """The fastest placement of one query, when the weights of the `uploaded` layers are there.
+def route(
+    costs: LayerCosts,
+    link: Link,
+    uploaded: Collection[int] = frozenset(),
+    objective: Objective = LATENCY,
+) -> Route:
+    """The best placement of one query, when the weights of the `uploaded` layers are there.
 
     The input starts on the client and the answer ends there. Layers without weights can run on
     the edge from the start. O(n); on a tie the client runs the layer. Raises ValueError when
     `uploaded` names a layer that does not exist.
     """
-    latency_s, placement = cheapest_path(latency_prices(costs, link), costs.available(uploaded))
-    return Route(latency_s, placement)
+    price, placement = cheapest_path(objective.prices(costs, link), costs.available(uploaded))
+    if objective == LATENCY:
+        return Route(price, placement)
+    return priced(costs, link, placement, objective)
+
+
+def priced(
+    costs: LayerCosts, link: Link, placement: Placement, objective: Objective = LATENCY
+) -> Route:
+    """The route of a placement: what it takes, whether or not it is the best."""
+    power = objective.power
+    return Route(
+        latency_prices(costs, link).along(placement),
+        placement,
+        None if power is None else query_energy_J(costs, link, power, placement),
+    )
 
 
 def latencies_s(

@@ -1,0 +1,101 @@
+"""What a schedule is to minimise, and what it must not exceed.
+
+Both are sums of prices along the schedule (`planner.prices`), so that every planner takes any of
+them: seconds, the client's joules, or a mix; and as many limits as wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.costs import LayerCosts, Link
+from planner.power import Power, energy_prices
+from planner.prices import Prices, latency_prices
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Minimise s_weight * seconds + J_weight * joules of the client.
+
+    `J_weight` over `s_weight` is how many seconds a joule is worth. With `power` and no J_weight,
+    routes still tell their joules. Raises ValueError when a weight is negative or not finite, when
+    both are zero, and when joules count but no power is given.
+    """
+
+    s_weight: float = 1.0
+    J_weight: float = 0.0
+    power: Power | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("s_weight", "J_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is a finite number from 0, not {value!r}")
+        if self.s_weight == self.J_weight == 0:
+            raise ValueError("s_weight and J_weight are both 0: nothing to minimise")
+        if self.J_weight and self.power is None:
+            raise ValueError("power is needed where J_weight is not 0")
+
+    def prices(self, costs: LayerCosts, link: Link) -> Prices:
+        """The prices whose sum is to be minimised."""
+        if not self.J_weight or self.power is None:
+            seconds = latency_prices(costs, link)
+            return seconds if self.s_weight == 1 else seconds * self.s_weight
+        joules = energy_prices(costs, link, self.power) * self.J_weight
+        return joules + latency_prices(costs, link) * self.s_weight if self.s_weight else joules
+
+
+LATENCY = Objective()
+
+
+def mobile_energy(power: Power) -> Objective:
+    """Minimise the client's joules alone."""
+    return Objective(0.0, 1.0, power)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The sum of `prices` along a schedule must be `at_most` so much.
+
+    Raises ValueError unless `at_most` is finite and not negative.
+    """
+
+    name: str
+    prices: Prices
+    at_most: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.at_most) and self.at_most >= 0):
+            raise ValueError(f"at_most of {self.name} is a number from 0, not {self.at_most!r}")
+
+
+def battery(costs: LayerCosts, link: Link, power: Power, energy_J: float) -> Limit:
+    """The client's joules for one query (JointDNN, eq. 13 and 18)."""
+    return Limit("battery", energy_prices(costs, link, power), energy_J)
+
+
+def edge_time(costs: LayerCosts, edge_s: float) -> Limit:
+    """The seconds for which one query keeps the edge busy (JointDNN, eq. 14 and 19)."""
+    nothing = np.zeros(len(costs)), np.zeros(len(costs) + 1)
+    return Limit("edge_time", Prices(nothing[0], costs.edge_s, nothing[1], nothing[1]), edge_s)
+
+
+def deadline(costs: LayerCosts, link: Link, latency_s: float) -> Limit:
+    """The seconds from a query's input to its answer (JointDNN, eq. 20)."""
+    return Limit("deadline", latency_prices(costs, link), latency_s)
+
+
+class Infeasible(ValueError):
+    """No schedule keeps all limits.
+
+    `excess`: per limit that was broken, by how much it would have to be raised at least.
+    """
+
+    def __init__(self, excess: Mapping[str, float]) -> None:
+        self.excess = dict(excess)
+        raised = ", ".join(f"{name} by {more:.4g}" for name, more in self.excess.items())
+        super().__init__(f"no schedule keeps all limits; raise {raised}")
