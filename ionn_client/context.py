@@ -74,6 +74,8 @@ class Context:
         return Link(link.up_Bps, link.down_Bps, link.rtt_s + self.queueing_s())
 
     def queueing_s(self) -> float:
-        link = self.links.link
-        in_flight_bytes = 0 if self.pacer is None else self.pacer.in_flight_bytes
-        return max(0.0, in_flight_bytes / link.up_Bps - link.rtt_s)
+        """How long the next message stands behind chunks; not at all where it passes them."""
+        link, pacer = self.links.link, self.pacer
+        if pacer is None or pacer.overtaken:
+            return 0.0
+        return max(0.0, pacer.in_flight_bytes / link.up_Bps - link.rtt_s)

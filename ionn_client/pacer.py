@@ -76,7 +76,7 @@ class UploadPacer:
     """
 
     def __init__(self, max_chunk_bytes: int, *, overtaken: bool = False) -> None:
-        self._overtaken = overtaken
+        self.overtaken = overtaken
         self._max_chunk_bytes = min(max_chunk_bytes, MAX_CHUNK_BYTES)
         self._rate = DeliveryRate()
         self._chunk_bytes = min(PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
@@ -131,7 +131,7 @@ class UploadPacer:
     def carried(self, size_bytes: int) -> None:
         """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
         self._carried_bytes += size_bytes
-        if self._overtaken:
+        if self.overtaken:
             self._in_flight = deque(replace(each, behind_query=True) for each in self._in_flight)
 
     def sent(self, size_bytes: int, now: float) -> None:

@@ -1,0 +1,27 @@
+"""What a query finds on its way: chunks before it, unless it goes past them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ionn_client import Options
+from ionn_client.context import Context
+from ionn_client.forecast import Forecast
+from ionn_client.pacer import UploadPacer
+from planner import Link
+from tests.support import chain
+
+LINK = Link(1e6, 1e6, 0.01)
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_chunks_under_way_hold_up_what_comes_behind_them(overtaken: bool) -> None:
+    graph, _ = chain(1)
+    context = Context(graph, Forecast(graph, [1.0]), Options(assumed_link=LINK))
+    assert context.queueing_s() == 0
+    pacer = context.pacer = UploadPacer(1 << 20, overtaken=overtaken)
+    # The way itself holds 10 KB; what is beyond that waits.
+    for now in range(6):
+        pacer.sent(5000, float(now))
+    assert context.queueing_s() == (0 if overtaken else pytest.approx(0.02))
+    assert context.link_now().rtt_s == pytest.approx(0.01 if overtaken else 0.03)
