@@ -71,12 +71,23 @@ def _towards(expected: float, seen: float | None) -> float:
 
 
 class Crossings:
-    """Both directions."""
+    """Both directions. `exact_up` is the way up of queries that must cross without loss.
 
-    def __init__(self, up: Codings, down: Codings) -> None:
-        self.up = Direction(up)
+    exact_up: the codings that may carry those; None where `up` has nothing lossy.
+    """
+
+    def __init__(self, up: Codings, down: Codings, exact_up: Codings | None = None) -> None:
+        self.up = self.exact_up = Direction(up)
         self.down = Direction(down)
+        if exact_up is not None and exact_up != up:
+            self.exact_up = Direction(exact_up)
+
+    @property
+    def ups(self) -> set[Direction]:
+        """Every way up, each once."""
+        return {self.up, self.exact_up}
 
     def follow(self, link: Link) -> bool:
-        changed = self.up.follow(link.up_Bps)
-        return self.down.follow(link.down_Bps) or changed
+        """Choose for this link. Whether anything may have changed."""
+        changed = [up.follow(link.up_Bps) for up in self.ups]
+        return self.down.follow(link.down_Bps) or any(changed)

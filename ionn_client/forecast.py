@@ -7,11 +7,12 @@ are corrected by the times that queries then really take.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ionn_client.activations import Activations, raw_only
-from ionn_client.crossings import Crossings
+from ionn_client.crossings import Crossings, Direction
 from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
@@ -28,6 +29,7 @@ from planner import (
     route,
     upload_plan,
 )
+from planner.costs import transfer_s
 from planner.predictor import Predictor
 from planner.upload import Algorithm
 from wire import DEFAULT_LIMITS, PRECISIONS
@@ -56,15 +58,15 @@ class Forecast:
     ) -> None:
         self._graph = graph
         measured = activations or raw_only(graph)
-        self._crossings = Crossings(measured.up(tolerance), measured.down())
+        self._crossings = Crossings(measured.up(tolerance), measured.down(), measured.up(None))
         self._client_s = np.asarray(client_s, dtype=float)
         self._edge_s = self._client_s.copy()
         layers = len(graph.layers)
         self._client_correction = Correction(layers)
         self._edge_correction = Correction(layers)
         self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
-        self._costs: LayerCosts | None = None
-        self._costs_times = np.zeros(0)
+        # By whether they are of queries that must cross without loss, and of which layer times.
+        self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
 
     def meet_edge(self, predictor: Predictor, max_message_bytes: int) -> None:
         """A new edge: its own predictions and limits, and no observations of it yet."""
@@ -76,7 +78,7 @@ class Forecast:
             ]
         )
         self._edge_correction = Correction(len(self._graph.layers))
-        self._costs = None
+        self._costs.clear()
 
     def observe_client(self, start: int, stop: int, seconds: float) -> None:
         self._client_correction.observe(start, stop, self.client_range_s(start, stop), seconds)
@@ -88,36 +90,46 @@ class Forecast:
         self, cut: int, coding: str, size: int | None = None, *, encode_s: float | None = None
     ) -> None:
         """What is known of tensors of `cut` that went up: bytes, seconds to code them here."""
-        if self._crossings.up.observe(cut, coding, size=size, encode_s=encode_s):
-            self._costs = None
+        for up in self._crossings.ups:
+            if up.observe(cut, coding, size=size, encode_s=encode_s):
+                self._costs.clear()
 
     def observe_crossing_down(
         self, cut: int, coding: str, size: int | None = None, *, decode_s: float | None = None
     ) -> None:
         """What is known of tensors of `cut` that came down: bytes, seconds to decode them here."""
         if self._crossings.down.observe(cut, coding, size=size, decode_s=decode_s):
-            self._costs = None
+            self._costs.clear()
 
     def observe_edge_coding(
         self, start: int, up_coding: str, stop: int, down_coding: str, seconds: float
     ) -> None:
         """The edge decoded the tensors of cut `start` and coded those of `stop` in `seconds`."""
-        up, down = self._crossings.up, self._crossings.down
-        decode_s = up.option(start, up_coding).decode_s
+        down = self._crossings.down
+        decode_s = self.up_option(start, up_coding).decode_s
         encode_s = down.option(stop, down_coding).encode_s
         if decode_s + encode_s > 0:
             ratio = seconds / (decode_s + encode_s)
-            up.observe(start, up_coding, decode_s=ratio * decode_s)
+            for up in self._crossings.ups:
+                up.observe(start, up_coding, decode_s=ratio * decode_s)
             down.observe(stop, down_coding, encode_s=ratio * encode_s)
-            self._costs = None
+            self._costs.clear()
 
-    def up_coding(self, cut: int) -> CutCoding:
+    def up_coding(self, cut: int, *, lossless: bool = False) -> CutCoding:
         """How a cut goes up, as chosen for the link of the last route or plan."""
-        return self._crossings.up.chosen[cut]
+        return self._ways(lossless)[0].chosen[cut]
+
+    def up_option(self, cut: int, coding: str) -> CutCoding:
+        """What a coding is expected to make of a cut that goes up."""
+        return self._crossings.up.option(cut, coding)
 
     def down_coding(self, cut: int) -> CutCoding:
         """How a cut comes down, as chosen for the link of the last route or plan."""
         return self._crossings.down.chosen[cut]
+
+    def _ways(self, lossless: bool) -> tuple[Direction, Direction]:
+        crossings = self._crossings
+        return crossings.exact_up if lossless else crossings.up, crossings.down
 
     def _limit_cuts(self, max_message_bytes: int) -> None:
         graph = self._graph
@@ -147,20 +159,23 @@ class Forecast:
         """Time to run everything from cut `start` on, on the client."""
         return self.client_range_s(start, len(self._graph.layers))
 
-    def costs(self, link: Link, weight_bytes: Sequence[int] | None = None) -> LayerCosts:
+    def costs(
+        self, link: Link, weight_bytes: Sequence[int] | None = None, *, lossless: bool = False
+    ) -> LayerCosts:
         """The planner's numbers, with the codings that suit the link.
 
-        `weight_bytes` as still missing, all of them by default.
+        `weight_bytes` as still missing, all of them by default. `lossless`: of a query that may
+        not lose anything, whatever the tolerance.
         """
         if self._crossings.follow(link):
-            self._costs = None
+            self._costs.clear()
         client_s, edge_s = self.client_s, self.edge_s
         times = np.concatenate((client_s, edge_s))
-        if weight_bytes is None and self._costs is not None:
-            moved_s = np.abs(times - self._costs_times).sum()
-            if moved_s <= MOVED * times.sum():
-                return self._costs
-        graph, up, down = self._graph, self._crossings.up.chosen, self._crossings.down.chosen
+        if weight_bytes is None and lossless in self._costs:
+            known_times, known = self._costs[lossless]
+            if np.abs(times - known_times).sum() <= MOVED * times.sum():
+                return known
+        graph, (up, down) = self._graph, (way.chosen for way in self._ways(lossless))
         sizes = graph.weight_bytes if weight_bytes is None else weight_bytes
         costs = LayerCosts(
             client_s,
@@ -175,7 +190,7 @@ class Forecast:
             shared=[(layer, owner) for layer, owner in graph.shared if sizes[owner]],
         )
         if weight_bytes is None:
-            self._costs, self._costs_times = costs, times
+            self._costs[lossless] = times, costs
         return costs
 
     def _cut_bytes(self, chosen: Sequence[CutCoding]) -> list[float]:
@@ -184,8 +199,20 @@ class Forecast:
             for option, sendable in zip(chosen, self._sendable, strict=True)
         ]
 
-    def route(self, link: Link, uploaded: frozenset[int]) -> Route:
-        return route(self.costs(link), link, uploaded)
+    def route(self, link: Link, uploaded: frozenset[int], *, lossless: bool = False) -> Route:
+        """Where the layers of a query run; `lossless` as of `costs`.
+
+        A query that tolerates a loss has it where it first crosses, and not again.
+        """
+        chosen = route(self.costs(link, lossless=lossless), link, uploaded)
+        again = [part.start for part in chosen.ranges if part.where == "edge"][1:]
+        if lossless or not again or self._crossings.exact_up is self._crossings.up:
+            return chosen
+        exact = self.costs(link, lossless=True)
+        lossy_s, exact_s = (transfer_s(costs, link)[0] for costs in (self.costs(link), exact))
+        latency_s = chosen.latency_s + float((exact_s - lossy_s)[again].sum())
+        other = route(exact, link, uploaded)
+        return other if other.latency_s < latency_s else replace(chosen, latency_s=latency_s)
 
     def plan(
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float

@@ -24,6 +24,7 @@ from ionn_client.tensors import (
     wire_bytes,
 )
 from ionn_client.uploading import Uploading
+from layergraph import InvalidInput
 from layergraph.execute import Live
 from planner import Route
 from planner.prices import Where
@@ -48,17 +49,18 @@ class Queries:
     def __len__(self) -> int:
         return len(self._open)
 
-    def route(self, precision: str) -> Route:
+    def route(self, precision: str, *, lossless: bool = False) -> Route:
         """Where the layers of a query that accepts `precision` would run now."""
         context = self._context
         if not context.agreed:
             here: Where = "client"
             return Route(context.forecast.local_s(), (here,) * context.layers)
-        return context.forecast.route(context.link_now(), self._uploading.usable[precision])
+        usable = self._uploading.usable[precision]
+        return context.forecast.route(context.link_now(), usable, lossless=lossless)
 
     def asked(self, asked: QueryAsked) -> None:
         accepts = asked.precision
-        chosen = self.route(accepts)
+        chosen = self.route(accepts, lossless=asked.lossless)
         if self._uploading.usable[accepts] and "edge" not in chosen.placement:
             self._context.forecast.relax_edge()
         query = Query.start(
@@ -106,10 +108,9 @@ class Queries:
     # To the edge and back.
 
     def _encode(self, query: Query) -> None:
-        coding = self._context.forecast.up_coding(query.position).coding
-        if coding in LOSSY:
-            # One error per query, which is what was measured.
-            coding = "planes" if query.lossy or query.lossless else coding
+        # One error per query, which is what was measured.
+        lossless = query.lossy or query.lossless
+        coding = self._context.forecast.up_coding(query.position, lossless=lossless).coding
         query.up_coding = coding
         tensors = live_to_wire(query.live)
         if coding == "raw":
@@ -148,7 +149,7 @@ class Queries:
         query.reply_s = reply.bytes / link.down_Bps
         query.transfer_s = query.up_bytes / link.up_Bps + query.reply_s
         expected_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
-        expected_s += forecast.up_coding(start).decode_s + reply.encode_s
+        expected_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
         expected_s += sum(other.transfer_s for other in others)
         remaining_s = self._give_up_after(query, expected_s)
         self.sent_bytes += query.up_bytes
@@ -204,8 +205,12 @@ class Queries:
             self._context.forecast.observe_crossing_down(
                 result.stop, query.reply_coding, decode_s=event.seconds
             )
-            live = live_from_wire(event.tensors, self._context.graph, result.stop)
-            self._arrived(query, result, live)
+            try:
+                live = live_from_wire(event.tensors, self._context.graph, result.stop)
+            except InvalidInput as error:
+                self._run_here(query, f"the edge broke the protocol: {error}")
+            else:
+                self._arrived(query, result, live)
 
     def undecodable(self, number: int, reason: str) -> None:
         query = self._open.get(number)
