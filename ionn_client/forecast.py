@@ -205,14 +205,21 @@ class Forecast:
         A query that tolerates a loss has it where it first crosses, and not again.
         """
         chosen = route(self.costs(link, lossless=lossless), link, uploaded)
-        again = [part.start for part in chosen.ranges if part.where == "edge"][1:]
-        if lossless or not again or self._crossings.exact_up is self._crossings.up:
+        crossed = [part for part in chosen.ranges if part.where == "edge"]
+        if lossless or len(crossed) < 2 or self._crossings.exact_up is self._crossings.up:
             return chosen
-        exact = self.costs(link, lossless=True)
-        lossy_s, exact_s = (transfer_s(costs, link)[0] for costs in (self.costs(link), exact))
-        latency_s = chosen.latency_s + float((exact_s - lossy_s)[again].sum())
-        other = route(exact, link, uploaded)
-        return other if other.latency_s < latency_s else replace(chosen, latency_s=latency_s)
+        lossy, exact = self.costs(link), self.costs(link, lossless=True)
+        once = route(lossy, link, uploaded.intersection(range(crossed[0].stop)))
+        ways = [self._with_one_loss(each, link, lossy, exact) for each in (chosen, once)]
+        return min(route(exact, link, uploaded), *ways, key=lambda way: way.latency_s)
+
+    def _with_one_loss(
+        self, chosen: Route, link: Link, lossy: LayerCosts, exact: LayerCosts
+    ) -> Route:
+        """A route by lossy prices, at its own: what crosses again does so without loss."""
+        again = [part.start for part in chosen.ranges if part.where == "edge"][1:]
+        more_s = transfer_s(exact, link)[0][again] - transfer_s(lossy, link)[0][again]
+        return replace(chosen, latency_s=chosen.latency_s + float(more_s.sum()))
 
     def plan(
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float

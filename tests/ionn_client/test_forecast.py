@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from ionn_client.activations import Activations
 from ionn_client.forecast import NEVER_BYTES, Forecast
-from planner import Link
+from planner import CutCoding, Link
 from planner.predictor import Predictor, Sample
 from tests.support import WIDTH, chain
 
@@ -78,3 +79,52 @@ def test_layers_whose_shared_weights_are_there_wait_for_nothing() -> None:
     size = WIDTH * WIDTH * 4
     assert made.costs(LINK, [size, size, 0]).available(frozenset()) == [False, False, False]
     assert made.costs(LINK, [0, size, 0]).available(frozenset()) == [True, False, True]
+
+
+def tolerant(client_s: float, raw_bytes: float = 1000.0) -> Forecast:
+    """Cuts that are ten times as short with loss as without."""
+    graph, _ = chain(LAYERS)
+    cut = (CutCoding("raw", raw_bytes, 0, 0), CutCoding("affine8", raw_bytes / 10, 0, 0))
+    errors = {(number, "affine8"): 0.01 for number in range(LAYERS + 1)}
+    made = Forecast(graph, [client_s] * LAYERS, Activations((cut,) * (LAYERS + 1), errors), 0.02)
+    made.meet_edge(PREDICTOR, ROOMY)
+    return made
+
+
+def test_a_query_that_may_lose_nothing_is_priced_as_it_will_be_sent() -> None:
+    link, made = Link(1e3, 1e6, 0.0), tolerant(client_s=0.25)
+    rough = made.route(link, ALL)
+    assert rough.placement == ("edge",) * LAYERS
+    assert rough.latency_s == pytest.approx(0.1, abs=0.02)
+    exact = made.route(link, ALL, lossless=True)
+    # A second up is longer than computing here.
+    assert exact.placement == ("client",) * LAYERS
+    assert exact.latency_s == pytest.approx(0.25 * LAYERS)
+    assert made.up_coding(0).coding == "affine8"
+    assert made.up_coding(0, lossless=True).coding == "raw"
+
+
+def test_what_is_seen_of_a_crossing_is_known_of_both_kinds_of_queries() -> None:
+    link, made = Link(1e3, 1e6, 0.0), tolerant(client_s=1.0)
+    for lossless in (False, True):
+        before_s = made.route(link, ALL, lossless=lossless).latency_s
+        made.observe_crossing_up(0, "affine8", 20)
+        made.observe_crossing_up(0, "raw", 20)
+        assert (made.route(link, ALL, lossless=lossless).latency_s < before_s) != lossless
+
+
+@pytest.mark.parametrize(
+    ("client_s", "placement", "latency_s"),
+    [
+        (2.0, ("edge", "client", "edge"), 0.1 + 2.0 + 1.0),
+        (0.5, ("edge", "client", "client"), 0.1 + 0.5 + 0.5),
+        (0.05, ("client", "client", "client"), 3 * 0.05),
+    ],
+)
+def test_a_second_crossing_is_without_loss_and_priced_so(
+    client_s: float, placement: tuple[str, ...], latency_s: float
+) -> None:
+    # The edge lacks the middle layer; a cut takes 0.1 s with loss, and 1 s without.
+    chosen = tolerant(client_s).route(Link(1e3, 1e6, 0.0), frozenset({0, 2}))
+    assert chosen.placement == placement
+    assert chosen.latency_s == pytest.approx(latency_s, abs=0.02)

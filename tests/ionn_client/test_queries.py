@@ -128,6 +128,19 @@ def test_an_answer_that_does_not_decode_costs_the_connection_and_no_query(
     assert answer.fallback_reason == "the edge broke it"
 
 
+def test_an_answer_that_decodes_to_something_else_says_what_is_wrong(threaded: Bench) -> None:
+    coding = only(threaded.step(events.QueryAsked(0, (ZEROS,), None)), events.EncodeTensors)
+    (message,) = sent(threaded.step(encoded(coding)))
+    threaded.hear(coded_answer(threaded, message))
+    short = messages.Tensor("float32", (1, 8), (0, 1), bytes(28))
+    run = only(threaded.step(events.TensorsDecoded(0, (short,), 0.001)), events.RunRange)
+    answer = only(threaded.local(run), events.FinishQuery).answer
+    assert answer.served_by == "client"
+    assert answer.fallback_reason == (
+        "the edge broke the protocol: float32[1, 8] needs 32 bytes; there are 28"
+    )
+
+
 def test_a_small_answer_that_does_not_decode_costs_no_query_either() -> None:
     made = bench(Activations(CODED))
     made.have(ALL)
@@ -182,6 +195,9 @@ def test_a_query_that_demands_exact_crosses_without_loss_and_the_answer_says(
     made, asked = lossy_bench()
     (message,) = sent(made.step(dataclasses.replace(asked, lossless=lossless)))
     codings = {tensor.coding for tensor in message.tensors}
+    predicted_s = made.session.queries._open[0].predicted_s
+    # By the bytes of "planes", 8, and of "affine8", 4, at 10 KB/s.
+    assert predicted_s == pytest.approx(0.0116 - 4e-4 * (not lossless), rel=0.01)
     assert codings <= {"raw", "planes"} if lossless else codings == {"affine8"}
     answer = only(made.hear(answer_on_edge(made, message)), events.FinishQuery).answer
     assert (answer.served_by, answer.lossy) == ("edge", not lossless)
