@@ -6,6 +6,7 @@ Knows neither torch nor sockets nor clocks.
 from planner.codings import CutCoding, choose_codings
 from planner.correction import Correction
 from planner.costs import LayerCosts, Link
+from planner.grouped import RangeTimes, fit_ranges, range_tilings
 from planner.objective import (
     LATENCY,
     Infeasible,
@@ -62,6 +63,7 @@ __all__ = [
     "ProgressiveTimeline",
     "Radio",
     "Range",
+    "RangeTimes",
     "Route",
     "Sample",
     "Timeline",
@@ -73,6 +75,7 @@ __all__ = [
     "deadline",
     "edge_time",
     "energy_prices",
+    "fit_ranges",
     "hourly_energy_J",
     "latency_prices",
     "mobile_energy",
@@ -80,6 +83,7 @@ __all__ = [
     "progressive_plan",
     "progressive_timeline",
     "query_energy_J",
+    "range_tilings",
     "route",
     "timeline",
     "upload_energy_J",
