@@ -6,6 +6,7 @@ Knows neither torch nor sockets nor clocks.
 from planner.codings import CutCoding, choose_codings
 from planner.correction import Correction
 from planner.costs import LayerCosts, Link
+from planner.explain import Change, Explanation, Reason, explain
 from planner.grouped import RangeTimes, fit_ranges, range_tilings
 from planner.objective import (
     LATENCY,
@@ -46,8 +47,10 @@ __all__ = [
     "LINKS",
     "NOISE",
     "RADIOS",
+    "Change",
     "Correction",
     "CutCoding",
+    "Explanation",
     "Infeasible",
     "LayerCosts",
     "Limit",
@@ -64,6 +67,7 @@ __all__ = [
     "Radio",
     "Range",
     "RangeTimes",
+    "Reason",
     "Route",
     "Sample",
     "Timeline",
@@ -75,6 +79,7 @@ __all__ = [
     "deadline",
     "edge_time",
     "energy_prices",
+    "explain",
     "fit_ranges",
     "hourly_energy_J",
     "latency_prices",

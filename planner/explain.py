@@ -1,0 +1,340 @@
+"""Why a layer runs where it runs, and which change of the world would move it.
+
+Knows no words and no screens: what it finds is plain values. Every price is linear in each dial
+(one over a rate, the round trip, the edge's load, one over the device's speed, the worth of a
+joule), so the cheapest sum is a concave, piecewise linear function of it: the lower envelope of
+one line per placement. Where the present placement leaves the envelope is found exactly, by
+intersecting lines (Eisner and Severance, Journal of the ACM 23(4), 1976), not by trying values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from planner.costs import Floats, LayerCosts, Link
+from planner.objective import LATENCY, Objective
+from planner.power import energy_prices
+from planner.prices import Placement, Prices, Where, cheapest_path, latency_prices
+
+Dial: TypeAlias = Literal["up_Bps", "down_Bps", "rtt_s", "server_load", "device_speed", "s_per_J"]
+
+DIALS: tuple[Dial, ...] = (
+    "up_Bps", "down_Bps", "rtt_s", "server_load", "device_speed", "s_per_J",
+)  # fmt: skip
+_SIDES: tuple[Where, ...] = ("client", "edge")
+_RECIPROCAL = ("up_Bps", "down_Bps", "device_speed")
+# At this rate no byte takes any time, and what a radio draws per byte can still be told.
+_ENDLESS_Bps = 1e100
+# Sums of the same prices in another order differ by less than this part of themselves.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why layer `layer` runs `where` it does: what the cheapest route with it elsewhere costs more.
+
+    `extra` >= 0, in the objective's unit, is `computing` + `transfer`, the differences in what
+    running layers and crossing cuts costs. Layers [start, stop), this one among them, change
+    sides in that route. `uploaded`: whether the edge may run the layer now; where it may not,
+    `extra` is below 0 if the layer would move once its weights were there.
+    """
+
+    layer: int
+    name: str | None
+    where: Where
+    extra: float
+    computing: float
+    transfer: float
+    start: int
+    stop: int
+    uploaded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The next value of a dial at which another placement becomes as cheap as the present one.
+
+    `dial`: "up_Bps", "down_Bps" (bytes per second), "rtt_s" (seconds), "server_load" and
+    "device_speed" (factors of the edge's times and of the client's speed, 1 now), "s_per_J" (how
+    many seconds a joule is worth). `now` and `at` are its values, `at` > `now` where `rises`,
+    and equal on a tie. `price`: of both placements there, in the objective's unit.
+    `placement`: the cheapest just beyond; `moved`: the layers that change sides.
+    """
+
+    dial: Dial
+    rises: bool
+    now: float
+    at: float
+    price: float
+    placement: Placement
+    moved: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The cheapest placement, a reason per layer, and what would move it: up to two per dial."""
+
+    price: float
+    placement: Placement
+    reasons: tuple[Reason, ...]
+    changes: tuple[Change, ...]
+
+
+def explain(
+    costs: LayerCosts,
+    link: Link,
+    uploaded: Collection[int] | None = None,
+    objective: Objective = LATENCY,
+) -> Explanation:
+    """Why each layer is where it is, and the next value of each dial that would change that.
+
+    `uploaded`: layers whose weights are on the edge; None: all. "s_per_J" is a dial where the
+    objective has a power and seconds count. O(n) for the reasons, a few shortest paths for each
+    change. Raises ValueError when `uploaded` names a layer that does not exist.
+    """
+    available = [True] * len(costs) if uploaded is None else costs.available(uploaded)
+    price, placement = cheapest_path(objective.prices(costs, link), available)
+    return Explanation(
+        price,
+        placement,
+        reasons(costs, link, placement, available, objective),
+        changes(costs, link, placement, available, objective),
+    )
+
+
+def reasons(
+    costs: LayerCosts,
+    link: Link,
+    placement: Placement,
+    available: list[bool],
+    objective: Objective = LATENCY,
+) -> tuple[Reason, ...]:
+    """A reason per layer of `placement`, which is the cheapest where `available` holds. O(n)."""
+    prices = objective.prices(costs, link)
+    before = _before(prices, placement, available)
+    after = _after(prices, placement, available)
+    run = {"client": prices.client.tolist(), "edge": prices.edge.tolist()}
+    names = costs.names or (None,) * len(costs)
+    found = []
+    for i, where in enumerate(placement):
+        other = _other(where)
+        here, there = (
+            _Way(
+                before[i][side].computing + run[side][i] + after[i][side].computing,
+                before[i][side].transfer + after[i][side].transfer,
+                0,
+            )
+            for side in (where, other)
+        )
+        extra = there.price - here.price
+        found.append(
+            Reason(
+                i,
+                names[i],
+                where,
+                max(0.0, extra) if available[i] else extra,
+                there.computing - here.computing,
+                there.transfer - here.transfer,
+                before[i][other].joins,
+                after[i][other].joins,
+                available[i],
+            )
+        )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The cheapest way from the input, or to the answer, and the cut where it joins the route."""
+
+    computing: float
+    transfer: float
+    joins: int
+
+    @property
+    def price(self) -> float:
+        return self.computing + self.transfer
+
+
+_Ways: TypeAlias = dict[Where, _Way]
+
+
+def _before(prices: Prices, placement: Placement, available: list[bool]) -> list[_Ways]:
+    """Per layer and side, the cheapest way to what that layer takes, with that data there."""
+    crossing = _crossings(prices)
+    ways: list[_Ways] = [{side: _Way(0.0, crossing[0]["client", side], 0) for side in _SIDES}]
+    client, edge = prices.client.tolist(), prices.edge.tolist()
+    for i in range(1, len(prices)):
+        run = {"client": client[i - 1], "edge": edge[i - 1] if available[i - 1] else math.inf}
+        best = placement[i - 1]
+        ways.append({})
+        for side in _SIDES:
+            came = {
+                last: _Way(
+                    ways[i - 1][last].computing + run[last],
+                    ways[i - 1][last].transfer + crossing[i][last, side],
+                    i if last == best else ways[i - 1][last].joins,
+                )
+                for last in _SIDES
+            }
+            stays = side == placement[i] or came[best].price <= came[_other(best)].price
+            ways[i][side] = came[best if stays else _other(best)]
+    return ways
+
+
+def _after(prices: Prices, placement: Placement, available: list[bool]) -> list[_Ways]:
+    """Per layer and side, the cheapest way from what that layer gives, with that data there."""
+    n = len(prices)
+    crossing = _crossings(prices)
+    client, edge = prices.client.tolist(), prices.edge.tolist()
+    ways: list[_Ways] = [{side: _Way(0.0, crossing[n][side, "client"], n) for side in _SIDES}]
+    for i in range(n - 2, -1, -1):
+        run = {"client": client[i + 1], "edge": edge[i + 1] if available[i + 1] else math.inf}
+        best, rest = placement[i + 1], ways[-1]
+        ways.append({})
+        for side in _SIDES:
+            goes = {
+                then: _Way(
+                    rest[then].computing + run[then],
+                    rest[then].transfer + crossing[i + 1][side, then],
+                    i + 1 if then == best else rest[then].joins,
+                )
+                for then in _SIDES
+            }
+            stays = side == placement[i] or goes[best].price <= goes[_other(best)].price
+            ways[-1][side] = goes[best if stays else _other(best)]
+    return ways[::-1]
+
+
+def _crossings(prices: Prices) -> list[dict[tuple[Where, Where], float]]:
+    return [
+        {
+            ("client", "client"): 0.0,
+            ("edge", "edge"): 0.0,
+            ("client", "edge"): up,
+            ("edge", "client"): down,
+        }
+        for up, down in zip(prices.up.tolist(), prices.down.tolist(), strict=True)
+    ]
+
+
+def _other(where: Where) -> Where:
+    return "edge" if where == "client" else "client"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Prices that grow with x: `fixed` + x * `slope`."""
+
+    fixed: Prices
+    slope: Prices
+
+    def at(self, x: float) -> Prices:
+        return self.fixed + self.slope * x
+
+    def along(self, placement: Placement) -> tuple[float, float]:
+        return self.fixed.along(placement), self.slope.along(placement)
+
+
+def changes(
+    costs: LayerCosts,
+    link: Link,
+    placement: Placement,
+    available: list[bool],
+    objective: Objective = LATENCY,
+) -> tuple[Change, ...]:
+    """What moves `placement`, the cheapest where `available` holds: each dial, down and up."""
+    found = []
+    for dial in DIALS:
+        if dial == "s_per_J" and (objective.power is None or not objective.s_weight):
+            continue
+        reciprocal = dial in _RECIPROCAL
+        now = _now(dial, link, objective)
+        line, x_now = _line(dial, costs, link, objective), 1 / now if reciprocal else now
+        for rises in (False, True):
+            leaves = _leaves(line, x_now, placement, available, grows=rises != reciprocal)
+            if leaves is None:
+                continue
+            x, then = leaves
+            at = now if x == x_now else 1 / x if reciprocal else x
+            sides = enumerate(zip(placement, then, strict=True))
+            moved = tuple(i for i, (here, there) in sides if here != there)
+            price = line.at(x).along(placement)
+            found.append(Change(dial, rises, now, at, price, then, moved))
+    return tuple(found)
+
+
+def _leaves(
+    line: _Line, x_now: float, placement: Placement, available: list[bool], *, grows: bool
+) -> tuple[float, Placement] | None:
+    """Where the line of `placement` leaves the lower envelope, and the placement that goes on.
+
+    Starts from the cheapest placement at the far end and goes to where its line meets ours; if
+    another is cheaper there, its line meets ours nearer, and so on. What is cheapest at both ends
+    of an interval is cheapest inside, so the last one is the next.
+    """
+    fixed, slope = line.along(placement)
+    _, then = cheapest_path(line.slope if grows else line.fixed, available)
+    while True:
+        other_fixed, other_slope = line.along(then)
+        gained = slope - other_slope if grows else other_slope - slope
+        if gained <= _ROUNDING * max(slope, other_slope):
+            return None
+        x = (other_fixed - fixed) / (slope - other_slope)
+        x = max(x, x_now) if grows else min(x, x_now)
+        if not math.isfinite(x) or (not grows and x <= _ROUNDING * x_now):
+            return None
+        price, best = cheapest_path(line.at(x), available)
+        if price >= (fixed + x * slope) * (1 - _ROUNDING):
+            return x, then
+        then = best
+
+
+def _now(dial: Dial, link: Link, objective: Objective) -> float:
+    if dial in ("server_load", "device_speed"):
+        return 1.0
+    if dial == "s_per_J":
+        return objective.J_weight / objective.s_weight
+    return float(getattr(link, dial))
+
+
+def _line(dial: Dial, costs: LayerCosts, link: Link, objective: Objective) -> _Line:
+    """The prices as a line in the dial, or in one over it where that is what they follow."""
+    if dial == "s_per_J":
+        assert objective.power is not None
+        joules = energy_prices(costs, link, objective.power)
+        return _Line(latency_prices(costs, link) * objective.s_weight, joules * objective.s_weight)
+    if dial == "rtt_s":
+        at_zero, at_one = (objective.prices(costs, replace(link, rtt_s=s)) for s in (0.0, 1.0))
+        return _between(at_zero, at_one, 1.0)
+    x_now = 1 / _now(dial, link, objective) if dial in _RECIPROCAL else 1.0
+    present = objective.prices(costs, link)
+    if dial == "server_load":
+        at_zero = objective.prices(replace(costs, edge_s=0 * costs.edge_s), link)
+    elif dial == "device_speed":
+        at_zero = objective.prices(replace(costs, client_s=0 * costs.client_s), link)
+    elif dial == "up_Bps":
+        at_zero = objective.prices(costs, replace(link, up_Bps=_ENDLESS_Bps))
+    else:
+        at_zero = objective.prices(costs, replace(link, down_Bps=_ENDLESS_Bps))
+    return _between(at_zero, present, x_now)
+
+
+def _between(at_zero: Prices, at_x: Prices, x: float) -> _Line:
+    def slope(here: Floats, there: Floats) -> Floats:
+        return np.maximum(0.0, there - here) / x
+
+    return _Line(
+        at_zero,
+        Prices(
+            slope(at_zero.client, at_x.client),
+            slope(at_zero.edge, at_x.edge),
+            slope(at_zero.up, at_x.up),
+            slope(at_zero.down, at_x.down),
+        ),
+    )
