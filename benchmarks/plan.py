@@ -85,8 +85,7 @@ def main() -> int:
                 rows.append(row)
                 print_row(row)
     progressive = list(progressive_rows(kept, options.rtt_ms / 1e3))
-    planning = planning_times(kept, options.rtt_ms / 1e3, repeats=3 if options.quick else 15)
-    return finish(options, rows, progressive, planning, kept)
+    return finish(options, rows, progressive, kept)
 
 
 def compare(name: str, costs: LayerCosts, link: Link) -> Iterator[dict[str, Any]]:
@@ -234,43 +233,6 @@ def _gain(
     return row
 
 
-def planning_times(
-    tables: dict[str, LayerCosts], rtt_s: float, repeats: int
-) -> dict[str, list[float]]:
-    """Median CPU seconds to plan 1,000 layers made of each network's layers in turn, per rate.
-
-    CPU time, because planning is one thread and neighbours on the machine are not its cost.
-    """
-    times = {}
-    for name, costs in tables.items():
-        deep = repeat_layers(costs, 1000)
-        times[name] = []
-        for rate in RATES_Mbit:
-            link = Link(rate * 125e3, rate * 125e3, rtt_s)
-            samples = []
-            for _ in range(repeats):
-                began = time.process_time()
-                upload_plan(deep, link)
-                samples.append(time.process_time() - began)
-            times[name].append(statistics.median(samples))
-    return times
-
-
-def repeat_layers(costs: LayerCosts, count: int) -> LayerCosts:
-    """`count` layers: the weighted layers of `costs`, each made a little different, over again."""
-    r = np.random.default_rng(0)
-    picked = np.resize(np.array(costs.weighted), count)
-    jitter = np.exp(r.normal(0, 0.2, (4, count)))
-    cuts = np.append(costs.cut_up_bytes[picked] * jitter[3], costs.cut_down_bytes[-1])
-    return LayerCosts(
-        costs.client_s[picked] * jitter[0],
-        costs.edge_s[picked] * jitter[1],
-        costs.weight_bytes[picked] * jitter[2],
-        cuts,
-        cuts,
-    )
-
-
 def print_header(options: argparse.Namespace) -> None:
     print(
         "Mean latency while uploading, relative to the exact optimum ('all': to efficiency);"
@@ -294,7 +256,6 @@ def finish(
     options: argparse.Namespace,
     rows: Sequence[dict[str, Any]],
     progressive: Sequence[dict[str, Any]],
-    planning: dict[str, list[float]],
     tables: dict[str, LayerCosts],
 ) -> int:
     against_exact = [row for row in rows if row["relative_to"] == "exact"]
@@ -303,12 +264,6 @@ def finish(
     for label, *_ in SCHEMES:
         factors = [row["relative"][label] for row in against_exact]
         print(f"{label:16} median {statistics.median(factors):.4f}  most {max(factors):.4f}")
-    slowest = max(planning, key=lambda name: max(planning[name]))
-    typical_s = statistics.median(sample for times in planning.values() for sample in times)
-    print(
-        f"1,000 layers planned in {1e3 * typical_s:.1f} ms of CPU time"
-        f" (median), {1e3 * max(planning[slowest]):.1f} ms at the most ({slowest}'s layers)"
-    )
     verdict = "within" if factor <= ALLOWED else "NOT within"
     print(
         f"efficiency is {verdict} {100 * (ALLOWED - 1):.0f}% of the optimum: {factor:.4f} at the"
@@ -320,7 +275,6 @@ def finish(
             "rtt_ms": options.rtt_ms,
             "rows": rows,
             "progressive": progressive,
-            "planning_s": planning,
             "tables": {
                 name: {field: getattr(costs, field).tolist() for field in TABLE_FIELDS}
                 for name, costs in tables.items()
