@@ -7,14 +7,20 @@ them: seconds, the client's joules, or a mix; and as many limits as wanted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.costs import LayerCosts, Link
 from planner.power import Power, energy_prices
-from planner.prices import Prices, latency_prices
+from planner.prices import Prices, Where, latency_prices
+
+if TYPE_CHECKING:  # training's prices are made from an Objective
+    from planner.training import TrainingPrices
+
+ROUNDING = 1e-9  # what a sum may exceed a limit by, relative to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,16 @@ class Limit:
     """
 
     name: str
-    prices: Prices
+    prices: Prices | TrainingPrices
     at_most: float
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.at_most) and self.at_most >= 0):
             raise ValueError(f"at_most of {self.name} is a number from 0, not {self.at_most!r}")
+
+    def allows(self, placement: Sequence[Where]) -> bool:
+        """Whether a placement keeps the limit, but for rounding."""
+        return self.prices.along(placement) <= self.at_most * (1 + ROUNDING)
 
 
 def battery(costs: LayerCosts, link: Link, power: Power, energy_J: float) -> Limit:
@@ -92,10 +102,13 @@ def deadline(costs: LayerCosts, link: Link, latency_s: float) -> Limit:
 class Infeasible(ValueError):
     """No schedule keeps all limits.
 
-    `excess`: per limit that was broken, by how much it would have to be raised at least.
+    `excess`: per limit that was broken, by how much it would have to be raised at least, where
+    all of these are raised together. `alone`: per limit that would do on its own, by how much.
     """
 
-    def __init__(self, excess: Mapping[str, float]) -> None:
-        self.excess = dict(excess)
+    def __init__(
+        self, excess: Mapping[str, float], alone: Mapping[str, float] | None = None
+    ) -> None:
+        self.excess, self.alone = dict(excess), dict(alone or {})
         raised = ", ".join(f"{name} by {more:.4g}" for name, more in self.excess.items())
         super().__init__(f"no schedule keeps all limits; raise {raised}")
