@@ -8,6 +8,7 @@ from planner.correction import Correction
 from planner.costs import LayerCosts, Link
 from planner.explain import Change, Explanation, Reason, explain
 from planner.grouped import RangeTimes, fit_ranges, range_tilings
+from planner.neurosurgeon import Split, neurosurgeon
 from planner.objective import (
     LATENCY,
     Infeasible,
@@ -18,7 +19,9 @@ from planner.objective import (
     edge_time,
     mobile_energy,
 )
+from planner.payback import Payback, payback, worth_uploading
 from planner.power import (
+    BOARDS,
     LINKS,
     RADIOS,
     Power,
@@ -43,6 +46,7 @@ from planner.timeline import Point, Timeline, timeline
 from planner.upload import UploadPlan, upload_plan
 
 __all__ = [
+    "BOARDS",
     "LATENCY",
     "LINKS",
     "NOISE",
@@ -56,6 +60,7 @@ __all__ = [
     "Limit",
     "Link",
     "Objective",
+    "Payback",
     "Placement",
     "Plane",
     "Point",
@@ -70,6 +75,7 @@ __all__ = [
     "Reason",
     "Route",
     "Sample",
+    "Split",
     "Timeline",
     "UploadPlan",
     "Where",
@@ -84,6 +90,8 @@ __all__ = [
     "hourly_energy_J",
     "latency_prices",
     "mobile_energy",
+    "neurosurgeon",
+    "payback",
     "priced",
     "progressive_plan",
     "progressive_timeline",
@@ -93,4 +101,5 @@ __all__ = [
     "timeline",
     "upload_energy_J",
     "upload_plan",
+    "worth_uploading",
 ]

@@ -72,8 +72,10 @@ class Power:
             _not_negative(field, getattr(self, field))
 
 
-# JointDNN, Tables 2 and 3; Eshratifar and Pedram, the same numbers. The radios are from
-# Huang et al., MobiSys'12.
+# The parameters of both papers' Tables 2 and 3; the radios are those of Huang et al., MobiSys'12.
+# Quoted from memory; of them, 4G's sending and base power were found confirmed. A cellular radio
+# stays on for seconds after the last byte (11.6 s on 4G): that tail is in neither paper's model,
+# and not in this one.
 RADIOS = {
     "3g": Radio.measured("3G", 868.98, 122.12, 817.88),
     "4g": Radio.measured("4G", 438.39, 51.97, 1288.04),
@@ -84,13 +86,18 @@ LINKS = {
     "4g": Link(5.85 * _BPS_PER_MBPS, 13.76 * _BPS_PER_MBPS),
     "wifi": Link(18.88 * _BPS_PER_MBPS, 54.97 * _BPS_PER_MBPS),
 }
+# IONN's client board, by its sibling with the same Exynos 5422, the Odroid-HC2: idle, and with the
+# four big cores at 2.0 GHz under 7-zip, measured at the wall (sbc-bench, "Efficiency graphing").
+# Some tenths of a watt are of the HC2's disk bridge and the supply; the paper's own numbers may
+# differ.
+BOARDS = {"odroid-xu4": Power(compute_W=12.64, idle_W=3.89, radio=RADIOS["wifi"])}
 
 
 def energy_prices(costs: LayerCosts, link: Link, power: Power) -> Prices:
     """Joules of the client: of computing, of waiting for the edge, and of crossing each cut.
 
     A cut draws idle power and the radio's while its bytes move, idle power for the half round
-    trip, and compute power while it is coded (a bound from above: the edge does half of that).
+    trip, and compute power while it is coded (a bound from above: the edge does its share of that).
     """
     sending_J = (power.idle_W + power.radio.sending_W(link.up_Bps)) / link.up_Bps
     receiving_J = (power.idle_W + power.radio.receiving_W(link.down_Bps)) / link.down_Bps

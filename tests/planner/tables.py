@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from planner import LayerCosts, Link
+from planner import LayerCosts, Link, Power, Radio
 
 SHAPES = ("classifier", "autoencoder", "perceptron", "residual", "random")
 LINKS = tuple(Link(mbits * 125e3, mbits * 125e3, 0.005) for mbits in (5.85, 18.88, 80.0))
@@ -65,3 +65,10 @@ def costs_and_links(draw: st.DrawFn, least: int = 0, most: int = 8) -> tuple[Lay
     coding = {"cut_up_s": numbers(n + 1, 2), "cut_down_s": numbers(n + 1, 2)}
     link = Link(draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.sampled_from((0, 1, 2))))
     return LayerCosts(*table, **coding), link
+
+
+@st.composite
+def powers(draw: st.DrawFn) -> Power:
+    """Powers of small whole numbers; the radio may draw nothing."""
+    watts = st.integers(0, 6)
+    return Power(draw(watts), draw(watts), Radio(draw(watts), draw(watts), draw(watts)))
