@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from planner import LayerCosts, Link, Power, Radio
+from planner import LayerCosts, Link, Power, Prices, Radio
 
 SHAPES = ("classifier", "autoencoder", "perceptron", "residual", "random")
 LINKS = tuple(Link(mbits * 125e3, mbits * 125e3, 0.005) for mbits in (5.85, 18.88, 80.0))
@@ -72,3 +72,19 @@ def powers(draw: st.DrawFn) -> Power:
     """Powers of small whole numbers; the radio may draw nothing."""
     watts = st.integers(0, 6)
     return Power(draw(watts), draw(watts), Radio(draw(watts), draw(watts), draw(watts)))
+
+
+@st.composite
+def several_prices(
+    draw: st.DrawFn, criteria: int = 1, least: int = 0, most: int = 8
+) -> list[Prices]:
+    """Prices of one model by several measures, of small whole numbers: ties are common."""
+    n = draw(st.integers(least, most))
+
+    def numbers(count: int, largest: int) -> list[int]:
+        return draw(st.lists(st.integers(0, largest), min_size=count, max_size=count))
+
+    return [
+        Prices(numbers(n, 9), numbers(n, 5), numbers(n + 1, 9), numbers(n + 1, 9))
+        for _ in range(criteria)
+    ]
