@@ -102,12 +102,12 @@ def explain(
     return Explanation(
         price,
         placement,
-        reasons(costs, link, placement, available, objective),
-        changes(costs, link, placement, available, objective),
+        _reasons(costs, link, placement, available, objective),
+        _changes(costs, link, placement, available, objective),
     )
 
 
-def reasons(
+def _reasons(
     costs: LayerCosts,
     link: Link,
     placement: Placement,
@@ -117,7 +117,9 @@ def reasons(
     """A reason per layer of `placement`, which is the cheapest where `available` holds. O(n)."""
     prices = objective.prices(costs, link)
     before = _before(prices, placement, available)
-    after = _after(prices, placement, available)
+    # What follows a layer is what comes before it in the model read from its answer.
+    mirrored = Prices(prices.client[::-1], prices.edge[::-1], prices.down[::-1], prices.up[::-1])
+    after = _before(mirrored, placement[::-1], available[::-1])[::-1]
     run = {"client": prices.client.tolist(), "edge": prices.edge.tolist()}
     names = costs.names or (None,) * len(costs)
     found = []
@@ -140,8 +142,8 @@ def reasons(
                 max(0.0, extra) if available[i] else extra,
                 there.computing - here.computing,
                 there.transfer - here.transfer,
-                before[i][other].joins,
-                after[i][other].joins,
+                before[i][other].leaves,
+                len(costs) - after[i][other].leaves,
                 available[i],
             )
         )
@@ -150,11 +152,11 @@ def reasons(
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """The cheapest way from the input, or to the answer, and the cut where it joins the route."""
+    """The cheapest way from one end of the model, and the cut where it leaves the route."""
 
     computing: float
     transfer: float
-    joins: int
+    leaves: int
 
     @property
     def price(self) -> float:
@@ -178,37 +180,13 @@ def _before(prices: Prices, placement: Placement, available: list[bool]) -> list
                 last: _Way(
                     ways[i - 1][last].computing + run[last],
                     ways[i - 1][last].transfer + crossing[i][last, side],
-                    i if last == best else ways[i - 1][last].joins,
+                    i if last == best else ways[i - 1][last].leaves,
                 )
                 for last in _SIDES
             }
             stays = side == placement[i] or came[best].price <= came[_other(best)].price
             ways[i][side] = came[best if stays else _other(best)]
     return ways
-
-
-def _after(prices: Prices, placement: Placement, available: list[bool]) -> list[_Ways]:
-    """Per layer and side, the cheapest way from what that layer gives, with that data there."""
-    n = len(prices)
-    crossing = _crossings(prices)
-    client, edge = prices.client.tolist(), prices.edge.tolist()
-    ways: list[_Ways] = [{side: _Way(0.0, crossing[n][side, "client"], n) for side in _SIDES}]
-    for i in range(n - 2, -1, -1):
-        run = {"client": client[i + 1], "edge": edge[i + 1] if available[i + 1] else math.inf}
-        best, rest = placement[i + 1], ways[-1]
-        ways.append({})
-        for side in _SIDES:
-            goes = {
-                then: _Way(
-                    rest[then].computing + run[then],
-                    rest[then].transfer + crossing[i + 1][side, then],
-                    i + 1 if then == best else rest[then].joins,
-                )
-                for then in _SIDES
-            }
-            stays = side == placement[i] or goes[best].price <= goes[_other(best)].price
-            ways[-1][side] = goes[best if stays else _other(best)]
-    return ways[::-1]
 
 
 def _crossings(prices: Prices) -> list[dict[tuple[Where, Where], float]]:
@@ -241,7 +219,7 @@ class _Line:
         return self.fixed.along(placement), self.slope.along(placement)
 
 
-def changes(
+def _changes(
     costs: LayerCosts,
     link: Link,
     placement: Placement,
@@ -257,10 +235,10 @@ def changes(
         now = _now(dial, link, objective)
         line, x_now = _line(dial, costs, link, objective), 1 / now if reciprocal else now
         for rises in (False, True):
-            leaves = _leaves(line, x_now, placement, available, grows=rises != reciprocal)
-            if leaves is None:
+            next_ = _next(line, x_now, placement, available, grows=rises != reciprocal)
+            if next_ is None:
                 continue
-            x, then = leaves
+            x, then = next_
             at = now if x == x_now else 1 / x if reciprocal else x
             sides = enumerate(zip(placement, then, strict=True))
             moved = tuple(i for i, (here, there) in sides if here != there)
@@ -269,7 +247,7 @@ def changes(
     return tuple(found)
 
 
-def _leaves(
+def _next(
     line: _Line, x_now: float, placement: Placement, available: list[bool], *, grows: bool
 ) -> tuple[float, Placement] | None:
     """Where the line of `placement` leaves the lower envelope, and the placement that goes on.
