@@ -5,8 +5,8 @@ box      what the box has, once: store, graphs, nursery of workers, load, predic
 link     one client's connection: performs what its session asks for, with `opening` (models)
          and `writing` (segments)
 session  one client's state machine, without I/O; its uploads are `intake`
-store    weights as files, under a byte budget; `parts`, `blobs` and `leftovers` are
-         those files
+store    weights as files, under a byte budget; what is there is `holdings`, and `parts`,
+         `blobs` and `leftovers` are those files
 graphs   graphs that were checked before
 engine   worker processes, seen from the event loop; `forkserver`, `worker`, `weights` are those
 """

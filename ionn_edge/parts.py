@@ -75,10 +75,19 @@ class Part:
 
     @property
     def budget_bytes(self) -> int:
-        """What it counts for: all that it will become, and its planes while they are needed."""
+        """What it counts for: all that it will become, and what planes take while they do."""
         if self.size_bytes is None:
             return self.on_disk_bytes
-        return self.size_bytes + self.planes_of(self.size_bytes)
+        rough_bytes = self.rough_bytes if self.widened else 0
+        return self.size_bytes + self.planes_of(self.size_bytes) + rough_bytes
+
+    @property
+    def rough_bytes(self) -> int:
+        """What its owner's worker takes to run on its planes: as much as an exact tensor.
+
+        Nobody else's does, nor on planes that another began.
+        """
+        return 0 if self.owner is None or self.adopted else self.size_bytes or 0
 
     @property
     def by_planes(self) -> bool:

@@ -27,7 +27,7 @@ MODEL = Model("f" * 64, 1, ((DIGEST, 400, "float32"),))
 OTHER = Model("e" * 64, 1, ((bytes(32), 300, "uint8"),))
 
 
-def opened(directory: Path, budget_bytes: int = 1000) -> Store:
+def opened(directory: Path, budget_bytes: int = 2000) -> Store:
     store = Store(directory, budget_bytes)
     store.open()
     return store
@@ -71,34 +71,65 @@ def test_planes_are_files_whose_length_tells_until_the_blob_is_whole(tmp_path: P
     assert blob_path(tmp_path, DIGEST).read_bytes() == BLOB
 
 
-def test_planes_count_for_the_budget_while_they_are_there(tmp_path: Path) -> None:
+def test_planes_and_what_is_made_of_them_count_for_the_budget_while_they_are_there(
+    tmp_path: Path,
+) -> None:
     store = opened(tmp_path)
     part = claimed(store)
     assert store.used_bytes == 400
     assert store.widen("owner") == []
-    assert store.used_bytes == 700
+    # The blob, 3 bytes per element of planes, and the worker's tensor of 4 bytes per element.
+    assert store.used_bytes == 400 + 300 + 400
     for plane in (COARSE, MIDDLE, FINE):
         send(part, plane, 0, 100)
         on_disk = sum(path.stat().st_size for path in tmp_path.glob("*.*.*"))
-        assert on_disk <= store.used_bytes
+        assert on_disk + 400 <= store.used_bytes
     store.finish(part)
     assert store.used_bytes == 400
 
 
+def test_each_client_that_sends_planes_has_a_tensor_of_its_own(tmp_path: Path) -> None:
+    store = opened(tmp_path, 3000)
+    for count, owner in enumerate(("one", "two"), start=1):
+        claimed(store, owner)
+        store.widen(owner)
+        assert store.used_bytes == 1100 * count
+
+
+def test_nobody_runs_on_planes_that_nobody_sends_or_that_another_began(tmp_path: Path) -> None:
+    store = opened(tmp_path, 1100)
+    part = claimed(store)
+    store.widen("owner")
+    send(part, COARSE, 0, 60)
+    store.release("owner")
+    assert store.used_bytes == 700
+    store = opened_again(store, 700)
+    adopted = claimed(store)
+    assert adopted.held == Progress(0, 60)
+    assert store.used_bytes == 700
+    send(adopted, COARSE, 60, 100)
+    assert adopted.precision is None
+
+
+def opened_again(store: Store, budget_bytes: int) -> Store:
+    store.close()
+    return opened(store.directory, budget_bytes)
+
+
 def test_room_for_planes_is_made_by_eviction_or_there_is_none(tmp_path: Path) -> None:
-    store = opened(tmp_path, 700)
+    store = opened(tmp_path, 1100)
     store.admit(OTHER, "other")
     claimed(store)
     with pytest.raises(NoRoom, match="try later"):
         store.widen("owner", busy={OTHER.fingerprint})
     assert store.widen("owner") == [OTHER.fingerprint]
-    assert store.used_bytes == 700
+    assert store.used_bytes == 1100
 
 
 def test_planes_beyond_the_budget_are_refused_and_the_blob_itself_is_not(tmp_path: Path) -> None:
-    store = opened(tmp_path, 699)
+    store = opened(tmp_path, 1099)
     part = claimed(store)
-    with pytest.raises(NoRoom, match="needs 300 bytes more"):
+    with pytest.raises(NoRoom, match="needs 700 bytes more"):
         store.widen("owner")
     send(part, WHOLE, 0, 100)
     assert part.full

@@ -330,7 +330,8 @@ async def test_planes_beyond_the_budget_are_refused_with_the_reason(serve: Serve
         async with Peer(url) as peer:
             await opened(peer)
             text = await ends_with(peer, "memory", segment(0, BLOBS[0], 0, 64, COARSE))
-            assert "needs 576 bytes more" in text
+            # Planes of 3 bytes and a tensor of 4 per element, of 3 x 64 elements.
+            assert "needs 1.3 KiB more" in text
         assert box.store.used_bytes <= 800
         async with Peer(url) as peer:
             await peer.open(GRAPH, WEIGHTS)
