@@ -41,7 +41,7 @@ from planner.progressive import (
     progressive_plan,
     progressive_timeline,
 )
-from planner.route import Range, Route, priced, route
+from planner.route import Range, Route, priced, route, route_within
 from planner.timeline import Point, Timeline, timeline
 from planner.upload import UploadPlan, upload_plan
 
@@ -98,6 +98,7 @@ __all__ = [
     "query_energy_J",
     "range_tilings",
     "route",
+    "route_within",
     "timeline",
     "upload_energy_J",
     "upload_plan",

@@ -14,8 +14,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.constrained import cheapest_within
 from planner.costs import Floats, LayerCosts, Link, transfer_s
-from planner.objective import LATENCY, Objective
+from planner.objective import LATENCY, Limit, Objective
 from planner.power import query_energy_J
 from planner.prices import Placement, Where, cheapest_path, latency_prices
 
@@ -66,6 +67,28 @@ def route(
     price, placement = cheapest_path(objective.prices(costs, link), costs.available(uploaded))
     if objective == LATENCY:
         return Route(price, placement)
+    return priced(costs, link, placement, objective)
+
+
+def route_within(
+    costs: LayerCosts,
+    link: Link,
+    limit: Limit,
+    uploaded: Collection[int] = frozenset(),
+    objective: Objective = LATENCY,
+    *,
+    most_labels: int | None = None,
+) -> Route:
+    """The best placement of one query that keeps a limit: a battery, the edge's time, a deadline.
+
+    The route itself where that keeps the limit; else exact by `planner.constrained`, whose time
+    `most_labels` bounds. Raises `Infeasible` when no placement keeps it, ValueError as `route`.
+    """
+    best = route(costs, link, uploaded, objective)
+    if limit.allows(best.placement):
+        return best
+    prices, available = objective.prices(costs, link), costs.available(uploaded)
+    placement = cheapest_within(prices, limit, available, most_labels=most_labels)
     return priced(costs, link, placement, objective)
 
 
