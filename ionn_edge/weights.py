@@ -2,6 +2,8 @@
 
 Part of the worker, and so imports torch. A query waits for a weight that it cannot do without,
 and for an exact one, which is soon mapped; not for one that is being made a little better.
+Exact tensors are the store's files. What is made of planes is memory of this process, which the
+box counts for as much as the blob: one buffer per blob, gone as soon as a better one is there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -42,6 +46,8 @@ class Weights:
         self._ranks: dict[str, int] = {}
         self._announced: dict[str, int] = {}
         self._loading: dict[str, deque[_Loading]] = {}
+        # For as long as a tensor is in it: weights that are equal share theirs.
+        self._rough: WeakValueDictionary[tuple[bytes, int, int], Any] = WeakValueDictionary()
         self._loader = ThreadPoolExecutor(1, "weights")
 
     def put(self, weight: Weight, tensor: torch.Tensor) -> None:
@@ -58,15 +64,32 @@ class Weights:
 
     def rank(self, name: str, least: int) -> int | None:
         """The precision that a weight has, at least `least`; None where it has not."""
-        rank = self._ranks.get(name, -1)
         if loading := self._loading.get(name):
-            while loading and (rank < least or loading[-1][0] == _EXACT or loading[0][1].done()):
+            while loading and (
+                self._ranks.get(name, -1) < least or loading[-1][0] == _EXACT or _is_there(loading)
+            ):
                 self._take(name, loading.popleft()[1].result())
-                rank = self._ranks.get(name, -1)
-            if not loading:
-                # What did not load may be announced again.
-                self._announced[name] = rank
+            self._note_loaded(name, loading)
+        rank = self._ranks.get(name, -1)
         return rank if rank >= least else None
+
+    @property
+    def loading(self) -> bool:
+        """Whether tensors are being made, or are there and not taken."""
+        return bool(self._loading)
+
+    def settle(self) -> None:
+        """Take what is there, though no query asks for it: what it replaces is memory."""
+        for name, loading in list(self._loading.items()):
+            while _is_there(loading):
+                self._take(name, loading.popleft()[1].result())
+            self._note_loaded(name, loading)
+
+    def _note_loaded(self, name: str, loading: deque[_Loading]) -> None:
+        if not loading:
+            del self._loading[name]
+            # What did not load may be announced again.
+            self._announced[name] = self._ranks.get(name, -1)
 
     def _take(self, name: str, loaded: _Loaded) -> None:
         if loaded is None or loaded[0] <= self._ranks.get(name, -1):
@@ -84,13 +107,24 @@ class Weights:
             if rank == _EXACT:
                 buffer = mapped(blob_path(self._store, weight.digest))
             else:
-                planes = ("coarse", "middle")[: rank + 1]
-                paths = (part_path(self._store, weight.digest, number, each) for each in planes)
-                coarse, *middle = (path.read_bytes() for path in paths)
-                buffer = approximate(coarse, middle[0] if middle else None)
+                buffer = self._approximated(weight.digest, number, rank)
             tensor = tensor_from_weight_bytes(buffer, weight.spec)
             return rank, tensor.to(self._device)
         return None
+
+    def _approximated(self, digest: bytes, number: int, rank: int) -> memoryview:
+        made = self._rough.get((digest, number, rank))
+        if made is None:
+            planes = ("coarse", "middle")[: rank + 1]
+            paths = (part_path(self._store, digest, number, each) for each in planes)
+            coarse, *middle = (path.read_bytes() for path in paths)
+            made = approximate(coarse, middle[0] if middle else None).obj
+            self._rough[digest, number, rank] = made
+        return memoryview(made)
+
+
+def _is_there(loading: deque[_Loading]) -> bool:
+    return bool(loading) and loading[0][1].done()
 
 
 def mapped(path: Path) -> memoryview:

@@ -40,6 +40,8 @@ from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS
 from wire.messages import PRECISIONS, Buffer, Tensor
 
+# While weights are being loaded, what is there is looked at so often.
+SETTLE_S = 0.02
 _NO_BYTES = hashlib.sha256().digest()
 _Live = tuple[torch.Tensor, ...]
 
@@ -152,12 +154,24 @@ class _Worker:
         result = executor.run(start, stop, tuple(t.to(self._settings.device) for t in live))
         return tuple(tensor.cpu() for tensor in result)
 
-    def may_warm_up(self) -> bool:
-        return self._model is not None and self._model.cold_layer is not None
+    @property
+    def idle_s(self) -> float | None:
+        """How long to wait for a job before `use_idle_time`; None for as long as it takes."""
+        if self._model is None:
+            return None
+        if self._model.cold_layer is not None:
+            return 0.0
+        return SETTLE_S if self._model.weights.loading else None
 
-    def warm_up(self) -> None:
-        """Run one layer on zeros: a first run finds algorithms and memory, and takes longer."""
+    def use_idle_time(self) -> None:
+        """Let go of weights that have better ones; run a layer that never ran.
+
+        On zeros: a first run finds algorithms and memory, and takes longer.
+        """
         assert self._model is not None
+        self._model.weights.settle()
+        if self._model.cold_layer is None:
+            return
         # What does not run now says so when a query asks for it.
         try:
             self._model.warm_up(self._settings.device)
@@ -283,12 +297,16 @@ def _excess(tensors: tuple[Tensor, ...]) -> str | None:
 
 def _received(pipe: socket.socket, worker: _Worker) -> Iterator[jobs.Job]:
     while True:
-        while worker.may_warm_up() and not select.select([pipe], (), (), 0)[0]:
-            worker.warm_up()
+        while (wait_s := worker.idle_s) is not None and not _comes(pipe, wait_s):
+            worker.use_idle_time()
         prefix = _exactly(pipe, jobs.LENGTH.size, bytearray)
         header = _exactly(pipe, jobs.header_bytes(prefix), bytearray)
         kind, plain, sizes = jobs.decode_header(header)
         yield jobs.decode(kind, plain, [_exactly(pipe, size, _aligned) for size in sizes])
+
+
+def _comes(pipe: socket.socket, within_s: float) -> bool:
+    return bool(select.select([pipe], (), (), within_s)[0])
 
 
 def _exactly(pipe: socket.socket, size: int, allocate: Callable[[int], Buffer]) -> memoryview:

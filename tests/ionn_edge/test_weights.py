@@ -1,0 +1,118 @@
+"""A worker's tensors: what planes give costs memory once, and only until there is better."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import msgpack
+import numpy
+import pytest
+import torch
+
+from ionn_edge import jobs
+from ionn_edge.blobs import blob_path, part_path
+from ionn_edge.weights import Weights
+from ionn_edge.worker import SETTLE_S, Settings, _Worker
+from layergraph import weight_digest
+from layergraph.graph import TensorSpec, Weight
+from tests.support import blobs, chain
+from wire.planes import COARSE, MIDDLE
+from wire.segments import decode_segment, encode_segment
+
+VALUES = torch.linspace(-3, 3, 4096)
+DIGEST = weight_digest(VALUES)
+FLAT = Weight("flat", TensorSpec("float32", (4096,)), DIGEST)
+SQUARE = Weight("square", TensorSpec("float32", (64, 64)), DIGEST)
+RANKS = ("float12", "bfloat16", "exact")
+WORST = (2**-4, 2**-8, 0.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A directory with planes of the blob, as part 7, and the blob itself."""
+    blob = VALUES.numpy().tobytes()
+    for plane, kind in ((COARSE, "coarse"), (MIDDLE, "middle")):
+        coded = encode_segment("float32", plane, blob, 0, VALUES.numel(), "raw")
+        stored = decode_segment("float32", plane, VALUES.numel(), "raw", coded)
+        part_path(tmp_path, DIGEST, 7, kind).write_bytes(stored)
+    blob_path(tmp_path, DIGEST).write_bytes(blob)
+    return tmp_path
+
+
+def settled(weights: Weights) -> None:
+    """What was announced is there and taken, without a query."""
+    weights._loader.submit(int).result()
+    weights.settle()
+    assert not weights.loading
+
+
+def difference(tensor: torch.Tensor) -> float:
+    return float(((tensor.flatten() - VALUES) / VALUES).abs().max())
+
+
+def test_what_is_loaded_is_taken_without_a_query_and_what_it_replaces_is_gone(
+    store: Path,
+) -> None:
+    replaced: list[str] = []
+    weights = Weights(store, "cpu", replaced.append)
+    for rank, precision in enumerate(RANKS):
+        weights.load(FLAT, precision, 7)
+        assert weights.loading
+        settled(weights)
+        assert difference(weights.tensors["flat"]) <= WORST[rank]
+        assert weights.rank("flat", rank) == rank
+        assert weights.rank("flat", rank + 1) is None
+        gc.collect()
+        # One buffer made of planes, and none beside the mapped file.
+        assert len(weights._rough) == (precision != "exact")
+    assert replaced == ["flat"] * 2
+
+
+def test_equal_weights_share_what_is_made_of_their_planes(store: Path) -> None:
+    weights = Weights(store, "cpu", lambda _: None)
+    for each in (FLAT, SQUARE):
+        weights.load(each, "bfloat16", 7)
+    settled(weights)
+    flat, square = weights.tensors["flat"], weights.tensors["square"]
+    assert flat.data_ptr() == square.data_ptr()
+    assert (flat.shape, square.shape) == ((4096,), (64, 64))
+    weights.load(FLAT, "exact", 0)
+    settled(weights)
+    assert difference(weights.tensors["flat"]) == 0
+    assert 0 < difference(weights.tensors["square"]) <= WORST[1]
+
+
+@pytest.mark.parametrize("kind", ["coarse", "middle"])
+def test_planes_that_are_gone_or_cut_short_are_not_there(store: Path, kind: str) -> None:
+    path = part_path(store, DIGEST, 7, kind)
+    weights = Weights(store, "cpu", lambda _: None)
+    path.write_bytes(numpy.zeros(1000, numpy.uint8).tobytes())
+    weights.load(FLAT, "bfloat16", 7)
+    settled(weights)
+    path.unlink()
+    weights.load(FLAT, "bfloat16", 7)
+    assert weights.rank("flat", 0) is None
+    # And may be announced again.
+    weights.load(FLAT, "exact", 0)
+    assert weights.rank("flat", 2) == 2
+
+
+def test_a_worker_that_has_nothing_to_do_looks_what_was_loaded(store: Path) -> None:
+    graph, tensors = chain(1)
+    (blob,) = blobs(graph, tensors)
+    weight = graph.weights[0]
+    blob_path(store, weight.digest).write_bytes(blob)
+    worker = _Worker(Settings("cpu", 1))
+    assert worker.idle_s is None
+    check = jobs.Check(graph.fingerprint, msgpack.packb(graph.to_plain()), str(store))
+    assert isinstance(worker.answer(check), jobs.Checked)
+    assert worker.idle_s is None
+    # Not all of a model at once, which would be a reason to warm up.
+    assert worker._model is not None
+    worker._model.weights.load(weight, "exact", 0)
+    assert worker.idle_s == SETTLE_S
+    worker._model.weights._loader.submit(int).result()
+    worker.use_idle_time()
+    assert worker.idle_s is None
+    assert torch.equal(worker._model.weights.tensors[weight.name], tensors[weight.name])
