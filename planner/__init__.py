@@ -21,7 +21,6 @@ from planner.objective import (
 )
 from planner.payback import Payback, payback, worth_uploading
 from planner.power import (
-    BOARDS,
     LINKS,
     RADIOS,
     Power,
@@ -46,7 +45,6 @@ from planner.timeline import Point, Timeline, timeline
 from planner.upload import UploadPlan, upload_plan
 
 __all__ = [
-    "BOARDS",
     "LATENCY",
     "LINKS",
     "NOISE",

@@ -54,6 +54,14 @@ class Objective:
         joules = energy_prices(costs, link, self.power) * self.J_weight
         return joules + latency_prices(costs, link) * self.s_weight if self.s_weight else joules
 
+    def worth(self, latency_s: float, energy_J: float | None) -> float:
+        """What a schedule that takes these comes to. ValueError where joules count, and none are."""
+        if not self.J_weight:
+            return self.s_weight * latency_s
+        if energy_J is None:
+            raise ValueError("energy_J is needed where J_weight is not 0")
+        return self.s_weight * latency_s + self.J_weight * energy_J
+
 
 LATENCY = Objective()
 

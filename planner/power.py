@@ -86,11 +86,6 @@ LINKS = {
     "4g": Link(5.85 * _BPS_PER_MBPS, 13.76 * _BPS_PER_MBPS),
     "wifi": Link(18.88 * _BPS_PER_MBPS, 54.97 * _BPS_PER_MBPS),
 }
-# IONN's client board, by its sibling with the same Exynos 5422, the Odroid-HC2: idle, and with the
-# four big cores at 2.0 GHz under 7-zip, measured at the wall (sbc-bench, "Efficiency graphing").
-# Some tenths of a watt are of the HC2's disk bridge and the supply; the paper's own numbers may
-# differ.
-BOARDS = {"odroid-xu4": Power(compute_W=12.64, idle_W=3.89, radio=RADIOS["wifi"])}
 
 
 def energy_prices(costs: LayerCosts, link: Link, power: Power) -> Prices:

@@ -57,7 +57,7 @@ def test_the_route_is_the_least_of_all_placements_by_the_objective(table, power,
     )
     found = route(costs, link, uploaded, objective)
     assert found.energy_J is not None
-    assert seconds * found.latency_s + joules * found.energy_J == pytest.approx(best)
+    assert objective.worth(found.latency_s, found.energy_J) == pytest.approx(best)
     assert worth(found.placement) == pytest.approx(best)
     assert found == priced(costs, link, found.placement, objective)
 
@@ -120,6 +120,12 @@ def test_joules_cannot_count_without_power():
         Objective(J_weight=1.0)
     with pytest.raises(ValueError, match="nothing to minimise"):
         Objective(s_weight=0.0, power=POWER)
+
+
+def test_worth_needs_joules_where_they_count():
+    assert Objective(2.0).worth(3.0, None) == 6.0
+    with pytest.raises(ValueError, match="energy_J"):
+        mobile_energy(POWER).worth(3.0, None)
 
 
 def test_infeasible_says_what_to_raise_and_by_how_much():

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import (
-    BOARDS,
     LINKS,
     RADIOS,
     LayerCosts,
@@ -75,7 +74,7 @@ def test_a_radio_in_the_units_of_papers():
 
 
 def test_on_a_slow_radio_a_byte_costs_more_joules():
-    power = BOARDS["odroid-xu4"]
+    power = Power(4.0, 0.5, RADIOS["wifi"])
     joules = [upload_energy_J(1e6, Link(rate, rate), power) for rate in (1e5, 1e6, 1e7)]
     assert joules == sorted(joules, reverse=True)
 
