@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from planner import Link
+from ionn_client.battery import Battery
+from planner import LATENCY, Link, Objective
 from planner.upload import Algorithm
 from wire import PRECISIONS
 
@@ -62,6 +63,10 @@ class Options:
     activation_tolerance: the error in an answer, relative to its largest element, that coding
         live tensors on their way up may cause; measured on the example when the model is
         profiled. None, the default, codes them only as exactly as they are.
+    objective: what routes minimise: seconds, the device's joules, or a mix. With a power in it,
+        every result tells its joules. The upload's order stays the one of least latency.
+    battery: joules that so many queries may draw; each takes the best route within its share of
+        what is left, or the least hungry one. Needs the objective's power.
     lane: whether to upload over a second connection, so that queries overtake weights where the
         queue of this machine's own interface is the narrowest place and honours priorities.
         Small queries gain a millisecond or two by it, large ones lose more, because TCP starts
@@ -83,6 +88,8 @@ class Options:
     assumed_link: Link = field(default_factory=lambda: Link(1e6, 1e6, 0.02))
     precision: str = "exact"
     activation_tolerance: float | None = None
+    objective: Objective = LATENCY
+    battery: Battery | None = None
     lane: bool = False
     replan: bool = True
     device_slowdown: float = 1.0
@@ -108,6 +115,8 @@ class Options:
         tolerance = self.activation_tolerance
         if tolerance is not None and not 0 < tolerance < math.inf:
             raise ValueError(f"activation_tolerance is None or a positive number, not {tolerance}")
+        if self.battery is not None and self.objective.power is None:
+            raise ValueError("battery needs an objective with a power: Objective(power=...)")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:

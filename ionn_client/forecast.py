@@ -6,7 +6,7 @@ are corrected by the times that queries then really take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,20 +17,29 @@ from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
 from planner import (
+    LATENCY,
     NOISE,
     Correction,
     CutCoding,
+    Infeasible,
     LayerCosts,
     Link,
+    Objective,
     Plane,
+    Range,
     Route,
     UploadPlan,
+    battery,
+    mobile_energy,
+    priced,
     progressive_plan,
     route,
+    route_within,
     upload_plan,
 )
-from planner.costs import transfer_s
+from planner.objective import ROUNDING
 from planner.predictor import Predictor
+from planner.prices import Where
 from planner.upload import Algorithm
 from wire import DEFAULT_LIMITS, PRECISIONS
 from wire.planes import COARSE
@@ -40,6 +49,8 @@ from wire.planes import COARSE
 MOVED = 0.01
 # Larger than any link could carry: a cut that no message can hold is never chosen.
 NEVER_BYTES = 1 << 60
+# Of an exact route within a battery; more than networks need, and a bound on its time.
+MOST_LABELS = 64
 
 
 class Forecast:
@@ -47,6 +58,7 @@ class Forecast:
 
     `activations` are the measured codings of its cuts (none: everything crosses as it is);
     `tolerance` the error that a lossy one may cause in the answer, None for lossless ones only.
+    `objective` is what routes minimise.
     """
 
     def __init__(
@@ -55,8 +67,10 @@ class Forecast:
         client_s: Sequence[float],
         activations: Activations | None = None,
         tolerance: float | None = None,
+        objective: Objective = LATENCY,
     ) -> None:
         self._graph = graph
+        self._objective = objective
         measured = activations or raw_only(graph)
         self._crossings = Crossings(measured.up(tolerance), measured.down(), measured.up(None))
         self._client_s = np.asarray(client_s, dtype=float)
@@ -199,27 +213,69 @@ class Forecast:
             for option, sendable in zip(chosen, self._sendable, strict=True)
         ]
 
-    def route(self, link: Link, uploaded: frozenset[int], *, lossless: bool = False) -> Route:
+    def route(
+        self,
+        link: Link,
+        uploaded: frozenset[int],
+        *,
+        lossless: bool = False,
+        most_J: float | None = None,
+    ) -> Route:
         """Where the layers of a query run; `lossless` as of `costs`.
 
-        A query that tolerates a loss has it where it first crosses, and not again.
+        A query that tolerates a loss has it where it first crosses, and not again. `most_J`: the
+        joules that it may draw; where no route draws so few, it takes the one that draws least.
         """
-        chosen = route(self.costs(link, lossless=lossless), link, uploaded)
+        chosen = self._best(self.costs(link, lossless=lossless), link, uploaded, most_J)
         crossed = [part for part in chosen.ranges if part.where == "edge"]
         if lossless or len(crossed) < 2 or self._crossings.exact_up is self._crossings.up:
             return chosen
         lossy, exact = self.costs(link), self.costs(link, lossless=True)
-        once = route(lossy, link, uploaded.intersection(range(crossed[0].stop)))
+        once = self._best(lossy, link, uploaded.intersection(range(crossed[0].stop)), most_J)
         ways = [self._with_one_loss(each, link, lossy, exact) for each in (chosen, once)]
-        return min(route(exact, link, uploaded), *ways, key=lambda way: way.latency_s)
+        ways.append(self._best(exact, link, uploaded, most_J))
+        return min(ways, key=lambda way: self._rank(way, most_J))
+
+    def _best(
+        self, costs: LayerCosts, link: Link, uploaded: frozenset[int], most_J: float | None
+    ) -> Route:
+        objective = self._objective
+        if most_J is None or objective.power is None:
+            return route(costs, link, uploaded, objective)
+        limit = battery(costs, link, objective.power, most_J)
+        try:
+            return route_within(costs, link, limit, uploaded, objective, most_labels=MOST_LABELS)
+        except Infeasible:
+            return route(costs, link, uploaded, mobile_energy(objective.power))
+
+    def _rank(self, way: Route, most_J: float | None) -> tuple[float, float]:
+        """First what is over the ration, then what the objective makes of it."""
+        over_J = 0.0
+        if most_J is not None and way.energy_J is not None:
+            over_J = max(0.0, way.energy_J - most_J * (1 + ROUNDING))
+        return over_J, self._objective.worth(way.latency_s, way.energy_J)
 
     def _with_one_loss(
         self, chosen: Route, link: Link, lossy: LayerCosts, exact: LayerCosts
     ) -> Route:
         """A route by lossy prices, at its own: what crosses again does so without loss."""
         again = [part.start for part in chosen.ranges if part.where == "edge"][1:]
-        more_s = transfer_s(exact, link)[0][again] - transfer_s(lossy, link)[0][again]
-        return replace(chosen, latency_s=chosen.latency_s + float(more_s.sum()))
+        up_bytes, up_s = lossy.cut_up_bytes.copy(), lossy.cut_up_s.copy()
+        up_bytes[again], up_s[again] = exact.cut_up_bytes[again], exact.cut_up_s[again]
+        once = replace(lossy, cut_up_bytes=up_bytes, cut_up_s=up_s)
+        return priced(once, link, chosen.placement, self._objective)
+
+    def local_route(self) -> Route:
+        """Everything on the client."""
+        seconds, power = self.local_s(), self._objective.power
+        here: Where = "client"
+        energy_J = None if power is None else seconds * power.compute_W
+        return Route(seconds, (here,) * len(self._graph.layers), energy_J)
+
+    def energy_J(self, ran: Iterable[Range], link: Link) -> float | None:
+        """What the client draws for all layers in these ranges; None without a power."""
+        placement = tuple(part.where for part in ran for _ in range(part.start, part.stop))
+        return priced(self.costs(link), link, placement, self._objective).energy_J
 
     def plan(
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float

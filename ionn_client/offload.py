@@ -50,6 +50,7 @@ class Status:
     rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
     route: where the layers of a query would run now, and `reason` why; predicted_latency_s
         what it would take. error: the last failure, in words.
+    battery_J: what is left of the session's battery for queries; None without one.
     """
 
     phase: str
@@ -72,6 +73,7 @@ class Status:
     predicted_latency_s: float
     local_latency_s: float
     error: str | None
+    battery_J: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class Offload:
                 [slow * seconds for seconds in profiled.client_s],
                 profiled.activations,
                 options.activation_tolerance,
+                options.objective,
             ),
             options,
         )
@@ -262,6 +265,7 @@ class Offload:
             answer.fallback_reason,
             answer.precision,
             answer.lossy,
+            answer.energy_J,
         )
 
     @property
@@ -297,6 +301,7 @@ class Offload:
             predicted_latency_s=chosen.latency_s,
             local_latency_s=session.forecast.local_s(),
             error=str(session.error) if session.error else session.last_failure,
+            battery_J=session.queries.rations.left_J,
         )
 
     async def uploaded(self, timeout_s: float | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ionn_client.battery import Rations
 from ionn_client.context import Context
 from ionn_client.errors import DeadlineExceeded, OffloadError
 from ionn_client.events import (
@@ -27,7 +28,6 @@ from ionn_client.uploading import Uploading
 from layergraph import InvalidInput
 from layergraph.execute import Live
 from planner import Route
-from planner.prices import Where
 from wire import RemoteProtocolError, messages
 from wire.activations import LOSSY, decode_tensor, encode_tensor
 
@@ -45,6 +45,7 @@ class Queries:
         self._uploading = uploading
         self._open: dict[int, Query] = {}
         self.sent_bytes = 0
+        self.rations = Rations(context.options.battery)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -53,10 +54,10 @@ class Queries:
         """Where the layers of a query that accepts `precision` would run now."""
         context = self._context
         if not context.agreed:
-            here: Where = "client"
-            return Route(context.forecast.local_s(), (here,) * context.layers)
-        usable = self._uploading.usable[precision]
-        return context.forecast.route(context.link_now(), usable, lossless=lossless)
+            return context.forecast.local_route()
+        usable, most_J = self._uploading.usable[precision], self.rations.most_J
+        link = context.link_now()
+        return context.forecast.route(link, usable, lossless=lossless, most_J=most_J)
 
     def asked(self, asked: QueryAsked) -> None:
         accepts = asked.precision
@@ -72,6 +73,7 @@ class Queries:
             accepts,
             asked.lossless,
         )
+        self.rations.asked(query.expected_J)
         self._open[query.number] = query
         self._advance(query)
 
@@ -80,7 +82,11 @@ class Queries:
         context = self._context
         if query.position == context.layers:
             del self._open[query.number]
-            context.do(FinishQuery(query.number, query.answer(context.now)))
+            drawn_J = query.expected_J
+            if query.fallback_reason is not None:
+                drawn_J = context.forecast.energy_J(query.ran, context.link_now())
+            self.rations.answered(query.expected_J, drawn_J)
+            context.do(FinishQuery(query.number, query.answer(context.now, drawn_J)))
             return
         part = query.plan[0]
         if part.where == "client":

@@ -23,6 +23,8 @@ class QueryResult:
     latency_s: from the call to the answer. predicted_s: what the planner expected.
     fallback_reason: why layers meant for the edge ran on the client, or None.
     lossy: activations crossed with loss, within the session's activation_tolerance.
+    energy_J: what the client drew for it by the power model, as its layers ran; None where the
+        session's objective has no power.
     """
 
     value: Any
@@ -33,6 +35,7 @@ class QueryResult:
     fallback_reason: str | None
     precision: str
     lossy: bool = False
+    energy_J: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Answer:
     fallback_reason: str | None
     precision: str
     lossy: bool
+    energy_J: float | None
 
     @property
     def served_by(self) -> str:
@@ -65,6 +69,7 @@ class Query:
     plan: list[Range]
     accepts: str
     lossless: bool = False
+    expected_J: float | None = None
     position: int = 0
     precision: str = PRECISIONS[-1]
     ran: list[Range] = field(default_factory=list)
@@ -101,7 +106,8 @@ class Query:
         lossless: bool,
     ) -> Query:
         deadline_at, plan = None if deadline_s is None else now + deadline_s, list(chosen.ranges)
-        return cls(number, live, now, deadline_at, chosen.latency_s, plan, accepts, lossless)
+        expected = chosen.latency_s, plan, accepts, lossless, chosen.energy_J
+        return cls(number, live, now, deadline_at, *expected)
 
     def reached(self, where: Where, stop: int, live: Live) -> None:
         """Layers up to `stop` ran at `where`."""
@@ -128,7 +134,7 @@ class Query:
         self.sent_at = self.give_up_at = None
         self.shared_link = False
 
-    def answer(self, now: float) -> Answer:
+    def answer(self, now: float, energy_J: float | None) -> Answer:
         return Answer(
             self.live,
             tuple(self.ran),
@@ -137,6 +143,7 @@ class Query:
             self.fallback_reason,
             self.precision,
             self.lossy,
+            energy_J,
         )
 
 
