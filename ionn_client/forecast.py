@@ -7,12 +7,12 @@ are corrected by the times that queries then really take.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from ionn_client.activations import Activations, raw_only
 from ionn_client.crossings import Crossings, Direction
+from ionn_client.routing import Routing
 from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
@@ -21,7 +21,6 @@ from planner import (
     NOISE,
     Correction,
     CutCoding,
-    Infeasible,
     LayerCosts,
     Link,
     Objective,
@@ -29,15 +28,10 @@ from planner import (
     Range,
     Route,
     UploadPlan,
-    battery,
-    mobile_energy,
     priced,
     progressive_plan,
-    route,
-    route_within,
     upload_plan,
 )
-from planner.objective import ROUNDING
 from planner.predictor import Predictor
 from planner.prices import Where
 from planner.upload import Algorithm
@@ -49,8 +43,6 @@ from wire.planes import COARSE
 MOVED = 0.01
 # Larger than any link could carry: a cut that no message can hold is never chosen.
 NEVER_BYTES = 1 << 60
-# Of an exact route within a battery; more than networks need, and a bound on its time.
-MOST_LABELS = 64
 
 
 class Forecast:
@@ -226,44 +218,13 @@ class Forecast:
         A query that tolerates a loss has it where it first crosses, and not again. `most_J`: the
         joules that it may draw; where no route draws so few, it takes the one that draws least.
         """
-        chosen = self._best(self.costs(link, lossless=lossless), link, uploaded, most_J)
-        crossed = [part for part in chosen.ranges if part.where == "edge"]
-        if lossless or len(crossed) < 2 or self._crossings.exact_up is self._crossings.up:
+        routing = Routing(self._objective, link, most_J)
+        chosen = routing.best(self.costs(link, lossless=lossless), uploaded)
+        crossings = [part for part in chosen.ranges if part.where == "edge"]
+        if lossless or len(crossings) < 2 or self._crossings.exact_up is self._crossings.up:
             return chosen
         lossy, exact = self.costs(link), self.costs(link, lossless=True)
-        once = self._best(lossy, link, uploaded.intersection(range(crossed[0].stop)), most_J)
-        ways = [self._with_one_loss(each, link, lossy, exact) for each in (chosen, once)]
-        ways.append(self._best(exact, link, uploaded, most_J))
-        return min(ways, key=lambda way: self._rank(way, most_J))
-
-    def _best(
-        self, costs: LayerCosts, link: Link, uploaded: frozenset[int], most_J: float | None
-    ) -> Route:
-        objective = self._objective
-        if most_J is None or objective.power is None:
-            return route(costs, link, uploaded, objective)
-        limit = battery(costs, link, objective.power, most_J)
-        try:
-            return route_within(costs, link, limit, uploaded, objective, most_labels=MOST_LABELS)
-        except Infeasible:
-            return route(costs, link, uploaded, mobile_energy(objective.power))
-
-    def _rank(self, way: Route, most_J: float | None) -> tuple[float, float]:
-        """First what is over the ration, then what the objective makes of it."""
-        over_J = 0.0
-        if most_J is not None and way.energy_J is not None:
-            over_J = max(0.0, way.energy_J - most_J * (1 + ROUNDING))
-        return over_J, self._objective.worth(way.latency_s, way.energy_J)
-
-    def _with_one_loss(
-        self, chosen: Route, link: Link, lossy: LayerCosts, exact: LayerCosts
-    ) -> Route:
-        """A route by lossy prices, at its own: what crosses again does so without loss."""
-        again = [part.start for part in chosen.ranges if part.where == "edge"][1:]
-        up_bytes, up_s = lossy.cut_up_bytes.copy(), lossy.cut_up_s.copy()
-        up_bytes[again], up_s[again] = exact.cut_up_bytes[again], exact.cut_up_s[again]
-        once = replace(lossy, cut_up_bytes=up_bytes, cut_up_s=up_s)
-        return priced(once, link, chosen.placement, self._objective)
+        return routing.with_one_loss(chosen, lossy, exact, uploaded)
 
     def local_route(self) -> Route:
         """Everything on the client."""
@@ -304,19 +265,27 @@ class Forecast:
 
     def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
         """One line: which layers run where, and why."""
-        graph, local_s = self._graph, self.local_s()
+        graph = self._graph
         edge = [part for part in chosen.ranges if part.where == "edge"]
         if not edge:
             if not uploaded:
                 return "all here: no layer is on the edge yet"
-            return "all here: sending would take longer than computing"
+            more = "" if self._objective.power is None else ", or draw more"
+            return f"all here: sending would take longer than computing{more}"
         pieces = []
         for part in edge:
             first, last = graph.layers[part.start].name, graph.layers[part.stop - 1].name
             name = first if part.stop - part.start == 1 else f"{first}..{last}"
             up, down = self.up_coding(part.start), self.down_coding(part.stop)
             pieces.append(f"{name} ({_crossing(up)} up, {_crossing(down)} down)")
-        return f"edge runs {', '.join(pieces)}; saves {local_s - chosen.latency_s:.2f} s"
+        return f"edge runs {', '.join(pieces)}; saves {self._saved(chosen)}"
+
+    def _saved(self, chosen: Route) -> str:
+        here = self.local_route()
+        saved_s = f"{here.latency_s - chosen.latency_s:.2f} s"
+        if here.energy_J is None or chosen.energy_J is None:
+            return saved_s
+        return f"{saved_s}, {here.energy_J - chosen.energy_J:.2f} J"
 
 
 def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
