@@ -1,11 +1,10 @@
 """The default upload order: the block with the most latency saved per byte goes next.
 
 Repeat until nothing pays: of all contiguous runs of layers, upload the one whose presence on the
-edge shortens a query most per byte still to be sent; inside it, grow from the layer and in the
-direction that make the area under the latency curve smallest. EMDL'19 (K. Shin et al.,
-"Enhanced Partitioning of DNN Layers for Uploading from Mobile Devices to Edge Servers") orders
-blocks by efficiency too; here each choice is priced on the whole route, and layers are
-acknowledged one by one.
+edge shortens a query most per byte still to be sent; inside it, grow outwards or inwards so that
+the area under the latency curve is smallest (`planner.growth`). Then improve the whole order by
+windows (`planner.windows`). EMDL'19 (`planner.emdl`) orders blocks by efficiency too; here each
+choice is priced on the whole route, and layers are acknowledged one by one.
 
 How a choice takes O(n) instead of a shortest path for each of n^2/2 blocks: let F(i) be the least
 time to have the data on the edge at cut i, B(j) the least time from the edge at cut j to the
@@ -21,12 +20,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from itertools import accumulate, pairwise
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner import windows
 from planner.costs import Floats, LayerCosts, Link, transfer_s
+from planner.growth import inward_order, outward_order
+from planner.windows import improve_order
 
 Blocks: TypeAlias = tuple[tuple[int, ...], ...]
 
@@ -48,21 +51,37 @@ def efficiency_blocks(costs: LayerCosts, link: Link) -> tuple[Blocks, tuple[int,
 
     The latter go by the computing time that they would save per byte on a better link.
     """
-    paths = _Paths(costs, link)
-    sent: set[int] = set()
-    partitions = []
-    while (block := paths.best_block()) is not None:
-        partition: list[int] = []
-        for layer in paths.growth_order(*block):
-            needs = [need for need in costs.needs[layer] if need not in sent]
-            partition.extend(needs)
-            sent.update(needs)
-        partitions.append(tuple(partition))
-        paths.send(block, sent)
+    blocks, sent = greedy_blocks(costs, link)
     rest = [layer for layer in costs.weighted if layer not in sent]
     saved_s = costs.client_s - costs.edge_s
     rest.sort(key=lambda layer: -saved_s[layer] / costs.weight_bytes[layer])
-    return tuple(partitions), tuple(rest)
+    order = improve_order(costs, link, [layer for block in blocks for layer in block])
+    return _regroup(blocks, order), tuple(rest)
+
+
+def greedy_blocks(costs: LayerCosts, link: Link) -> tuple[list[list[int]], set[int]]:
+    """Block by block what saves most per byte, until nothing does, and all layers in them."""
+    paths = _Paths(costs, link)
+    sent: set[int] = set()
+    blocks = []
+    while (found := paths.best_block()) is not None:
+        block: list[int] = []
+        for layer in paths.upload_order(*found):
+            needs = [need for need in costs.needs[layer] if need not in sent]
+            block.extend(needs)
+            sent.update(needs)
+        blocks.append(block)
+        paths.send(found, sent)
+    return blocks, sent
+
+
+def _regroup(blocks: list[list[int]], order: list[int]) -> Blocks:
+    """`order` in the blocks that it leaves apart; neighbours that it mixes become one."""
+    block_of = {layer: index for index, block in enumerate(blocks) for layer in block}
+    latest = list(accumulate((block_of[layer] for layer in order), max))
+    ends = accumulate(map(len, blocks))
+    kept = [end for index, end in enumerate(ends) if latest[end - 1] == index]
+    return tuple(tuple(order[start:end]) for start, end in pairwise([0, *kept]))
 
 
 class _Paths:
@@ -127,39 +146,43 @@ class _Paths:
         leave = np.minimum.reduceat(self.from_edge + self.edge_sum, self.segments)
         return enter[:-1], leave[1:]
 
-    def growth_order(self, first: int, last: int) -> list[int]:
-        """The block's layers, grown from one layer outwards with the least area under the curve.
-
-        A dynamic programme over the intervals inside the block, by length: the last layer sent is
-        the leftmost or the rightmost, and travels at the latency of the interval without it.
-        """
+    def upload_order(self, first: int, last: int) -> list[int]:
+        """The block's layers in the order, grown outwards or inwards, that pays soonest."""
         layers: list[int] = self.missing[first : last + 1].tolist()
-        count = len(layers)
-        if count == 1:
+        if len(layers) == 1:
             return layers
-        starts, ends = self.starts[first : last + 1], self.ends[first : last + 1]
         sizes = self.bytes[first : last + 1]
-        latency = np.full(count + 1, self.latency_s)
-        area = np.zeros(count + 1)
-        leftmost_last = []
-        for length in range(1, count + 1):
-            intervals = count - length + 1
-            step = area + 0.0
-            left = area[1:] + latency[1:] * sizes[:intervals]
-            right = area[:-1] + latency[:-1] * sizes[length - 1 :]
-            leftmost_last.append(left < right)
-            area = np.minimum(left, right, out=step[:-1])
-            whole = starts[:intervals] + ends[length - 1 :]
-            latency = np.minimum(np.minimum(latency[1:], latency[:-1]), whole)
-        order, left_end, right_end = [], 0, count
-        for choice in reversed(leftmost_last):
-            if choice[left_end]:
-                order.append(layers[left_end])
-                left_end += 1
-            else:
-                right_end -= 1
-                order.append(layers[right_end])
-        return order[::-1]
+        starts, ends = self.starts[first : last + 1], self.ends[first : last + 1]
+        area, order = outward_order(self.latency_s, starts, ends, sizes)
+        # Windows find the best of few layers anyway.
+        if len(layers) > windows.SIZE:
+            inward_area, inward = inward_order(*self._around_missing(layers), sizes)
+            order = inward if inward_area < area else order
+        return [layers[index] for index in order]
+
+    def _around_missing(self, layers: list[int]) -> tuple[Floats, Floats]:
+        """Summands by which a query takes as long as it does while a run of `layers` is missing.
+
+        Missing layers run on the client, so with i..j missing a query takes the least time to the
+        client before i with those before i there, on as now to the cut after j, and from there
+        the least time with those after j.
+        """
+        at, count = np.array(layers), layers[-1] + 1 - layers[0]
+        before, after = np.empty(count), np.empty(count)
+        client, edge = self.to_client.item(layers[0]), self.to_edge.item(layers[0])
+        for layer in range(layers[0], layers[-1] + 1):
+            before[layer - layers[0]] = client
+            here, there = client + self.client_s[layer], edge + self.edge_s[layer]
+            client = min(here, there + self.down[layer + 1])
+            edge = min(there, here + self.up[layer + 1])
+        client, edge = self.from_client.item(layers[-1] + 1), self.from_edge.item(layers[-1] + 1)
+        for layer in range(layers[-1], layers[0] - 1, -1):
+            after[layer - layers[0]] = client
+            here, there = self.client_s[layer] + client, self.edge_s[layer] + edge
+            client = min(here, there + self.up[layer])
+            edge = min(there, here + self.down[layer])
+        begin, end = at - layers[0], self.to_client[at + 1]
+        return before[begin] - self.to_client[at], end + after[begin]
 
     def send(self, block: tuple[int, int], sent: set[int]) -> None:
         """Make the block available, and with it what else the weights in `sent` allow."""
