@@ -106,13 +106,10 @@ class TrainingCosts:
         pay for their bytes and for no round trip.
         """
         chain = objective.prices(self.steps, link)
-        n = len(self) // 2
-        trained = _byte_prices(self.new_weight_bytes, link, objective).down
-        kept = _byte_prices(self.kept_bytes, link, objective)
+        _, trained = _byte_prices(self.new_weight_bytes, link, objective)
         return TrainingPrices(
             Prices(chain.client, chain.edge + trained, chain.up, chain.down),
-            kept.up[:n],
-            kept.down[:n],
+            *_byte_prices(self.kept_bytes, link, objective),
         )
 
 
@@ -208,15 +205,15 @@ def training_placement(
     return price, tuple("edge" if there else "client" for there in placement)
 
 
-def _byte_prices(sizes: Floats, link: Link, objective: Objective) -> Prices:
-    """What bytes add to a transfer that happens anyway: `up`, `down` (and a last zero)."""
+def _byte_prices(sizes: Floats, link: Link, objective: Objective) -> tuple[Floats, Floats]:
+    """What bytes add, up and down, to a transfer that happens anyway."""
 
     def priced(sizes: Floats) -> Prices:
         nothing, cuts = np.zeros(len(sizes)), np.append(sizes, 0.0)
         return objective.prices(LayerCosts(nothing, nothing, nothing, cuts, cuts), link)
 
     whole, empty = priced(sizes), priced(np.zeros(len(sizes)))
-    return Prices(empty.client, empty.edge, whole.up - empty.up, whole.down - empty.down)
+    return (whole.up - empty.up)[:-1], (whole.down - empty.down)[:-1]
 
 
 def _shared(costs: LayerCosts) -> list[tuple[int, int]]:

@@ -88,3 +88,19 @@ def several_prices(
         Prices(numbers(n, 9), numbers(n, 5), numbers(n + 1, 9), numbers(n + 1, 9))
         for _ in range(criteria)
     ]
+
+
+def all_sides(n: int) -> np.ndarray:
+    """(2^n, n): every placement, True where the edge runs the layer."""
+    return (np.arange(2**n)[:, None] >> np.arange(n)[None, :] & 1).astype(bool)
+
+
+def all_sums(prices: Prices) -> np.ndarray:
+    """(2^n): what every placement of `all_sides` costs, written out anew."""
+    there = all_sides(len(prices))
+    at_cuts = np.pad(there, ((0, 0), (1, 1)))
+    return (
+        np.where(there, prices.edge, prices.client).sum(axis=1)
+        + ((~at_cuts[:, :-1] & at_cuts[:, 1:]) * prices.up).sum(axis=1)
+        + ((at_cuts[:, :-1] & ~at_cuts[:, 1:]) * prices.down).sum(axis=1)
+    )
