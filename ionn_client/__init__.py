@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ionn_client.battery import Battery as Battery
     from ionn_client.config import EdgeAddress as EdgeAddress
     from ionn_client.config import Options as Options
     from ionn_client.errors import DeadlineExceeded as DeadlineExceeded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Imported on first use: the link emulator is a small process of its own out of this package,
 # and must not wait seconds for torch.
 _MODULES = {
+    "ionn_client.battery": ("Battery",),
     "ionn_client.config": ("EdgeAddress", "Options"),
     "ionn_client.errors": (
         "DeadlineExceeded",

@@ -28,8 +28,9 @@ from planner import (
     Range,
     Route,
     UploadPlan,
-    priced,
     progressive_plan,
+    query_energy_J,
+    upload_energy_J,
     upload_plan,
 )
 from planner.predictor import Predictor
@@ -233,10 +234,17 @@ class Forecast:
         energy_J = None if power is None else seconds * power.compute_W
         return Route(seconds, (here,) * len(self._graph.layers), energy_J)
 
-    def energy_J(self, ran: Iterable[Range], link: Link) -> float | None:
-        """What the client draws for all layers in these ranges; None without a power."""
+    def energy_J(self, ran: Iterable[Range], link: Link, vain_bytes: float = 0.0) -> float | None:
+        """What the client draws for all layers in these ranges, and to send bytes in vain.
+
+        None without a power.
+        """
+        power = self._objective.power
+        if power is None:
+            return None
         placement = tuple(part.where for part in ran for _ in range(part.start, part.stop))
-        return priced(self.costs(link), link, placement, self._objective).energy_J
+        ran_J = query_energy_J(self.costs(link), link, power, placement)
+        return ran_J + upload_energy_J(vain_bytes, link, power)
 
     def plan(
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float

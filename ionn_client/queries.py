@@ -84,7 +84,7 @@ class Queries:
             del self._open[query.number]
             drawn_J = query.expected_J
             if query.fallback_reason is not None:
-                drawn_J = context.forecast.energy_J(query.ran, context.link_now())
+                drawn_J = context.forecast.energy_J(query.ran, context.link_now(), query.vain_bytes)
             self.rations.answered(query.expected_J, drawn_J)
             context.do(FinishQuery(query.number, query.answer(context.now, drawn_J)))
             return

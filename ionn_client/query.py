@@ -23,8 +23,8 @@ class QueryResult:
     latency_s: from the call to the answer. predicted_s: what the planner expected.
     fallback_reason: why layers meant for the edge ran on the client, or None.
     lossy: activations crossed with loss, within the session's activation_tolerance.
-    energy_J: what the client drew for it by the power model, as its layers ran; None where the
-        session's objective has no power.
+    energy_J: what the client drew for it by the power model, as its layers ran, with what was
+        sent in vain; None where the session's objective has no power.
     """
 
     value: Any
@@ -78,6 +78,8 @@ class Query:
     sent_at: float | None = None
     give_up_at: float | None = None
     up_bytes: int = 0
+    # Sent to an edge that did not answer.
+    vain_bytes: int = 0
     transfer_s: float = 0.0
     reply_s: float = 0.0
     queueing_s: float = 0.0
@@ -127,6 +129,8 @@ class Query:
     def fall_back(self, reason: str, layers: int) -> None:
         """Run what is left on the client, from the live tensors at hand."""
         self.fallback_reason = self.fallback_reason or reason
+        if self.on_edge:
+            self.vain_bytes += self.up_bytes
         self.plan = [Range("client", self.position, layers)]
         self.left_edge()
 

@@ -44,8 +44,7 @@ class Routing:
                 costs, self.link, limit, uploaded, self.objective, most_labels=MOST_LABELS
             )
         except Infeasible:
-            least = route(costs, self.link, uploaded, mobile_energy(power))
-            return priced(costs, self.link, least.placement, self.objective)
+            return route(costs, self.link, uploaded, mobile_energy(power))
 
     def with_one_loss(
         self, chosen: Route, lossy: LayerCosts, exact: LayerCosts, uploaded: frozenset[int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client import EdgeAddress, Options
+from ionn_client import Battery, EdgeAddress, Options
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_malformed_addresses(text: str) -> None:
         {"activation_tolerance": 0.0},
         {"activation_tolerance": float("nan")},
         {"activation_tolerance": float("inf")},
+        {"battery": Battery(1.0, 1)},
     ],
 )
 def test_bad_options(bad: dict[str, object]) -> None:
