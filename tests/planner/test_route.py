@@ -1,12 +1,24 @@
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import LayerCosts, Link, Range, route
+from planner import LATENCY, LayerCosts, Link, Objective, Range, route
 from planner.exact import subset_latencies_s
-from tests.planner.tables import costs_and_links, random_costs, seeds, with_coding
+from planner.prices import latency_prices
+from tests.planner.tables import (
+    LINKS,
+    SHAPES,
+    all_sides,
+    all_sums,
+    costs_and_links,
+    powers,
+    random_costs,
+    seeds,
+    with_coding,
+)
 
 
 def price(costs, link, placement):
@@ -50,6 +62,42 @@ def test_equals_the_best_of_all_placements_on_realistic_tables(seed, layers):
     uploaded = frozenset(range(0, layers, 2))
     best = min(price(costs, link, p) for p in placements(costs, uploaded))
     assert route(costs, link, uploaded).latency_s == pytest.approx(best)
+
+
+@settings(deadline=None)
+@given(costs_and_links(most=12), powers(), st.integers(0, 3), st.integers(0, 3), st.data())
+def test_equals_the_best_of_all_placements_of_up_to_12_layers(table, power, seconds, joules, data):
+    costs, link = table
+    n = len(costs)
+    uploaded = data.draw(st.frozensets(st.integers(0, n - 1))) if n else frozenset()
+    objective = Objective(seconds, joules, power) if seconds or joules else LATENCY
+    prices = objective.prices(costs, link)
+    legal = ~(all_sides(n) & ~np.array(costs.available(uploaded), dtype=bool)).any(axis=1)
+    found = route(costs, link, uploaded, objective)
+    assert found.placement in set(placements(costs, uploaded))
+    assert prices.along(found.placement) == pytest.approx(all_sums(prices)[legal].min())
+    assert found.latency_s == pytest.approx(price(costs, link, found.placement))
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(10, 12), st.sampled_from(SHAPES))
+def test_equals_the_best_of_all_placements_of_networks_of_12_layers(seed, layers, shape):
+    costs, link = with_coding(random_costs(seed, layers, shape), seed), LINKS[seed % 3]
+    uploaded = frozenset(np.random.default_rng(seed).permutation(layers)[: layers // 2].tolist())
+    legal = ~(all_sides(layers) & ~np.array(costs.available(uploaded))).any(axis=1)
+    sums = all_sums(latency_prices(costs, link))
+    assert route(costs, link, uploaded).latency_s == pytest.approx(sums[legal].min())
+    everything = frozenset(range(layers))
+    assert route(costs, link, everything).latency_s == pytest.approx(sums.min())
+
+
+@given(costs_and_links(most=5))
+def test_the_sums_of_all_placements_are_those_written_out(table):
+    costs, link = table
+    sums = all_sums(latency_prices(costs, link))
+    for there, total in zip(all_sides(len(costs)), sums, strict=True):
+        placement = ["edge" if on_edge else "client" for on_edge in there]
+        assert total == pytest.approx(price(costs, link, placement))
 
 
 @given(seeds, st.integers(1, 7))
