@@ -8,6 +8,9 @@ from planner.correction import Correction
 from planner.costs import LayerCosts, Link
 from planner.explain import Change, Explanation, Reason, explain
 from planner.grouped import RangeTimes, fit_ranges, range_tilings
+from planner.ilp import ilp_placement
+from planner.jointdnn import grouped_price, jointdnn_placement
+from planner.larac import LaracPath, larac, larac_path
 from planner.neurosurgeon import Split, neurosurgeon
 from planner.objective import (
     LATENCY,
@@ -42,6 +45,7 @@ from planner.progressive import (
 )
 from planner.route import Range, Route, priced, route, route_within
 from planner.timeline import Point, Timeline, timeline
+from planner.training import TrainingCosts, TrainingPrices, training_costs, training_placement
 from planner.upload import UploadPlan, upload_plan
 
 __all__ = [
@@ -54,6 +58,7 @@ __all__ = [
     "CutCoding",
     "Explanation",
     "Infeasible",
+    "LaracPath",
     "LayerCosts",
     "Limit",
     "Link",
@@ -75,6 +80,8 @@ __all__ = [
     "Sample",
     "Split",
     "Timeline",
+    "TrainingCosts",
+    "TrainingPrices",
     "UploadPlan",
     "Where",
     "battery",
@@ -85,7 +92,12 @@ __all__ = [
     "energy_prices",
     "explain",
     "fit_ranges",
+    "grouped_price",
     "hourly_energy_J",
+    "ilp_placement",
+    "jointdnn_placement",
+    "larac",
+    "larac_path",
     "latency_prices",
     "mobile_energy",
     "neurosurgeon",
@@ -98,6 +110,8 @@ __all__ = [
     "route",
     "route_within",
     "timeline",
+    "training_costs",
+    "training_placement",
     "upload_energy_J",
     "upload_plan",
     "worth_uploading",
