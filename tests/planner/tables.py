@@ -44,6 +44,21 @@ def random_costs(seed: int, layers: int, shape: str | None = None) -> LayerCosts
     return LayerCosts(client_s, edge_s, weight_bytes, cut_bytes, cut_bytes[::-1])
 
 
+def encoder_decoder_costs(seed: int, layers: int) -> LayerCosts:
+    """A network with skip connections: cuts are widest in the middle, and so are the weights."""
+    r = np.random.default_rng(seed)
+    depth, cut_depth = np.linspace(-1, 1, layers), np.linspace(-1, 1, layers + 1)
+    weights = np.exp(-r.uniform(2, 6) * abs(depth) + r.normal(0, 0.5, layers))
+    weight_bytes = np.round(weights / weights.sum() * 10 ** r.uniform(7, 8.5))
+    client_s = np.exp(r.normal(0, 0.5, layers))
+    client_s *= 10 ** r.uniform(-1, 1.3) / client_s.sum()
+    plateau = np.clip(1 - abs(cut_depth), 0, r.uniform(0.1, 0.9))
+    cuts = np.exp(r.uniform(0, 5) * plateau + r.normal(0, 0.2, layers + 1))
+    cut_bytes = np.round(cuts * 200e3)
+    edge_s = client_s / 10 ** r.uniform(0.3, 2)
+    return LayerCosts(client_s, edge_s, weight_bytes, cut_bytes, cut_bytes[::-1])
+
+
 def with_coding(costs: LayerCosts, seed: int) -> LayerCosts:
     """The same table where crossing a cut also takes about as long to code as to send."""
     r = np.random.default_rng(seed)

@@ -5,8 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, route, timeline, upload_plan
+from planner.efficiency import greedy_blocks
 from planner.upload import UploadPlan
-from tests.planner.tables import LINKS, SHAPES, costs_and_links, random_costs, seeds, with_coding
+from tests.planner.tables import (
+    LINKS,
+    SHAPES,
+    costs_and_links,
+    encoder_decoder_costs,
+    random_costs,
+    seeds,
+    with_coding,
+)
 
 ALGORITHMS = ("efficiency", "ionn", "all-at-once", "front-to-back", "exact")
 COMPLETE = tuple(name for name in ALGORITHMS if name != "ionn")
@@ -47,27 +56,40 @@ def naive_efficiency(costs, link):
         order.append(set(run))
         uploaded |= set(run)
         missing = missing[: block[0]] + missing[block[1] :]
-    return [*order, *({layer} for layer in missing)], len(order)
+    return order
 
 
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.integers(1, 9), st.sampled_from(LINKS), st.booleans())
-def test_efficiency_takes_the_blocks_that_the_definition_names(seed, layers, link, coded):
+def test_greedy_takes_the_blocks_that_the_definition_names(seed, layers, link, coded):
     costs = random_costs(seed, layers)
     costs = with_coding(costs, seed) if coded else costs
-    plan = upload_plan(costs, link)
-    blocks, paying = naive_efficiency(costs, link)
-    assert [set(partition) for partition in plan.partitions][:paying] == blocks[:paying]
-    assert {frozenset(p) for p in plan.partitions[paying:]} == {*map(frozenset, blocks[paying:])}
+    blocks, sent = greedy_blocks(costs, link)
+    assert [set(block) for block in blocks] == naive_efficiency(costs, link)
+    assert sorted(sent) == sorted(layer for block in blocks for layer in block)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_efficiency_takes_the_blocks_that_the_definition_names_in_deep_models(shape, seed):
+def test_greedy_takes_the_blocks_that_the_definition_names_in_deep_models(shape, seed):
     costs, link = random_costs(seed, 36, shape), LINKS[seed]
+    blocks, _ = greedy_blocks(costs, link)
+    assert [set(block) for block in blocks] == naive_efficiency(costs, link)
+
+
+@given(seeds, st.integers(1, 20), st.sampled_from(LINKS), st.booleans())
+def test_partitions_keep_the_blocks_apart_that_windows_do_not_mix(seed, layers, link, hourglass):
+    costs = (encoder_decoder_costs if hourglass else random_costs)(seed, layers)
+    blocks, sent = greedy_blocks(costs, link)
     plan = upload_plan(costs, link)
-    blocks, paying = naive_efficiency(costs, link)
-    assert [set(partition) for partition in plan.partitions][:paying] == blocks[:paying]
+    paying = [part for part in plan.partitions if sent.issuperset(part)]
+    assert set().union(*paying) == sent
+    # Each partition ends where a whole number of blocks is there.
+    ends = [set().union(*blocks[: index + 1]) for index in range(len(blocks))]
+    assert all(set().union(*paying[: index + 1]) in ends for index in range(len(paying)))
+    assert mean_s(costs, link, plan) <= mean_s(
+        costs, link, UploadPlan("greedy", tuple(tuple(block) for block in blocks))
+    ) * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -77,6 +99,24 @@ def test_efficiency_is_within_one_percent_of_exact_on_network_shapes(shape, link
         costs = random_costs(seed, 12, shape)
         exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
         assert exact * (1 - 1e-9) <= mean_s(costs, link, upload_plan(costs, link)) <= 1.01 * exact
+
+
+@pytest.mark.parametrize("mbits", [1.1, 5.85, 18.88, 80, 400])
+def test_efficiency_is_within_one_percent_of_exact_on_encoders_with_decoders(mbits):
+    link = Link(mbits * 125e3, mbits * 125e3, 0.005)
+    for seed in range(10):
+        costs = encoder_decoder_costs(seed, 14)
+        exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
+        assert exact * (1 - 1e-9) <= mean_s(costs, link, upload_plan(costs, link)) <= 1.01 * exact
+
+
+@pytest.mark.parametrize(("seed", "mbits"), [(203, 18.88), (175, 400), (15, 400), (240, 5.85)])
+def test_windows_mend_what_the_greedy_choice_gets_wrong(seed, mbits):
+    costs, link = encoder_decoder_costs(seed, 14), Link(mbits * 125e3, mbits * 125e3, 0.005)
+    blocks, _ = greedy_blocks(costs, link)
+    exact = mean_s(costs, link, upload_plan(costs, link, "exact"))
+    assert mean_s(costs, link, UploadPlan("greedy", tuple(map(tuple, blocks)))) > 1.03 * exact
+    assert mean_s(costs, link, upload_plan(costs, link)) <= 1.001 * exact
 
 
 @given(costs_and_links(most=7), st.sampled_from(COMPLETE))
