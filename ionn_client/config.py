@@ -64,7 +64,7 @@ class Options:
         live tensors on their way up may cause; measured on the example when the model is
         profiled. None, the default, codes them only as exactly as they are.
     objective: what routes minimise: seconds, the device's joules, or a mix. With a power in it,
-        every result tells its joules. The upload's order stays the one of least latency.
+        every result tells its joules. Uploads are ordered by it too.
     battery: joules that so many queries may draw; each takes the best route within its share of
         what is left, or the least hungry one. Needs the objective's power.
     lane: whether to upload over a second connection, so that queries overtake weights where the

@@ -250,7 +250,8 @@ class Forecast:
         self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float
     ) -> UploadPlan:
         """The order in which to upload what is missing. What is there weighs nothing."""
-        return upload_plan(self.costs(link, missing_bytes), link, algorithm=algorithm, k=k)
+        table = self._objective.as_seconds(self.costs(link, missing_bytes), link)
+        return upload_plan(*table, algorithm=algorithm, k=k)
 
     def progressive_plan(
         self, link: Link, missing_bytes: Sequence[tuple[int, int, int]]
@@ -266,7 +267,7 @@ class Forecast:
             for layer, sizes in zip(self._graph.layers, missing_bytes, strict=True)
         ]
         costs = self.costs(link, [coarse for coarse, _, _ in missing_bytes])
-        plan = progressive_plan(costs, link, planes)
+        plan = progressive_plan(*self._objective.as_seconds(costs, link), planes)
         return tuple(
             tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +54,27 @@ class Objective:
         joules = energy_prices(costs, link, self.power) * self.J_weight
         return joules + latency_prices(costs, link) * self.s_weight if self.s_weight else joules
 
+    def as_seconds(self, costs: LayerCosts, link: Link) -> tuple[LayerCosts, Link]:
+        """A table and a link whose seconds are this objective's prices; weights stay as they are.
+
+        For what is planned by seconds alone, such as upload orders and their timelines.
+        """
+        if self == LATENCY:
+            return costs, link
+        prices, nothing = self.prices(costs, link), np.zeros(len(costs) + 1)
+        priced = replace(
+            costs,
+            client_s=prices.client,
+            edge_s=prices.edge,
+            cut_up_bytes=nothing,
+            cut_down_bytes=nothing,
+            cut_up_s=prices.up,
+            cut_down_s=prices.down,
+        )
+        return priced, replace(link, rtt_s=0.0)
+
     def worth(self, latency_s: float, energy_J: float | None) -> float:
-        """What a schedule that takes these comes to. ValueError where joules count, and none are."""
+        """The price of a schedule that takes these. ValueError where joules count and none are."""
         if not self.J_weight:
             return self.s_weight * latency_s
         if energy_J is None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from planner import (
     LATENCY,
+    RADIOS,
     Infeasible,
     LayerCosts,
     Limit,
@@ -28,9 +29,12 @@ from planner import (
     priced,
     query_energy_J,
     route,
+    timeline,
+    upload_plan,
 )
-from tests.planner.tables import costs_and_links, powers
+from tests.planner.tables import costs_and_links, powers, random_costs, seeds
 
+REAL = Power(4.0, 0.5, RADIOS["wifi"])
 POWER = Power(4.0, 0.5, Radio(0.25, 0.125, 1.0))
 COSTS = LayerCosts([8, 8], [1, 2], [3, 3], [4, 2, 4], [4, 2, 4])
 LINK = Link(2, 2, 0.5)
@@ -72,6 +76,26 @@ def test_latency_with_a_known_power_takes_the_fastest_route_and_tells_its_joules
     assert found.placement == fastest.placement
     assert found.latency_s == pytest.approx(fastest.latency_s)
     assert found.energy_J == query_energy_J(costs, link, power, found.placement)
+
+
+@given(costs_and_links(most=6), powers(), weights, st.data())
+def test_as_seconds_every_route_takes_what_it_is_worth(table, power, joules, data):
+    costs, link = table
+    objective = Objective(1.0, joules, power)
+    uploaded = data.draw(st.frozensets(st.integers(0, len(costs) - 1))) if len(costs) else set()
+    found = route(*objective.as_seconds(costs, link), uploaded)
+    expected = route(costs, link, uploaded, objective)
+    assert found.latency_s == pytest.approx(objective.worth(expected.latency_s, expected.energy_J))
+    assert LATENCY.as_seconds(costs, link) == (costs, link)
+
+
+@given(seeds)
+def test_an_upload_order_by_joules_saves_them_sooner(seed):
+    costs, link = random_costs(seed, 7), Link(1e6, 1e6, 0.01)
+    table = mobile_energy(REAL).as_seconds(costs, link)
+    by_joules = timeline(*table, upload_plan(*table, algorithm="exact"))
+    by_seconds = timeline(*table, upload_plan(costs, link, algorithm="exact"))
+    assert by_joules.mean_latency_s <= by_seconds.mean_latency_s * (1 + 1e-9)
 
 
 def test_least_latency_and_least_energy_differ_where_the_radio_is_hungry():
