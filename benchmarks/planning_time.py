@@ -3,7 +3,9 @@
 The layers are those of each network of `layergraph.networks` in turn, timed on this CPU (device
 and edge as in benchmarks/plan.py), each made a little different. CPU time, because neighbours on
 the machine are not the planner's cost. A route is what every query needs, an upload plan what a
-change of the world needs.
+change of the world needs, and a cached schedule what a device looks up that solved beforehand
+(here for 1 to 400 Mbit/s each way, round trips of 1 to 100 ms, edges 1 to 10 times slower, and
+joules of a Wi-Fi device worth up to a second).
 
 `python benchmarks/planning_time.py [--quick] [--json FILE]` exits 1 when a median is not under
 its bound. `--quick` takes made-up tables instead of networks, and only tells.
@@ -22,10 +24,13 @@ from pathlib import Path
 import numpy as np
 from plan import RATES_Mbit, made_up_tables, measured_tables
 
-from planner import LayerCosts, Link, route, upload_plan
+from planner import RADIOS, LayerCosts, Link, Power, Region, ScheduleCache, route, upload_plan
 
 LAYERS = 1000
-BOUNDS_s = {"route": 1e-3, "upload plan": 50e-3}
+BOUNDS_s = {"route": 1e-3, "upload plan": 50e-3, "cached schedule": 20e-6}
+
+REGION = Region((125e3, 50e6), (125e3, 50e6), (0.001, 0.1), (1.0, 10.0), (0.0, 1.0))
+POWER, REGRET, MOST_CELLS = Power(3.0, 1.0, RADIOS["wifi"]), 0.001, 1024
 
 
 def main() -> int:
@@ -54,9 +59,13 @@ def planning_times_s(costs: LayerCosts, rtt_s: float, repeats: int) -> dict[str,
     deep = repeat_layers(costs, LAYERS)
     links = [Link(rate * 125e3, rate * 125e3, rtt_s) for rate in RATES_Mbit]
     everything = frozenset(range(LAYERS))
+    cache = ScheduleCache.solve(deep, REGION, POWER, regret=REGRET, most_cells=MOST_CELLS)
     return {
         "route": median_s(lambda link: route(deep, link, everything), links, repeats),
         "upload plan": median_s(lambda link: upload_plan(deep, link), links, repeats),
+        "cached schedule": median_s(
+            lambda link: cache.lookup(link, 2.0, 0.5), links, repeats, 1000
+        ),
     }
 
 

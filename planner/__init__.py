@@ -44,6 +44,8 @@ from planner.progressive import (
     progressive_timeline,
 )
 from planner.route import Range, Route, priced, route, route_within
+from planner.schedule_cache import Cached, OutsideCache, ScheduleCache
+from planner.schedule_cells import Region
 from planner.timeline import Point, Timeline, timeline
 from planner.training import TrainingCosts, TrainingPrices, training_costs, training_placement
 from planner.upload import UploadPlan, upload_plan
@@ -53,6 +55,7 @@ __all__ = [
     "LINKS",
     "NOISE",
     "RADIOS",
+    "Cached",
     "Change",
     "Correction",
     "CutCoding",
@@ -63,6 +66,7 @@ __all__ = [
     "Limit",
     "Link",
     "Objective",
+    "OutsideCache",
     "Payback",
     "Placement",
     "Plane",
@@ -76,8 +80,10 @@ __all__ = [
     "Range",
     "RangeTimes",
     "Reason",
+    "Region",
     "Route",
     "Sample",
+    "ScheduleCache",
     "Split",
     "Timeline",
     "TrainingCosts",

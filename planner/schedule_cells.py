@@ -1,0 +1,273 @@
+"""Boxes of conditions, each with one schedule and a bound on how far that is from the best.
+
+The price of a schedule is linear in each axis alone: one over a rate, the round trip, the edge's
+load, the worth of a joule. So in a box of them it is the interpolation of its prices at the
+corners. The least price of all is at least the interpolation of the least prices there, because
+each schedule's is. The difference of the two bounds the regret, and it is zero where one schedule
+is the best at all corners. (Along one axis this is the usual fact that the lower envelope of lines
+is concave.)
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+
+from planner.costs import Floats, LayerCosts, Link
+from planner.objective import Objective
+from planner.power import Power
+from planner.prices import Placement, Prices, cheapest_path
+
+RECIPROCAL = ("up_Bps", "down_Bps")
+# Sums of the same prices in another order differ by less than this part of themselves.
+ROUNDING = 1e-12
+# No rate, load or worth of a joule is larger, or one over it smaller.
+MOST = 1e30
+# Boxes are not cut thinner than this part of their distance from zero.
+_THINNEST = 1e-9
+
+Point: TypeAlias = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The conditions to solve for, from the lowest to the highest of each.
+
+    Rates in bytes per second, `server_load` a factor of the edge's times, `s_per_J` the seconds
+    that a joule is worth. Raises ValueError that names the field unless 0 <= low <= high <= 1e30,
+    and rates from 1e-30.
+    """
+
+    up_Bps: tuple[float, float]
+    down_Bps: tuple[float, float]
+    rtt_s: tuple[float, float]
+    server_load: tuple[float, float] = (1.0, 1.0)
+    s_per_J: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name, given = field.name, getattr(self, field.name)
+            if not isinstance(given, list | tuple) or len(given) != 2:
+                raise ValueError(f"{name} is a lowest and a highest value, not {given!r:.80}")
+            if not all(is_number(value) for value in given):
+                raise ValueError(f"{name} is two finite numbers from 0, not {given!r:.80}")
+            low, high = map(float, given)
+            if low > high or (low < 1 / MOST and name in RECIPROCAL):
+                raise ValueError(f"{name} goes up, and rates from above 0, not {given!r:.80}")
+            object.__setattr__(self, name, (low, high))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """All conditions, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Those that are not fixed."""
+        return tuple(name for name, (low, high) in self.ranges.items() if low < high)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a number from 0 to `MOST`, which keeps sums and products finite."""
+    return type(value) in (int, float) and 0 <= value <= MOST  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A box, one or two schedules for it, and what they and the best one cost at its corners.
+
+    Corners are in the order of `itertools.product`: the last axis changes first. Whoever looks up
+    takes the cheaper of the schedules.
+    """
+
+    low: Point
+    high: Point
+    schedules: tuple[int, ...]
+    prices: tuple[tuple[float, ...], ...]
+    least: tuple[float, ...]
+
+    @property
+    def regret(self) -> float:
+        """The bound on the regret, over the least price, anywhere in the box.
+
+        The cheaper of two schedules is nowhere above their mean, which is the most at a corner.
+        """
+        return float(_relative(np.array(self.prices), np.array(self.least)).mean(axis=0).max())
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A box cut in two: `axis` up to `at`, and the rest."""
+
+    axis: int
+    at: float
+    low: Node
+    high: Node
+
+
+Node: TypeAlias = Split | Cell
+
+
+class Solver:
+    """The least prices at points of a region, each solved once."""
+
+    def __init__(
+        self,
+        costs: LayerCosts,
+        region: Region,
+        power: Power | None,
+        available: Sequence[bool] | None,
+    ) -> None:
+        if power is None and region.s_per_J != (0.0, 0.0):
+            raise ValueError("power is needed where s_per_J is not 0")
+        if available is not None and len(available) != len(costs):
+            raise ValueError(f"available has {len(available)} entries for {len(costs)} layers")
+        n = len(costs)
+        self._cuts, self._available, axes = (n, 2 * n, 3 * n + 1), available, region.axes
+        ends = [
+            sorted(1 / value if axis in RECIPROCAL else value for value in getattr(region, axis))
+            for axis in axes
+        ]
+        self.low = tuple(low for low, _ in ends)
+        self.high = tuple(high for _, high in ends)
+        corners = (dict(zip(axes, corner, strict=True)) for corner in product(*ends))
+        self._corner_prices = np.array(
+            [_flat(_prices(costs, region, power, corner)) for corner in corners]
+        )
+        self.placements: list[Placement] = []
+        self._numbers: dict[Placement, int] = {}
+        self._corner_sums: list[Floats] = []
+        self._solved: dict[Point, tuple[float, int]] = {}
+        self._shares: dict[Point, Floats] = {}
+
+    def number(self, placement: Placement) -> int:
+        """The index of a placement among all that were named."""
+        if placement not in self._numbers:
+            self._numbers[placement] = len(self.placements)
+            self.placements.append(placement)
+            self._corner_sums.append(self._corner_prices @ _uses(placement))
+        return self._numbers[placement]
+
+    def cell(self, low: Point, high: Point) -> Cell:
+        """A box with the schedules that keep the bound on its regret the smallest.
+
+        Chosen among the best at its corners and in its middle.
+        """
+        corners = list(product(*zip(low, high, strict=True)))
+        middle = tuple((a + b) / 2 for a, b in zip(low, high, strict=True))
+        least = np.array([self._solve(corner)[0] for corner in corners])
+        known = sorted({self._solve(point)[1] for point in (*corners, middle)})
+        prices = self.corner_prices(low, high, known)
+        relative = _relative(prices, least)
+        pairs = (relative[:, None] + relative[None]).max(axis=-1)
+        chosen = sorted(set(divmod(int(pairs.argmin()), len(known))))
+        return self.priced(low, high, [known[i] for i in chosen], least)
+
+    def priced(self, low: Point, high: Point, schedules: Sequence[int], least: Floats) -> Cell:
+        """A box with these schedules, given the least price at each corner."""
+        prices = self.corner_prices(low, high, schedules)
+        exact = prices[0] - least <= ROUNDING * prices[0]
+        kept = np.where(exact, prices[0], least).tolist()
+        return Cell(low, high, tuple(schedules), tuple(map(tuple, prices.tolist())), tuple(kept))
+
+    def corner_prices(self, low: Point, high: Point, schedules: Sequence[int]) -> Floats:
+        """What each schedule costs at each corner of a box."""
+        corners = product(*zip(low, high, strict=True))
+        shares = np.array([self._corner_shares(corner) for corner in corners])
+        sums = np.array([self._corner_sums[schedule] for schedule in schedules])
+        return np.asarray(sums @ shares.T)
+
+    def _solve(self, point: Point) -> tuple[float, int]:
+        if point not in self._solved:
+            flat = self._corner_shares(point) @ self._corner_prices
+            price, placement = cheapest_path(Prices(*np.split(flat, self._cuts)), self._available)
+            self._solved[point] = price, self.number(placement)
+        return self._solved[point]
+
+    def _corner_shares(self, point: Point) -> Floats:
+        """How much each corner of the region counts in an interpolation to this point."""
+        if point not in self._shares:
+            shares = np.ones(1)
+            for x, low, high in zip(point, self.low, self.high, strict=True):
+                share = (x - low) / (high - low)
+                shares = np.multiply.outer(shares, (1 - share, share)).ravel()
+            self._shares[point] = shares
+        return self._shares[point]
+
+
+def refine(solver: Solver, regret: float, most_cells: int) -> Node:
+    """The solver's region, halved where the bound is worst until it is at most `regret`."""
+    nodes: list[Node] = [solver.cell(solver.low, solver.high)]
+    cut: list[tuple[int, int, float, int]] = []
+    worst = [(-_regret(nodes[0]), 0)]
+    while worst and -worst[0][0] > regret and len(cut) + 1 < most_cells:
+        _, parent = heapq.heappop(worst)
+        cell = nodes[parent]
+        assert isinstance(cell, Cell)
+        axis = _axis_to_cut(cell)
+        if axis is None:
+            continue
+        low, high = cell.low[axis], cell.high[axis]
+        at = math.sqrt(low) * math.sqrt(high) if low else high / 2
+        cut.append((parent, axis, at, len(nodes)))
+        for half in (
+            solver.cell(cell.low, (*cell.high[:axis], at, *cell.high[axis + 1 :])),
+            solver.cell((*cell.low[:axis], at, *cell.low[axis + 1 :]), cell.high),
+        ):
+            heapq.heappush(worst, (-half.regret, len(nodes)))
+            nodes.append(half)
+    for parent, axis, at, child in reversed(cut):
+        nodes[parent] = Split(axis, at, nodes[child], nodes[child + 1])
+    return nodes[0]
+
+
+def _regret(node: Node) -> float:
+    assert isinstance(node, Cell)
+    return node.regret
+
+
+def _relative(prices: Floats, least: Floats) -> Floats:
+    """By how much prices are above the least ones, over these; infinite over nothing."""
+    gaps = prices - least
+    gaps[gaps <= ROUNDING * prices] = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gaps == 0, 0.0, gaps / least)
+
+
+def _axis_to_cut(cell: Cell) -> int | None:
+    """The axis along which the gaps change the most; None where the box is thin along all."""
+    gaps = np.array(cell.prices) - np.array(cell.least)
+    gaps = gaps.reshape((-1, *(2,) * len(cell.low)))
+    changes = [
+        np.abs(np.diff(gaps, axis=axis + 1)).sum() if high - low > _THINNEST * high else -1.0
+        for axis, (low, high) in enumerate(zip(cell.low, cell.high, strict=True))
+    ]
+    return int(np.argmax(changes)) if max(changes) >= 0 else None
+
+
+def _prices(
+    costs: LayerCosts, region: Region, power: Power | None, corner: Mapping[str, float]
+) -> Prices:
+    at = {name: low for name, (low, _) in region.ranges.items()}
+    at |= {name: 1 / x if name in RECIPROCAL else x for name, x in corner.items()}
+    loaded = replace(costs, edge_s=costs.edge_s * at["server_load"])
+    link = Link(at["up_Bps"], at["down_Bps"], at["rtt_s"])
+    return Objective(1.0, at["s_per_J"], power).prices(loaded, link)
+
+
+def _flat(prices: Prices) -> Floats:
+    return np.concatenate((prices.client, prices.edge, prices.up, prices.down))
+
+
+def _uses(placement: Placement) -> Floats:
+    """Ones where `_flat` has what the placement pays for."""
+    there = np.array([False, *(where == "edge" for where in placement), False])
+    before, after = there[:-1], there[1:]
+    parts = (~after[:-1], after[:-1], ~before & after, before & ~after)
+    return np.concatenate(parts).astype(np.float64)
