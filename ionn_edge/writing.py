@@ -1,14 +1,17 @@
 """Stores one connection's segments, in order, while its socket brings more.
 
-What is not stored yet is bounded: beyond that nothing more is read from the client, so that one
-that sends faster than the disk takes is held back.
+Decoding, hashing and writing are a thread's: a disk that stalls holds up nobody but who writes
+to it. What came while the thread was busy goes to it together, so that many small segments take
+few hops. What is not stored yet is bounded: beyond that nothing more is read from the client,
+so that one that sends faster than the disk takes is held back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ionn_edge import events
 from ionn_edge.blobs import Mismatch, StorageError
@@ -17,17 +20,57 @@ from ionn_edge.events import Model
 from ionn_edge.parts import Part
 from ionn_edge.store import NoRoom
 from wire import DTYPE_BYTES, RemoteProtocolError
-from wire.planes import COARSE, MIDDLE, stored_bytes
+from wire.planes import COARSE, MIDDLE
 
 MAX_UNSTORED_BYTES = 4 << 20
 # What a segment takes that waits, beside its bytes: they may be few.
 SEGMENT_BYTES = 1 << 10
-# Smaller segments are decoded, hashed and written in less time than a thread takes to be told.
-INLINE_BYTES = 64 << 10
+# So many bytes go to the thread together: none of them is acknowledged before all are stored.
+TOGETHER_BYTES = 1 << 20
 _PRECISION_AFTER = {COARSE: "float12", MIDDLE: "bfloat16"}
 
 Tell = Callable[[events.Event], None]
 Prepared = Callable[[Model, bytes, str, int], None]
+# What storing a segment may end in, beside success.
+_Failure = StorageError | RemoteProtocolError | Mismatch
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A segment that came, for which model, and who is told what becomes of it."""
+
+    model: Model
+    command: events.StoreSegment
+    tell: Tell
+
+    @property
+    def digest(self) -> bytes:
+        return self.model.weights[self.command.segment.weight][0]
+
+    @property
+    def dtype(self) -> str:
+        return self.model.weights[self.command.segment.weight][2]
+
+    @property
+    def elements(self) -> int:
+        """Of its whole weight."""
+        return self.model.weights[self.command.segment.weight][1] // DTYPE_BYTES[self.dtype]
+
+    @property
+    def end(self) -> int:
+        return self.command.segment.start + self.command.segment.count
+
+    @property
+    def is_last(self) -> bool:
+        """Of its plane."""
+        return self.end == self.elements
+
+    @property
+    def unstored_bytes(self) -> int:
+        return self.command.segment.coded_bytes + SEGMENT_BYTES
+
+    def store(self, part: Part) -> None:
+        part.store(self.command.segment, self.dtype, self.command.payloads)
 
 
 class Writer:
@@ -40,7 +83,7 @@ class Writer:
         self._box = box
         self._owner = owner
         self._prepared = prepared
-        self._waiting: deque[tuple[Model, events.StoreSegment, Tell]] = deque()
+        self._waiting: deque[_Arrived] = deque()
         self._unstored_bytes = 0
         self._offers = 0
         self._ended = False
@@ -56,14 +99,14 @@ class Writer:
         """Store this after those before it, and tell what became of it."""
         if self._ended:
             return
-        self._waiting.append((model, command, tell))
-        self._unstored_bytes += _bytes_of(command)
+        self._waiting.append(_Arrived(model, command, tell))
+        self._unstored_bytes += self._waiting[-1].unstored_bytes
         self._some.set()
 
     def clear(self) -> None:
         """What waits, or is being stored, belongs to a model that was evicted."""
         self._offers += 1
-        self._unstored_bytes -= sum(_bytes_of(each) for _, each, _ in self._waiting)
+        self._unstored_bytes -= sum(each.unstored_bytes for each in self._waiting)
         self._waiting.clear()
         self._stored.set()
 
@@ -77,9 +120,7 @@ class Writer:
         try:
             while True:
                 while self._waiting:
-                    model, command, tell = self._waiting.popleft()
-                    await self._store(model, command, tell)
-                    self._unstored_bytes -= _bytes_of(command)
+                    await self._store_some()
                     self._stored.set()
                 self._some.clear()
                 await self._some.wait()
@@ -92,62 +133,106 @@ class Writer:
         while self._unstored_bytes and not self._ended:
             await self.stored()
 
-    async def _store(self, model: Model, command: events.StoreSegment, tell: Tell) -> None:
-        digest, _, dtype = model.weights[command.segment.weight]
-        offers, part = self._offers, self._box.store.part(digest, self._owner)
-        outcome = await self._outcome(model, part, command)
-        if offers != self._offers:
-            return
-        if part is not None and isinstance(outcome, events.SegmentStored):
-            precision = _PRECISION_AFTER.get(outcome.plane)
-            total = model.weights[command.segment.weight][1] // DTYPE_BYTES[dtype]
-            done = outcome.count == total and not outcome.complete
-            if precision is not None and done and not part.adopted:
-                self._prepared(model, digest, precision, part.number)
-        tell(outcome)
+    async def _store_some(self) -> None:
+        """The next segments, as many as go together; or one that cannot be stored."""
+        offers, together, size_bytes = self._offers, list[tuple[_Arrived, Part]](), 0
+        while self._waiting and size_bytes < TOGETHER_BYTES:
+            arrived = self._waiting[0]
+            try:
+                part = self._part_for(arrived)
+            except (NoRoom, StorageError) as error:
+                if not together:
+                    self._fail(self._waiting.popleft(), error)
+                break
+            if part is None:
+                if not together:
+                    self._finish(self._waiting.popleft(), None)
+                break
+            size_bytes += arrived.unstored_bytes
+            together.append((self._waiting.popleft(), part))
+        if together:
+            loop = asyncio.get_running_loop()
+            stored, failure = await loop.run_in_executor(self._box.writers, _store, together)
+            self._take_outcome(together, stored, failure, offers)
 
-    async def _outcome(
-        self, model: Model, part: Part | None, command: events.StoreSegment
-    ) -> events.SegmentStored | events.SegmentFailed:
-        segment, store = command.segment, self._box.store
-        digest, size_bytes, dtype = model.weights[segment.weight]
-        try:
-            if part is not None:
-                await self._append(part, dtype, command)
-        except StorageError as error:
-            return events.SegmentFailed("storage", str(error))
-        except NoRoom as error:
-            return events.SegmentFailed("memory", str(error))
-        except RemoteProtocolError as error:
-            return events.SegmentFailed(error.code, str(error))
-        except Mismatch as error:
-            assert part is not None
-            store.drop(part)
-            self._box.forgot()
-            return events.SegmentFailed("digest", f"{error}; send it again from 0")
-        complete = store.is_whole(digest)
-        if part is None and not complete:
-            text = "another connection that offers this model has taken over the upload"
-            return events.SegmentFailed("unexpected", text)
-        end = size_bytes // DTYPE_BYTES[dtype] if complete else segment.start + segment.count
-        return events.SegmentStored(segment.weight, segment.plane, end, complete)
-
-    async def _append(self, part: Part, dtype: str, command: events.StoreSegment) -> None:
-        segment, payloads = command.segment, command.payloads
-        if segment.plane and not part.widened:
+    def _part_for(self, arrived: _Arrived) -> Part | None:
+        """Where it goes, with room for it. Raises NoRoom or StorageError."""
+        part = self._box.store.part(arrived.digest, self._owner)
+        if part is not None and arrived.command.segment.plane and not part.widened:
             self._box.widen(self._owner)
             part.widened = True
-        stored = stored_bytes(dtype, segment.plane, segment.count)
-        assert part.size_bytes is not None
-        if stored <= INLINE_BYTES and (segment.start or part.size_bytes <= INLINE_BYTES):
-            part.store(segment, dtype, payloads)
+        return part
+
+    def _take_outcome(
+        self,
+        together: Sequence[tuple[_Arrived, Part]],
+        stored: int,
+        failure: _Failure | None,
+        offers: int,
+    ) -> None:
+        # Behind a failure, what is there to be written to may be another part.
+        again = [arrived for arrived, _ in together[stored + 1 :]]
+        if offers == self._offers:
+            self._waiting.extendleft(reversed(again))
         else:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._box.writers, part.store, segment, dtype, payloads)
-        if part.full:
-            self._box.store.finish(part)
-            self._box.completed(part.digest)
+            self._unstored_bytes -= sum(arrived.unstored_bytes for arrived in again)
+        for arrived, part in together[:stored]:
+            self._finish(arrived, part, told=offers == self._offers)
+        if failure is not None:
+            arrived, part = together[stored]
+            if isinstance(failure, Mismatch):
+                self._box.store.drop(part)
+                self._box.forgot()
+            self._fail(arrived, failure, told=offers == self._offers)
+
+    def _finish(self, arrived: _Arrived, part: Part | None, told: bool = True) -> None:
+        """It is stored, or another connection has completed its blob."""
+        store, segment = self._box.store, arrived.command.segment
+        precision = _PRECISION_AFTER.get(segment.plane) if arrived.is_last else None
+        # Of those stored together, the blob's last.
+        if part is not None and part.full and precision is None and arrived.is_last:
+            try:
+                store.finish(part)
+            except StorageError as error:
+                self._fail(arrived, error, told)
+                return
+            self._box.completed(arrived.digest)
+        complete = store.is_whole(arrived.digest)
+        self._unstored_bytes -= arrived.unstored_bytes
+        if not told:
+            return
+        if part is None and not complete:
+            text = "another connection that offers this model has taken over the upload"
+            arrived.tell(events.SegmentFailed("unexpected", text))
+            return
+        if part is not None and precision is not None and not (complete or part.adopted):
+            self._prepared(arrived.model, arrived.digest, precision, part.number)
+        end = arrived.elements if complete else arrived.end
+        arrived.tell(events.SegmentStored(segment.weight, segment.plane, end, complete))
+
+    def _fail(self, arrived: _Arrived, error: _Failure | NoRoom, told: bool = True) -> None:
+        self._unstored_bytes -= arrived.unstored_bytes
+        if told:
+            arrived.tell(_failed(error))
 
 
-def _bytes_of(command: events.StoreSegment) -> int:
-    return command.segment.coded_bytes + SEGMENT_BYTES
+def _store(together: Sequence[tuple[_Arrived, Part]]) -> tuple[int, _Failure | None]:
+    """How many were stored, and why the next one was not. Runs in a thread."""
+    for number, (arrived, part) in enumerate(together):
+        try:
+            arrived.store(part)
+        except (StorageError, RemoteProtocolError, Mismatch) as failure:
+            return number, failure
+    return len(together), None
+
+
+def _failed(error: _Failure | NoRoom) -> events.SegmentFailed:
+    match error:
+        case RemoteProtocolError():
+            return events.SegmentFailed(error.code, str(error))
+        case Mismatch():
+            return events.SegmentFailed("digest", f"{error}; send it again from 0")
+        case NoRoom():
+            return events.SegmentFailed("memory", str(error))
+        case StorageError():
+            return events.SegmentFailed("storage", str(error))

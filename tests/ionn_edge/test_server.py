@@ -316,7 +316,6 @@ async def test_a_client_faster_than_the_disk_is_not_read_from(
         at_once(part, *what)
 
     monkeypatch.setattr(Part, "store", slowly)
-    monkeypatch.setattr(writing, "INLINE_BYTES", 0)
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()
         await peer.offer(GRAPH)
@@ -663,7 +662,6 @@ async def test_what_waits_for_the_disk_is_forgotten_with_the_model(
         at_once(part, *what)
 
     monkeypatch.setattr(Part, "store", slowly)
-    monkeypatch.setattr(writing, "INLINE_BYTES", 0)
     async with serve(memory_bytes=1000) as (_, url), Peer(url) as first, Peer(url) as second:
         await first.greet()
         await first.offer(GRAPH)
