@@ -1,17 +1,69 @@
+import heapq
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, upload_plan
-from planner.ionn import dominators
+from planner.ionn import dominators, ionn_partitions
 from tests.planner.tables import LINKS, costs_and_links, random_costs, seeds, with_coding
 
 
 def costs_of(client_s, edge_s, weight_bytes, cut=0.0, edges=None):
     cuts = [cut] * (len(client_s) + 1)
     return LayerCosts(client_s, edge_s, weight_bytes, cuts, cuts, edges=edges)
+
+
+def published_partitions(costs, link, k):
+    """Algorithm 1 as printed: Dijkstra's shortest paths through three nodes a layer."""
+    n, uploaded, partitions, penalty = len(costs), set(), [], 1.0
+    half = link.rtt_s / 2
+    up = costs.cut_up_bytes / link.up_Bps + half + costs.cut_up_s
+    down = costs.cut_down_bytes / link.down_Bps + half + costs.cut_down_s
+    while penalty >= 0.01:
+        graph = {}
+        for i in range(n):
+            upload_s = 0 if i in uploaded else penalty * costs.weight_bytes[i] / link.up_Bps
+            graph["client", i] = {
+                ("server", i): up[i],
+                ("client", i + 1): costs.client_s[i],
+            }
+            graph["server", i] = {("output", i): costs.edge_s[i] + upload_s}
+            graph["output", i] = {("client", i + 1): down[i + 1]}
+            if i + 1 < n:
+                graph["output", i]["server", i + 1] = 0.0
+        picked = [
+            i
+            for where, i in shortest_path(graph, ("client", 0), ("client", n))
+            if where == "output" and costs.weight_bytes[i] and i not in uploaded
+        ]
+        if picked:
+            partitions.append(tuple(picked))
+            uploaded.update(picked)
+        penalty *= k
+    return tuple(partitions)
+
+
+def shortest_path(graph, start, end):
+    queue, done = [(0.0, start, ())], set()
+    while queue:
+        length, node, path = heapq.heappop(queue)
+        if node == end:
+            return (*path, node)
+        if node not in done:
+            done.add(node)
+            for target, weight in graph[node].items():
+                heapq.heappush(queue, (length + weight, target, (*path, node)))
+    raise AssertionError("the end is not reachable")
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 12), st.sampled_from(LINKS), st.floats(0.02, 0.95), st.booleans())
+def test_equals_algorithm_1_on_the_execution_graph(seed, layers, link, k, coded):
+    costs = random_costs(seed, layers)
+    costs = with_coding(costs, seed) if coded else costs
+    assert ionn_partitions(costs, link, k) == published_partitions(costs, link, k)
 
 
 def test_hand_computed_chain():

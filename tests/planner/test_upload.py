@@ -12,51 +12,18 @@ from tests.planner.tables import (
     SHAPES,
     costs_and_links,
     encoder_decoder_costs,
+    naive_efficiency,
     random_costs,
     seeds,
     with_coding,
 )
 
-ALGORITHMS = ("efficiency", "ionn", "all-at-once", "front-to-back", "exact")
-COMPLETE = tuple(name for name in ALGORITHMS if name != "ionn")
+ALGORITHMS = ("efficiency", "ionn", "emdl", "all-at-once", "front-to-back", "exact")
+COMPLETE = tuple(name for name in ALGORITHMS if name not in ("ionn", "emdl"))
 
 
 def mean_s(costs, link, plan):
     return timeline(costs, link, plan).mean_latency_s
-
-
-def naive_efficiency(costs, link):
-    """The definition, block by block: every run of missing layers priced with a shortest path.
-
-    A block's price is the best route that runs all of it on the edge; making the client
-    forbiddingly slow inside the block forces that.
-    """
-    uploaded, missing, order = set(), list(costs.weighted), []
-
-    def forced_s(run):
-        # Only the layers themselves are forced; a block's weightless layers may run anywhere, but
-        # leaving the edge for them is never needed for the best block.
-        client_s = costs.client_s.copy()
-        client_s[run[0] : run[-1] + 1] = 1e9
-        slow = replace(costs, client_s=client_s)
-        return route(slow, link, uploaded | set(run)).latency_s
-
-    while missing:
-        now = route(costs, link, uploaded).latency_s
-        best, block = 0.0, None
-        for first in range(len(missing)):
-            for last in range(first, len(missing)):
-                run = missing[first : last + 1]
-                saved = now - forced_s(run)
-                if saved > 1e-11 * now and saved / costs.weight_bytes[run].sum() > best:
-                    best, block = saved / costs.weight_bytes[run].sum(), (first, last + 1)
-        if block is None:
-            break
-        run = missing[slice(*block)]
-        order.append(set(run))
-        uploaded |= set(run)
-        missing = missing[: block[0]] + missing[block[1] :]
-    return order
 
 
 @settings(max_examples=60, deadline=None)
