@@ -6,7 +6,6 @@ them: seconds, the client's joules, or a mix; and as many limits as wanted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.costs import LayerCosts, Link
-from planner.power import Power, energy_prices
+from planner.power import Power, energy_prices, not_negative
 from planner.prices import Prices, Where, latency_prices
 
 if TYPE_CHECKING:  # training's prices are made from an Objective
@@ -38,9 +37,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name in ("s_weight", "J_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is a finite number from 0, not {value!r}")
+            not_negative(name, getattr(self, name))
         if self.s_weight == self.J_weight == 0:
             raise ValueError("s_weight and J_weight are both 0: nothing to minimise")
         if self.J_weight and self.power is None:
@@ -59,7 +56,7 @@ class Objective:
 
         For what is planned by seconds alone, such as upload orders and their timelines.
         """
-        if self == LATENCY:
+        if not self.J_weight and self.s_weight == 1:
             return costs, link
         prices, nothing = self.prices(costs, link), np.zeros(len(costs) + 1)
         priced = replace(
@@ -102,8 +99,7 @@ class Limit:
     at_most: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.at_most) and self.at_most >= 0):
-            raise ValueError(f"at_most of {self.name} is a number from 0, not {self.at_most!r}")
+        not_negative(f"at_most of {self.name}", self.at_most)
 
     def allows(self, placement: Sequence[Where]) -> bool:
         """Whether a placement keeps the limit, but for rounding."""

@@ -7,7 +7,6 @@ the board draws all the time in any case.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 
 from planner.costs import Floats, LayerCosts, Link
 from planner.objective import LATENCY, Objective
-from planner.power import Power, energy_prices
+from planner.power import Power, energy_prices, not_negative
 from planner.prices import Prices, latency_prices
 from planner.upload import UploadPlan
 
 _S_PER_H = 3600.0
+_SAME = 1e-12  # joules that differ by less, relative to the larger, are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def payback(
     for a plan that names layers that do not exist.
     """
     energy = _energy(costs, link, power, plan.layers, queries_per_h, objective)
-    spent_J, saved_J = energy.until(_not_negative("stay_s", stay_s))
+    spent_J, saved_J = energy.until(not_negative("stay_s", stay_s))
     return Payback(float(spent_J[-1]), float(saved_J[-1]), energy.break_even_s())
 
 
@@ -77,7 +77,7 @@ def worth_uploading(
     An empty plan where no upload pays. Arguments and errors as of `payback`.
     """
     energy = _energy(costs, link, power, plan.layers, queries_per_h, objective)
-    spent_J, saved_J = energy.until(_not_negative("stay_s", stay_s))
+    spent_J, saved_J = energy.until(not_negative("stay_s", stay_s))
     layers = np.cumsum([0, *(len(partition) for partition in plan.partitions)])
     best = int(np.argmax((saved_J - spent_J)[layers]))
     return UploadPlan(plan.algorithm, plan.partitions[:best])
@@ -110,7 +110,8 @@ class _Energy:
         slope_W = float(self.saving_W[-1])
         if slope_W < 0:
             return None
-        behind = max((i for i, net in enumerate(net_J) if net < 0), default=None)
+        same_J = _SAME * self.sending_W * float(self.sent_s[-1])
+        behind = max((i for i, net in enumerate(net_J) if net < -same_J), default=None)
         if behind is None:
             return 0.0
         if behind + 1 < len(corners):
@@ -127,7 +128,7 @@ def _energy(
     queries_per_h: float,
     objective: Objective,
 ) -> _Energy:
-    rate_per_s = _not_negative("queries_per_h", queries_per_h) / _S_PER_H
+    rate_per_s = not_negative("queries_per_h", queries_per_h) / _S_PER_H
     _, query_J, latency_s = _routes_after(
         (
             objective.prices(costs, link),
@@ -140,10 +141,11 @@ def _energy(
     if rate_per_s * latency_s.max() > 1:
         raise ValueError(f"queries_per_h: {queries_per_h} queries take longer than an hour")
     above_idle_J = query_J - power.idle_W * latency_s
+    saved_J = above_idle_J[0] - above_idle_J
+    saved_J[np.abs(saved_J) <= _SAME * query_J[0]] = 0.0
     sent_s = np.cumsum([0.0, *(costs.weight_bytes[layer] for layer in layers)]) / link.up_Bps
     since_s = np.append(0.0, sent_s[1:] + link.rtt_s)
-    saving_W = rate_per_s * (above_idle_J[0] - above_idle_J)
-    return _Energy(power.radio.sending_W(link.up_Bps), sent_s, since_s, saving_W)
+    return _Energy(power.radio.sending_W(link.up_Bps), sent_s, since_s, rate_per_s * saved_J)
 
 
 def _routes_after(
@@ -174,9 +176,3 @@ def _routes_after(
         at_client = np.where(may & (over[0] < here[0]), over, here)
         at_edge = np.where(may & (there[0] < back[0]), there, back)
     return at_client
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is a finite number from 0, not {value!r}")
-    return value

@@ -18,9 +18,11 @@ _BPS_PER_MBPS = 125e3
 _S_PER_H = 3600.0
 
 
-def _not_negative(name: str, value: float) -> None:
+def not_negative(name: str, value: float) -> float:
+    """`value`; ValueError that says `name` unless it is finite and not negative."""
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} is a finite number from 0, not {value!r}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Radio:
 
     def __post_init__(self) -> None:
         for field in ("up_W_per_Bps", "down_W_per_Bps", "base_W"):
-            _not_negative(field, getattr(self, field))
+            not_negative(field, getattr(self, field))
 
     @classmethod
     def measured(cls, name: str, up_mW: float, down_mW: float, base_mW: float) -> Radio:
@@ -69,7 +71,7 @@ class Power:
 
     def __post_init__(self) -> None:
         for field in ("compute_W", "idle_W"):
-            _not_negative(field, getattr(self, field))
+            not_negative(field, getattr(self, field))
 
 
 # The parameters of both papers' Tables 2 and 3; the radios are those of Huang et al., MobiSys'12.
@@ -118,7 +120,7 @@ def upload_energy_J(upload_bytes: float, link: Link, power: Power) -> float:
     What the board draws meanwhile is not in it: an upload runs beside queries and waiting, which
     are counted where they belong. Raises ValueError when bytes are negative or not finite.
     """
-    _not_negative("upload_bytes", upload_bytes)
+    not_negative("upload_bytes", upload_bytes)
     return upload_bytes / link.up_Bps * power.radio.sending_W(link.up_Bps)
 
 
@@ -130,7 +132,7 @@ def hourly_energy_J(power: Power, query_J: float, query_s: float, queries_per_h:
     """
     given = {"query_J": query_J, "query_s": query_s, "queries_per_h": queries_per_h}
     for name, value in given.items():
-        _not_negative(name, value)
+        not_negative(name, value)
     busy_s = queries_per_h * query_s
     if busy_s > _S_PER_H:
         raise ValueError(f"queries_per_h: {queries_per_h} queries of {query_s} s exceed an hour")
