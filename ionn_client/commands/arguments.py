@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ionn_client.devices import shipped_devices
+
 Network = Annotated[
     str,
     typer.Option(
@@ -36,6 +38,57 @@ Precision = Annotated[
         help="Weights as they are, or their high bits first: sooner, and less precise until all"
         " is uploaded.",
     ),
+]
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="A stated device in place of this machine: "
+        + ", ".join(shipped_devices())
+        + ", or FILE.toml. Gives its power too.",
+    ),
+]
+Edge = Annotated[
+    str | None, typer.Option("--edge", help="A stated edge in place of this machine, likewise.")
+]
+RadioName = Annotated[
+    Literal["3g", "4g", "wifi"] | None,
+    typer.Option(
+        "--radio",
+        help="What the radio draws, and, where no rate is given, how fast it is on average"
+        " (both as the papers have them).",
+    ),
+]
+PowerText = Annotated[
+    str | None,
+    typer.Option(
+        "--power",
+        help="What the device draws, in W: compute=5,idle=1.5; its radio too, in W and in W per"
+        " Mbit/s: base=0.13,up=0.28,down=0.14.",
+    ),
+]
+Goal = Annotated[
+    Literal["latency", "energy", "mix"],
+    typer.Option("--objective", help="Minimise seconds, the device's joules, or both."),
+]
+SecondsPerJoule = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="With --objective mix: how many seconds a joule is worth."),
+]
+Battery = Annotated[
+    float | None, typer.Option(min=0.0, help="Joules of the device that a query may take at most.")
+]
+Deadline = Annotated[
+    str | None, typer.Option(help="How long a query may take at most, e.g. 200ms.")
+]
+EdgeLimit = Annotated[
+    str | None, typer.Option(help="How long a query may keep the edge busy at most, e.g. 10ms.")
+]
+ServerLoad = Annotated[
+    float,
+    typer.Option(min=1.0, help="How many times as long the edge takes as when it is idle."),
 ]
 
 

@@ -1,123 +1,173 @@
-"""`ionn plan`: in which order the layers would be uploaded, and what queries would take."""
+"""`ionn plan`: where every planner would run the layers, and how the weights would be uploaded."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ionn_client.commands.arguments import (
+    Battery,
+    Deadline,
+    Device,
+    Edge,
+    EdgeLimit,
+    Goal,
     Json,
     Network,
-    Rate,
+    PowerText,
+    RadioName,
     RoundTrip,
+    SecondsPerJoule,
+    ServerLoad,
     Slowdown,
     print_json,
 )
-from ionn_client.device import device_slowdown
-from ionn_client.emulate import LinkSpec
-from ionn_client.offload import prepare
-from ionn_client.trial import planner_link
-from layergraph import LayerGraph
-from layergraph.load import load
-from planner import LayerCosts, Link, UploadPlan, route, timeline, upload_plan
-from planner.timeline import Ack
-from planner.upload import Algorithm
-
-# Each with the acknowledgements that it was published with.
-SCHEMES: tuple[tuple[Algorithm, float, Ack], ...] = (
-    ("efficiency", 0.5, "layer"),
-    ("ionn", 0.1, "partition"),
-    ("ionn", 0.5, "partition"),
-    ("ionn", 0.9, "partition"),
-    ("front-to-back", 0.5, "layer"),
-    ("all-at-once", 0.5, "partition"),
+from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
+from ionn_client.comparison import OURS, Planned, Problem, compare
+from ionn_client.explanation import (
+    battery_sentence,
+    change_sentences,
+    closest_sentences,
+    explained,
+    moves,
 )
+from ionn_client.plan_report import report
+from ionn_client.plan_view import limit_lines, planner_table, show_schedules, upload_table
+from ionn_client.quantities import bit_rate, byte_count, joules, seconds
+from ionn_client.schedule_figure import check_picture, draw_plan
+from ionn_client.upload_orders import UploadOrder, upload_orders
+from planner.power import upload_energy_J
+
+MOST_REASONS = 8
 
 
 def plan(
     network: Network = "alexnet",
-    rate: Rate = "80mbit",
+    rate: Annotated[
+        str | None,
+        typer.Option(help=f"Rate of the link each way, e.g. 10MB/s. Default: {DEFAULT_RATE}."),
+    ] = None,
+    up: Annotated[str | None, typer.Option(help="Rate up to the edge, where it differs.")] = None,
+    down: Annotated[str | None, typer.Option(help="Rate down, where it differs.")] = None,
     rtt: RoundTrip = "5ms",
     slowdown: Slowdown = None,
     edge_speed: Annotated[
-        float,
-        typer.Option(min=1e-3, help="How many times this machine's speed the edge computes at."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=1e-3, help="How many times this machine's speed the edge computes at. Default: 1."
+        ),
+    ] = None,
+    device: Device = None,
+    edge: Edge = None,
+    server_load: ServerLoad = 1.0,
+    radio: RadioName = None,
+    power: PowerText = None,
+    objective: Goal = "latency",
+    seconds_per_joule: SecondsPerJoule = None,
+    battery: Battery = None,
+    deadline: Deadline = None,
+    edge_limit: EdgeLimit = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why layers are where they are.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw it all into this file, e.g. plan.png.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare upload orders for a network, a link and a device, without an edge box."""
-    loaded = load(network)
-    profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
-    factor = device_slowdown(slowdown, profiled if network == "alexnet" else None)
-    graph = profiled.graph
-    link = planner_link(LinkSpec.parse(rate, rtt=rtt))
-    costs = profiled.costs(link, factor, edge_speed)
-    plans = {
-        f"{name} K={k}" if name == "ionn" else name: (upload_plan(costs, link, name, k), ack)
-        for name, k, ack in SCHEMES
-    }
-    rows = [_row(name, costs, link, order, ack) for name, (order, ack) in plans.items()]
-    best = route(costs, link, frozenset(range(len(graph.layers))))
+    """Compare planners and upload orders for a network, link, device and edge, without a box.
+
+    Layers are timed on this machine unless both sides are stated devices, which needs no timing.
+    """
+    if figure is not None:
+        check_picture(figure)
+    asked = Asked(
+        network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
+        objective, seconds_per_joule, battery, deadline, edge_limit, server_load,
+    )  # fmt: skip
+    what = subject(asked)
+    compared, orders = compare(what.problem), upload_orders(what.problem)
+    if figure is not None:
+        title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
+        draw_plan(compared, orders, what.names, title, figure)
     if as_json:
-        print_json(
-            {
-                "network": network,
-                "device_slowdown": factor,
-                "local_s": sum(costs.client_s),
-                "best_s": best.latency_s,
-                "best_route": [[part.where, part.start, part.stop] for part in best.ranges],
-                "upload_bytes": sum(graph.weight_bytes),
-                "schemes": rows,
-                "order": [[graph.layers[i].name for i in part]
-                          for part in plans["efficiency"][0].partitions],
-            }
-        )  # fmt: skip
+        print_json(report(asked, what, compared, orders, explain=explain))
         return
-    _show(network, graph, costs, link, rows, plans["efficiency"][0])
+    console = Console(highlight=False)
+    _show(console, network, what, compared, orders)
+    if explain:
+        _explain(console, what.problem, what.names, compared[-1])
+    if figure is not None:
+        console.print(f"\nDrawn: {figure}")
 
 
-def _row(name: str, costs: LayerCosts, link: Link, order: UploadPlan, ack: Ack) -> dict[str, Any]:
-    line = timeline(costs, link, order, ack=ack)
-    return {
-        "scheme": name,
-        "partitions": len(order.partitions),
-        "mean_latency_s": line.mean_latency_s,
-        "final_latency_s": line.points[-1].latency_s,
-    }
+def _title(what: Subject) -> str:
+    link = what.problem.link
+    rates = f"{bit_rate(link.up_Bps)} up, {bit_rate(link.down_Bps)} down"
+    return f"{rates}, {seconds(link.rtt_s)} round trip"
 
 
 def _show(
+    console: Console,
     network: str,
-    graph: LayerGraph,
-    costs: LayerCosts,
-    link: Link,
-    rows: list[dict[str, Any]],
-    order: UploadPlan,
+    what: Subject,
+    compared: tuple[Planned, ...],
+    orders: tuple[UploadOrder, ...],
 ) -> None:
-    console = Console()
-    upload_s = costs.total_bytes / link.up_Bps
+    costs, link = what.problem.costs, what.problem.link
+    graph = what.profiled.graph
     console.print(
-        f"{network}: {len(graph.layers)} layers, {sum(graph.weight_bytes) / 1e6:.1f} MB, "
-        f"{sum(costs.client_s):.2f} s on the device, {upload_s:.1f} s to upload",
-        highlight=False,
+        f"{network}: {len(costs)} layers, {byte_count(sum(graph.weight_bytes))} of weights,"
+        f" {byte_count(costs.total_bytes)} as coded.\n"
+        f"Client: {what.device}, {seconds(float(costs.client_s.sum()))} for a query alone.\n"
+        f"Edge: {what.edge}, {seconds(float(costs.edge_s.sum()))}.\n"
+        f"Link: {_title(what)}.\n"
     )
-    table = Table()
-    for heading in ("upload order", "partitions", "mean latency while uploading", "then"):
-        table.add_column(heading, justify="left" if heading == "upload order" else "right")
-    for row in rows:
-        table.add_row(
-            row["scheme"],
-            str(row["partitions"]),
-            f"{row['mean_latency_s']:.3f} s",
-            f"{row['final_latency_s']:.3f} s",
-        )
-    console.print(table)
-    console.print("Order of the first, by layer:", highlight=False)
-    for number, partition in enumerate(order.partitions, 1):
-        size = sum(graph.weight_bytes[layer] for layer in partition)
-        names = [graph.layers[layer].name for layer in partition]
+    limits = what.problem.limits
+    edge_limited = any(limit.name == "edge_time" for limit in limits)
+    console.print(planner_table(compared, edge_limited=edge_limited))
+    for line in limit_lines(compared, limits):
+        console.print(line)
+    console.print()
+    show_schedules(console, compared, what.names)
+    console.print()
+    console.print(upload_table(orders))
+    if what.problem.power is not None:
+        upload_J = upload_energy_J(costs.total_bytes, link, what.problem.power)
+        console.print(f"The radio takes {joules(upload_J)} to upload everything.")
+    _show_order(console, what, orders[0])
+
+
+def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:
+    console.print("Order of the first, by layer:")
+    sizes = what.profiled.graph.weight_bytes
+    for number, partition in enumerate(order.plan.partitions, 1):
+        names = [what.names[layer] for layer in partition]
         shown = ", ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-2:]])
-        console.print(f"  {number:3}. {size / 1e6:7.2f} MB  {shown}", highlight=False)
+        size = byte_count(sum(sizes[layer] for layer in partition))
+        line = f"  {number:3}. {size:>9}  {shown}"
+        console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def _explain(console: Console, problem: Problem, names: tuple[str, ...], chosen: Planned) -> None:
+    found = explained(problem)
+    if chosen.route is None:
+        console.print(f"\nNothing to explain: {chosen.note}.")
+        return
+    limited = chosen.route.placement != found.placement
+    if limited:
+        moved = moves(found.placement, chosen.route.placement, names)
+        console.print(f"\nUnder the limits: {moved}. What follows is of the objective alone.")
+    has = "the objective alone" if limited else OURS
+    console.print(f"\nWhy the layers are where {has} has them:", style="bold")
+    for sentence in (told := closest_sentences(found, names, problem.objective, MOST_REASONS)):
+        console.print(f"- {sentence}")
+    if len(told) == MOST_REASONS:
+        console.print("These are the closest calls; --json has the reason of every layer.")
+    console.print("\nWhat would change it:", style="bold")
+    budget = battery_sentence(problem, found.placement, names)
+    for sentence in [*change_sentences(found, names), *([budget] if budget else [])]:
+        console.print(f"- {sentence}")

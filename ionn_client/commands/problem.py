@@ -1,0 +1,223 @@
+"""From the options of `ionn plan` to the numbers that planners take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ionn_client.comparison import Problem
+from ionn_client.device import device_slowdown
+from ionn_client.devices import DeviceProfile, load_device
+from ionn_client.emulate import LinkSpec
+from ionn_client.emulate.link import parse_time
+from ionn_client.offload import Profiled, prepare
+from ionn_client.trial import planner_link
+from layergraph import capture
+from layergraph.load import load
+from planner import LayerCosts, Link
+from planner.objective import Limit, Objective, battery, deadline, edge_time
+from planner.power import LINKS, RADIOS, Power, Radio
+
+DEFAULT_RATE = "80mbit"
+_OPTIONS = {
+    "server_load": "--server-load",
+    "battery_J": "--battery",
+    "s_per_J": "--seconds-per-joule",
+    "edge_speed": "--edge-speed",
+    "slowdown": "--device-slowdown",
+}
+_OF_BOARD, _OF_RADIO = ("compute", "idle"), ("base", "up", "down")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for, in texts and numbers as a person gave them. See `ionn plan --help`."""
+
+    network: str = "alexnet"
+    rate: str | None = None
+    up: str | None = None
+    down: str | None = None
+    rtt: str = "5ms"
+    slowdown: float | None = None
+    edge_speed: float | None = None
+    device: str | None = None
+    edge: str | None = None
+    radio: Literal["3g", "4g", "wifi"] | None = None
+    power: str | None = None
+    objective: Literal["latency", "energy", "mix"] = "latency"
+    s_per_J: float | None = None
+    battery_J: float | None = None
+    deadline: str | None = None
+    edge_limit: str | None = None
+    server_load: float = 1.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on a device and an edge: how the person calls them, and the planner's problem."""
+
+    profiled: Profiled
+    problem: Problem
+    device: str
+    edge: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names."""
+        return tuple(layer.name for layer in self.profiled.graph.layers)
+
+
+def subject(asked: Asked) -> Subject:
+    """Load the network, price its layers on both sides, and set the problem up.
+
+    Raises ValueError that names the option for what does not fit together, before anything is
+    loaded or measured.
+    """
+    for option in ("server_load", "battery_J", "s_per_J", "edge_speed", "slowdown"):
+        value = getattr(asked, option)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{_OPTIONS[option]} is a finite number, not {value}")
+    device, edge = _profiles(asked)
+    link = _link(asked)
+    power = _power(asked, device)
+    objective = _objective(asked, power)
+    late, busy = _time("--deadline", asked.deadline), _time("--edge-limit", asked.edge_limit)
+    if asked.battery_J is not None and power is None:
+        raise ValueError(f"--battery counts joules: {_POWER_NEEDED}")
+    profiled, factor = _profiled(asked, device, edge)
+    costs = _costs(asked, profiled, factor, link, device, edge)
+    limits: list[Limit] = []
+    if asked.battery_J is not None and power is not None:
+        limits.append(battery(costs, link, power, asked.battery_J))
+    if late is not None:
+        limits.append(deadline(costs, link, late))
+    if busy is not None:
+        limits.append(edge_time(costs, busy))
+    return Subject(
+        profiled,
+        Problem(costs, link, objective, tuple(limits)),
+        device.name if device else f"this machine, {factor:.3g} times slower",
+        edge.name if edge else f"this machine, {asked.edge_speed or 1.0:.3g} times faster",
+    )
+
+
+def _time(option: str, text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _profiles(asked: Asked) -> tuple[DeviceProfile | None, DeviceProfile | None]:
+    for stated, measured, name, other in (
+        (asked.device, asked.slowdown, "--device", "--device-slowdown"),
+        (asked.edge, asked.edge_speed, "--edge", "--edge-speed"),
+    ):
+        if stated is not None and measured is not None:
+            raise ValueError(f"{name} states the speed and {other} scales this machine's: give one")
+    return (
+        None if asked.device is None else load_device(asked.device),
+        None if asked.edge is None else load_device(asked.edge),
+    )
+
+
+def _link(asked: Asked) -> Link:
+    if asked.radio is not None and asked.rate is None:
+        usual = LINKS[asked.radio]
+        up, down = (f"{rate_Bps:.15g}B/s" for rate_Bps in (usual.up_Bps, usual.down_Bps))
+        spec = LinkSpec.parse(up=asked.up or up, down=asked.down or down, rtt=asked.rtt)
+    else:
+        spec = LinkSpec.parse(asked.rate or DEFAULT_RATE, asked.up, asked.down, asked.rtt)
+    return planner_link(spec)
+
+
+_POWER_NEEDED = (
+    "say what the device draws, with --radio, and --device or --power compute=5,idle=1.5"
+)
+
+
+def _power(asked: Asked, device: DeviceProfile | None) -> Power | None:
+    given = _power_numbers(asked.power) if asked.power is not None else {}
+    radio = RADIOS[asked.radio] if asked.radio is not None else None
+    if any(name in given for name in _OF_RADIO):
+        if missing := [name for name in _OF_RADIO if name not in given]:
+            raise ValueError(f"--power has no {missing[0]}, which the radio's power needs too")
+        radio = Radio.measured("given", *(given[name] * 1e3 for name in ("up", "down", "base")))
+    if any(name in given for name in _OF_BOARD):
+        if missing := [name for name in _OF_BOARD if name not in given]:
+            raise ValueError(f"--power has no {missing[0]}, which the device's power needs too")
+        if radio is None:
+            raise ValueError("--power says nothing of the radio: add --radio, or base, up and down")
+        return Power(given["compute"], given["idle"], radio)
+    if device is None or device.compute_W is None or radio is None:
+        return None
+    return device.power(radio)
+
+
+def _power_numbers(text: str) -> dict[str, float]:
+    known = ", ".join((*_OF_BOARD, *_OF_RADIO))
+    given: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, number = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in (*_OF_BOARD, *_OF_RADIO):
+            raise ValueError(f"--power: cannot read {part!r}; write NAME=WATTS, NAME of {known}")
+        if name in given:
+            raise ValueError(f"--power gives {name} twice")
+        try:
+            given[name] = float(number)
+        except ValueError:
+            raise ValueError(f"--power: {name} is a number of watts, not {number!r}") from None
+        if not (math.isfinite(given[name]) and given[name] >= 0):
+            raise ValueError(f"--power: {name} is a finite number from 0, not {number}")
+    return given
+
+
+def _objective(asked: Asked, power: Power | None) -> Objective:
+    if (asked.s_per_J is not None) != (asked.objective == "mix"):
+        raise ValueError("--objective mix needs --seconds-per-joule, and no other objective has it")
+    if asked.objective == "latency":
+        return Objective(power=power)
+    if power is None:
+        raise ValueError(f"--objective {asked.objective} counts joules: {_POWER_NEEDED}")
+    if asked.s_per_J is None:
+        return Objective(0.0, 1.0, power)
+    return Objective(1.0, asked.s_per_J, power)
+
+
+def _profiled(
+    asked: Asked, device: DeviceProfile | None, edge: DeviceProfile | None
+) -> tuple[Profiled, float]:
+    """The network, measured here unless both sides are stated, and the device's slowdown."""
+    loaded = load(asked.network)
+    if device is not None and edge is not None:
+        graph, weights = capture(loaded.model, loaded.args, loaded.kwargs)
+        return Profiled(graph, weights, device.layer_s(graph)), 1.0
+    profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
+    if device is not None:
+        return profiled, 1.0
+    return profiled, device_slowdown(
+        asked.slowdown, profiled if asked.network == "alexnet" else None
+    )
+
+
+def _costs(
+    asked: Asked,
+    profiled: Profiled,
+    factor: float,
+    link: Link,
+    device: DeviceProfile | None,
+    edge: DeviceProfile | None,
+) -> LayerCosts:
+    graph = profiled.graph
+    costs = profiled.costs(link, factor, asked.edge_speed or 1.0)
+    client_s = costs.client_s if device is None else np.array(device.layer_s(graph))
+    edge_s = costs.edge_s if edge is None else np.array(edge.layer_s(graph))
+    return replace(
+        costs,
+        client_s=client_s,
+        edge_s=asked.server_load * edge_s,
+        names=tuple(layer.name for layer in graph.layers),
+    )

@@ -1,0 +1,172 @@
+"""Every planner on the same numbers: where each would run a query's layers, and at what cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TypeAlias
+
+from ionn_client.quantities import joules, seconds
+from planner import LayerCosts, Link, Placement, Route
+from planner.constrained import cheapest_within
+from planner.costs import Floats
+from planner.ilp import ilp_placement
+from planner.jointdnn import jointdnn_placement
+from planner.larac import larac
+from planner.neurosurgeon import neurosurgeon
+from planner.objective import LATENCY, Infeasible, Limit, Objective
+from planner.power import Power
+from planner.prices import Where, cheapest_path
+from planner.route import priced
+
+OURS = "ours"
+# What people call the limits, and how they read their values.
+LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "battery": ("battery budget", joules),
+    "edge_time": ("edge limit", seconds),
+    "deadline": ("deadline", seconds),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the planners are asked: costs (the edge's load included), link, objective and limits.
+
+    client_ranges: seconds of ranges of layers in one go, (n + 1, n + 1), where they were measured.
+    """
+
+    costs: LayerCosts
+    link: Link
+    objective: Objective = LATENCY
+    limits: tuple[Limit, ...] = ()
+    client_ranges: Floats | None = field(default=None, repr=False)
+
+    @property
+    def power(self) -> Power | None:
+        return self.objective.power
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One planner's answer.
+
+    method: how it looks for a schedule. route: None where it found none; `note` then says why.
+    cpu_s: processor time of planning. up_bytes, down_bytes: what crosses the link in one query.
+    edge_s: how long the query keeps the edge busy. broken: names of limits that it exceeds.
+    """
+
+    planner: str
+    method: str
+    route: Route | None
+    cpu_s: float
+    up_bytes: float = 0.0
+    down_bytes: float = 0.0
+    edge_s: float = 0.0
+    broken: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def letters(self) -> str:
+        """One letter per layer: C on the client, E on the edge."""
+        placement = () if self.route is None else self.route.placement
+        return "".join("C" if where == "client" else "E" for where in placement)
+
+
+Planner: TypeAlias = Callable[[], Placement]
+
+
+def compare(problem: Problem) -> tuple[Planned, ...]:
+    """Every planner that has what it needs, ours last."""
+    return tuple(_planned(problem, *each) for each in _planners(problem))
+
+
+def ours(problem: Problem) -> Placement:
+    """The shortest path; where that breaks limits, the exact search for one, the ILP for several.
+
+    Raises Infeasible where no schedule keeps the limits.
+    """
+    prices = problem.objective.prices(problem.costs, problem.link)
+    _, placement = cheapest_path(prices)
+    if not _broken(problem.limits, placement):
+        return placement
+    if len(problem.limits) == 1:
+        return cheapest_within(prices, problem.limits[0])
+    return ilp_placement(prices, problem.limits)
+
+
+def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
+    costs, link, power, limits = problem.costs, problem.link, problem.power, problem.limits
+    n = len(costs)
+    prices = problem.objective.prices(costs, link)
+    on_client, on_edge = _everywhere("client", n), _everywhere("edge", n)
+    one_split, published = "one split (ASPLOS'17, Algorithm 1)", "shortest path (TMC'19)"
+    found: list[tuple[str, str, Planner]] = [
+        ("client only", "every layer on the device", lambda: on_client),
+        ("edge only", "every layer on the edge", lambda: on_edge),
+        ("Neurosurgeon, latency", one_split, lambda: neurosurgeon(costs, link).placement),
+    ]
+    if power is not None:
+        split = partial(neurosurgeon, costs, link, power, "energy")
+        found.append(("Neurosurgeon, energy", one_split, lambda: split().placement))
+    found.append(("JointDNN", published, lambda: jointdnn_placement(prices)[1]))
+    if problem.client_ranges is not None:
+        ranges = problem.client_ranges * _per_client_second(problem.objective)
+        grouped = partial(jointdnn_placement, prices, ranges)
+        found.append(("JointDNN, grouped", published, lambda: grouped()[1]))
+    if len(limits) == 1:
+        found.append(("LARAC", "one limit (TMC'19)", lambda: larac(prices, limits[0])))
+    found.append(("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits)))
+    found.append((OURS, "shortest path, exact search or ILP under limits", lambda: ours(problem)))
+    return found
+
+
+def _per_client_second(objective: Objective) -> float:
+    joules = 0.0 if objective.power is None else objective.power.compute_W * objective.J_weight
+    return objective.s_weight + joules
+
+
+def _planned(problem: Problem, name: str, method: str, planner: Planner) -> Planned:
+    costs = problem.costs
+    began = time.process_time()
+    try:
+        placement = planner()
+    except Infeasible as error:
+        return Planned(name, method, None, time.process_time() - began, note=_missing(error))
+    cpu_s = time.process_time() - began
+    up, down = crossings(placement)
+    return Planned(
+        name,
+        method,
+        priced(costs, problem.link, placement, problem.objective),
+        cpu_s,
+        float(costs.cut_up_bytes[list(up)].sum()),
+        float(costs.cut_down_bytes[list(down)].sum()),
+        float(sum(costs.edge_s[i] for i, where in enumerate(placement) if where == "edge")),
+        _broken(problem.limits, placement),
+    )
+
+
+def _missing(error: Infeasible) -> str:
+    raised = (
+        f"the {LIMITS[name][0]} by {LIMITS[name][1](more)}" for name, more in error.excess.items()
+    )
+    return f"none keeps all limits; raise {' and '.join(raised)}"
+
+
+def crossings(placement: Sequence[Where]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The cuts at which a schedule's data goes up, and those at which it comes down."""
+    sides = ("client", *placement, "client")
+    changed = [(i, after) for i, (before, after) in enumerate(pairwise(sides)) if before != after]
+    up, down = (tuple(i for i, to in changed if to == side) for side in ("edge", "client"))
+    return up, down
+
+
+def _broken(limits: Sequence[Limit], placement: Placement) -> tuple[str, ...]:
+    return tuple(limit.name for limit in limits if not limit.allows(placement))
+
+
+def _everywhere(where: Where, layers: int) -> Placement:
+    return (where,) * layers

@@ -1,0 +1,171 @@
+"""`ionn plan` as a person types it: tables, cells, sentences, pictures, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ionn_client import cli
+
+STATED = ["--network", "alexnet", "--device", "jetson-tk1-gpu", "--edge", "gtx-1080"]
+SMALL = ["--network", "lenet", "--device", "jetson-tk1-cpu", "--edge", "tesla-k40"]
+BOARD = ["--power", "compute=5,idle=1.5"]
+
+
+def plan(*args: str) -> str:
+    result = CliRunner().invoke(cli.app, ["plan", *args])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def plan_json(*args: str) -> Any:
+    return json.loads(plan(*args, "--json"))
+
+
+def planners(report: Any) -> dict[str, Any]:
+    return {row["planner"]: row for row in report["planners"]}
+
+
+def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["ionn", "plan", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_stated_devices_split_alexnet_before_its_full_connections() -> None:
+    report = plan_json(*STATED, "--radio", "wifi", "--up", "12mbit")
+    rows = planners(report)
+    assert rows["ours"]["route"] == [["client", 0, 6], ["edge", 6, 9]]
+    assert rows["Neurosurgeon, latency"]["placement"] == rows["ours"]["placement"]
+    alone, edge = rows["client only"], rows["edge only"]
+    assert rows["ours"]["latency_s"] < min(alone["latency_s"], edge["latency_s"])
+    assert rows["ours"]["up_bytes"] == 256 * 6 * 6 * 4
+    assert report["link"]["up_Bps"] == 1.5e6
+    assert report["link"]["down_Bps"] == pytest.approx(54.97e6 / 8)
+    assert report["power"]["compute_W"] == 10.7
+
+
+def test_the_terminal_shows_cells_that_read_without_colour() -> None:
+    text = plan(*STATED, "--radio", "wifi", "--up", "12mbit")
+    line = next(line for line in text.splitlines() if line.startswith("ours  ") and "C" in line)
+    assert "".join(line.removeprefix("ours").split()) == "CCCCCCEEE"
+    assert "layers 7-9 (fc6 to fc8)" in text
+    assert "While the weights upload" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_measured_here_with_upload_orders() -> None:
+    report = plan_json("--network", "lenet", "--device-slowdown", "50", "--rate", "4mbit")
+    schemes = {row["scheme"]: row["mean_latency_s"] for row in report["schemes"]}
+    assert schemes["efficiency"] <= schemes["ionn K=0.5"] <= schemes["all-at-once"] * 1.001
+    assert planners(report)["ours"]["energy_J"] is None
+    assert "upload_J" not in report
+
+
+def test_a_load_and_limits_change_the_plan() -> None:
+    wifi = [*STATED, "--radio", "wifi", "--up", "12mbit"]
+    loaded = planners(plan_json(*wifi, "--server-load", "100"))
+    assert loaded["ours"]["route"] == [["client", 0, 9]]
+    limited = plan_json(*wifi, "--edge-limit", "1ms", "--deadline", "1s", "--battery", "5")
+    rows = planners(limited)
+    assert limited["limits"] == {"battery": 5.0, "deadline": 1.0, "edge_time": 0.001}
+    assert rows["ours"]["exceeds"] == []
+    assert rows["ours"]["edge_s"] <= 0.001
+    assert "edge_time" in rows["edge only"]["exceeds"]
+
+
+def test_objectives_and_powers() -> None:
+    args = [*SMALL, *BOARD, "--radio", "4g"]
+    by_energy = planners(plan_json(*args, "--objective", "energy"))
+    least = min(row["energy_J"] for row in by_energy.values())
+    assert by_energy["ours"]["energy_J"] == pytest.approx(least)
+    mixed = plan_json(*args, "--objective", "mix", "--seconds-per-joule", "0.5")
+    costs = [row["latency_s"] + 0.5 * row["energy_J"] for row in mixed["planners"]]
+    assert costs[-1] == pytest.approx(min(costs))
+    given = plan_json(*SMALL, "--power", "compute=5,idle=1.5,base=0.1,up=0.3,down=0.1")
+    assert given["power"]["radio"]["up_W_per_Bps"] == pytest.approx(0.3 / 125e3)
+    assert "energy" in plan(*args)
+
+
+def test_explanations_in_sentences() -> None:
+    args = (*STATED, "--radio", "wifi", "--up", "12mbit", "--explain")
+    text = " ".join(plan(*args).split())
+    assert "Layers 1-6 (input to conv5) run on the client" in text
+    assert "When the uplink drops below" in text
+    assert "of the battery:" in text
+    found = plan_json(*args)["explanation"]
+    assert len(found["reasons"]) == 9
+    assert {change["dial"] for change in found["changes"]} >= {"up_Bps", "device_speed"}
+    assert found["sentences"][0] in text
+
+
+def test_infeasible_limits_are_told_in_words() -> None:
+    text = " ".join(plan(*SMALL, "--deadline", "10us", "--explain").split())
+    assert "raise the deadline by" in text
+    assert "Nothing to explain" in text
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "plan.png"
+    text = plan(*SMALL, "--radio", "wifi", "--figure", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert str(path.name) in text.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--device", "jetson"], "jetson-tx2"),
+        (["--device", "none.toml"], "none.toml"),
+        (["--device", "jetson-tx2", "--device-slowdown", "2"], "give one"),
+        (["--edge", "gtx-1080", "--edge-speed", "2"], "give one"),
+        (["--objective", "energy"], "--radio"),
+        (["--objective", "energy", *BOARD], "--radio"),
+        (["--objective", "mix", *BOARD, "--radio", "4g"], "--seconds-per-joule"),
+        (["--seconds-per-joule", "1"], "--objective mix"),
+        (["--objective", "speed"], "--objective"),
+        (["--battery", "3"], "--battery"),
+        (["--battery", "-3", *BOARD, "--radio", "4g"], "--battery"),
+        (["--battery", "nan", *BOARD, "--radio", "4g"], "battery"),
+        (["--deadline", "soon"], "0.5s"),
+        (["--deadline", "-1s"], "0.5s"),
+        (["--edge-limit", "10"], "edge-limit"),
+        (["--server-load", "0.5"], "server-load"),
+        (["--server-load", "nan"], "server-load"),
+        (["--server-load", "inf"], "server-load"),
+        (["--radio", "5g"], "radio"),
+        (["--power", "compute=5"], "idle"),
+        (["--power", "compute=5,idle=x", "--radio", "4g"], "idle"),
+        (["--power", "compute=5,idle=-1", "--radio", "4g"], "idle"),
+        (["--power", "compute=5,compute=6", "--radio", "4g"], "twice"),
+        (["--power", "watts=5"], "NAME=WATTS"),
+        (["--power", ""], "NAME=WATTS"),
+        (["--power", "up=1,down=1"], "base"),
+        (["--power", "up=1,down=1,base=inf"], "base"),
+        (["--up", "fast"], "80mbit"),
+        (["--down", "0mbit"], "down_Bps"),
+        (["--rate", "80"], "80mbit"),
+        (["--figure", "plan.doc"], ".png"),
+        (["--figure", "no-such-folder/plan.png"], "no-such-folder"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    said: str,
+) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("loaded a network")
+
+    monkeypatch.setattr("ionn_client.commands.problem.load", measured)
+    text = mistake(monkeypatch, capsys, "--network", "lenet", *args)
+    assert said in text
+    assert "Traceback" not in text
