@@ -78,12 +78,7 @@ class Forecast:
     def meet_edge(self, predictor: Predictor, max_message_bytes: int) -> None:
         """A new edge: its own predictions and limits, and no observations of it yet."""
         self._limit_cuts(max_message_bytes)
-        self._edge_s = np.array(
-            [
-                predictor.layer_s((node.kind, node.flops, node.bytes) for node in layer)
-                for layer in work(self._graph)
-            ]
-        )
+        self._edge_s = np.array([predictor.layer_s(layer) for layer in work(self._graph)])
         self._edge_correction = Correction(len(self._graph.layers))
         self._costs.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -79,6 +80,47 @@ def serve(
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         _give_up(f"cannot listen on {bind}:{port}: {reason}")
+
+
+@app.command("calibrate")
+def calibrate(
+    seconds: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="How long to measure; longer is better.")
+    ] = 30.0,
+    device: Annotated[str, typer.Option(help="What executes: cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(help="Processor threads that one query gets; 0 is all of them.")
+    ] = 0,
+    store: Annotated[
+        Path | None, typer.Option(help="The box's directory; by default in the user's cache.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Measure how fast this machine runs layers of every type, and keep it for `serve`.
+
+    Prints, per type, how well the fitted costs predict layers that were left out of the fit.
+    """
+    logging.basicConfig(format="ionn edge: %(message)s", level=logging.WARNING)
+    try:
+        config = Config(
+            device=device,
+            threads=threads or usable(),
+            store=default_store() if store is None else store,
+        )
+        _calibrate(config, seconds, as_json)
+    except (ValueError, EngineError) as error:
+        _give_up(str(error))
+    except OSError as error:
+        _give_up(f"cannot keep the calibration in {config.store}: {error.strerror or error}")
+
+
+def _calibrate(config: Config, seconds: float, as_json: bool) -> None:
+    from ionn_edge import calibrate, calibration_table
+
+    measured = asyncio.run(calibrate.calibrate(config, seconds))
+    path = calibrate.cache_path(config)
+    text = calibration_table.as_json if as_json else calibration_table.as_text
+    print(text(measured, path))
 
 
 def main() -> None:

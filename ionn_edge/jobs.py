@@ -119,13 +119,15 @@ class Calibrate:
     """Server: measure this machine for about so long. Answered by Calibrated."""
 
     seconds: float
+    energy: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Worker: rows of (kind, flops, bytes, seconds)."""
+    """Worker: rows of (type, operators' work, seconds, joules), and what entering a range takes."""
 
-    samples: tuple[tuple[str, float, float, float], ...]
+    samples: tuple[tuple[str, tuple[tuple[Any, ...], ...], float, float | None], ...]
+    entry_s: float
 
 
 Job: TypeAlias = (

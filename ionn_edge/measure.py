@@ -1,9 +1,12 @@
 """What layers take on this machine: a designed spread of single layers, run as queries run them.
 
 For a worker process. Every layer is a small graph of its own, run by the Executor that runs
-clients' layers. Its weights lie in a mapped file, as clients' do, and come in copies that take
-turns, so that they come from memory and not from the processor's cache: a query runs each
-layer once, with weights last touched a query ago.
+clients' layers. Its weights lie in a mapped file, as clients' do, and a layer runs again only
+after all others of its round, so that its weights come from memory and not from the processor's
+cache: a query runs each layer once, with weights last touched a query ago.
+
+Times are of the processor, not of the clock, where one thread runs on it, so that what else the
+machine does meanwhile counts less.
 """
 
 from __future__ import annotations
@@ -12,59 +15,160 @@ import mmap
 import os
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 
-from layergraph import Executor, LayerGraph
+from ionn_edge.allocator import keep_freed_memory
+from ionn_edge.energy import LEAST_S as LEAST_S_OF_ENERGY
+from ionn_edge.energy import EnergyCounter, energy_counter
+from ionn_edge.spread import Call, Probe, spread
+from layergraph import Executor
 from layergraph.graph import (
     Argument,
     Constant,
-    ConstantRef,
     Layer,
+    LayerGraph,
     Node,
     Ref,
     TensorSpec,
     Weight,
     WeightRef,
 )
-from layergraph.work import work
+from layergraph.ops import DTYPES
+from layergraph.work import LayerWork, work
 
 ARENA_BYTES = 192 << 20
-# What one probe's copies of weights take together: more than a processor's cache.
-_COLD_BYTES = 48 << 20
-_MOST_COPIES = 8
-_LEAST_RUNS = 3
-_MOST_RUNS = 9
+LEAST_ROUNDS = 2
+RUNS = 5
+# The clock itself takes as long as a short layer.
+LONG_ENOUGH_S, MOST_TOGETHER = 60e-6, 6
+# No operator takes less; what seems to was disturbed.
+LEAST_S = 2e-7
 
-Shape = tuple[int, ...]
+
+Row = tuple[str, tuple[tuple[Any, ...], ...], float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """One operator to measure: its arguments, with shapes for inputs ("x") and weights ("w")."""
+class Measured:
+    """One layer: its type, its operators' work, its seconds, and joules where asked for."""
 
-    op: str
-    inputs: tuple[Shape, ...]
-    weights: tuple[Shape, ...]
-    args: tuple[Argument, ...]
-    outputs: tuple[Shape, ...]
-    dtype: str = "float32"
-    constants: tuple[Shape, ...] = field(default=())
+    type: str
+    work: LayerWork
+    seconds: float
+    joules: float | None = None
+
+    def plain(self) -> Row:
+        """As tuples, strings and numbers."""
+        return self.type, tuple(map(astuple, self.work)), self.seconds, self.joules
 
 
-def measure(device: str, seconds: float) -> list[tuple[str, float, float, float]]:
-    """Rows of (kind, flops, bytes, seconds), from runs of about `seconds` in all."""
-    arena = _arena()
-    probes = list(spread())
+def measure(
+    device: str, seconds: float, energy: bool = False, seed: int = 0
+) -> tuple[tuple[Row, ...], float]:
+    """Layers of the spread as rows, and what it takes to enter a range.
+
+    As many rounds as fit into about `seconds`, at least two. With `energy` joules as well, where
+    this machine counts them.
+    """
+    keep_freed_memory()
+    bench = Bench(device, energy_counter() if energy else None)
     began = time.perf_counter()
-    rows = []
-    for number, probe in enumerate(probes):
-        # What a probe leaves of its share goes to those after it.
-        left_s = began + seconds - time.perf_counter()
-        rows.append(_measured(probe, arena, device, left_s / (len(probes) - number)))
-    return rows
+    rows: list[Row] = []
+    for number, probes in enumerate(spread(seed)):
+        spent_s = time.perf_counter() - began
+        # The next round will take as long as the others did.
+        if number >= LEAST_ROUNDS and spent_s * (number + 1) / number > seconds:
+            break
+        rows.extend(bench.measured(probe).plain() for probe in probes)
+    return tuple(rows), bench.entry_s
+
+
+class Bench:
+    """Where probes are measured: the memory of their weights, the clock, the energy counter."""
+
+    def __init__(self, device: str, energy: EnergyCounter | None = None) -> None:
+        self._device = device
+        self._energy = energy
+        self._arena = _arena()
+        self._position = 0
+        self._entries: list[float] = []
+        alone = device == "cpu" and torch.get_num_threads() == 1
+        self._clock: Callable[[], float] = time.thread_time if alone else time.perf_counter
+
+    @property
+    def entry_s(self) -> float:
+        """What it takes to enter a range of layers, whatever they are."""
+        return statistics.median(self._entries)
+
+    def measured(self, probe: Probe) -> Measured:
+        """The least of a few runs, each with other weights, after one that finds algorithms.
+
+        The least, because whatever else the machine does only ever adds to a time.
+        """
+        together = self._together(probe)
+        graph = _graph(probe, together)
+        weights = self._weights(graph)
+        executor = Executor(graph, weights, self._device)
+        live = tuple(_input(spec).to(self._device) for spec in graph.inputs)
+        entry_s = min(self._run(executor, 0, live) for _ in range(3))
+        self._entries.append(entry_s)
+        self._run(executor, 1, live)
+        times = []
+        for _ in range(RUNS):
+            self._exchange(weights, graph, executor)
+            times.append(max(self._run(executor, 1, live) - entry_s, LEAST_S) / together)
+        of_one = work(graph)[0][: len(probe.calls)]
+        return Measured(probe.type, of_one, min(times), self._joules(executor, live, together))
+
+    def _exchange(
+        self, weights: dict[str, torch.Tensor], graph: LayerGraph, executor: Executor
+    ) -> None:
+        weights.update(self._weights(graph))
+        for name in weights:
+            executor.rebind(name)
+
+    def _joules(
+        self, executor: Executor, live: tuple[torch.Tensor, ...], together: int
+    ) -> float | None:
+        if self._energy is None:
+            return None
+        runs, began = 0, time.perf_counter()
+        self._energy.lap_J()
+        while time.perf_counter() - began < LEAST_S_OF_ENERGY:
+            self._run(executor, 1, live)
+            runs += 1
+        # Of the whole package: what it takes idle is part of what a layer costs.
+        return self._energy.lap_J() / (runs * together) or None
+
+    def _together(self, probe: Probe) -> int:
+        """How many to time at once: the clock itself takes as long as a short layer."""
+        size = sum(torch.Size(shape).numel() for call in probe.calls for shape in call.outputs)
+        size += sum(torch.Size(shape).numel() for shape in probe.weights)
+        guess_s = 2e-6 + probe.flops / 50e9 + size / 2e9
+        return max(1, min(MOST_TOGETHER, int(LONG_ENOUGH_S / guess_s)))
+
+    def _run(self, executor: Executor, stop: int, live: tuple[torch.Tensor, ...]) -> float:
+        began = self._clock()
+        executor.run(0, stop, live)
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        return self._clock() - began
+
+    def _weights(self, graph: LayerGraph) -> dict[str, torch.Tensor]:
+        """Views of the arena one after the other, from the start again when it ends."""
+        weights = {}
+        for weight in graph.weights:
+            count = weight.spec.nbytes // 4
+            if self._position + count > self._arena.numel():
+                self._position = 0
+            view = self._arena[self._position : self._position + count].view(weight.spec.shape)
+            weights[weight.name] = view.to(self._device)
+            self._position += -(-count // 1024) * 1024
+        return weights
 
 
 def _arena() -> torch.Tensor:
@@ -80,43 +184,24 @@ def _arena() -> torch.Tensor:
     return torch.frombuffer(mapping, dtype=torch.float32).fill_(0.01)
 
 
-def _measured(
-    probe: Probe, arena: torch.Tensor, device: str, share_s: float
-) -> tuple[str, float, float, float]:
-    weight_bytes = sum(TensorSpec("float32", shape).nbytes for shape in probe.weights)
-    copies = max(1, min(_MOST_COPIES, _COLD_BYTES // max(weight_bytes, 1)))
-    graph = _graph(probe, copies)
-    executor = Executor(graph, _weights(graph, arena, device), device)
-    live = tuple(_input(shape, probe.dtype).to(device) for shape in probe.inputs)
-    (node, *_) = work(graph)[0]
-    times: list[float] = []
-    _run(executor, live, device)
-    began = time.perf_counter()
-    while len(times) < _LEAST_RUNS or (
-        len(times) < _MOST_RUNS and time.perf_counter() - began < share_s
-    ):
-        times.append(_run(executor, live, device) / copies)
-    return node.kind, node.flops, node.bytes, statistics.median(times)
+def _input(spec: TensorSpec) -> torch.Tensor:
+    """Numbers in no order, because some operators branch on them."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.dtype == "float32":
+        return torch.rand(spec.shape, generator=generator)
+    # Valid as indices of every table in the spread.
+    return torch.randint(50, spec.shape, generator=generator).to(DTYPES[spec.dtype])
 
 
-def _run(executor: Executor, live: tuple[torch.Tensor, ...], device: str) -> float:
-    began = time.perf_counter()
-    executor.run(0, 1, live)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _graph(probe: Probe, copies: int) -> LayerGraph:
-    """One layer with the operator several times, each time with other weights."""
-    outputs = tuple(TensorSpec("float32", shape) for shape in probe.outputs)
+def _graph(probe: Probe, together: int) -> LayerGraph:
+    """One layer of the probe's calls, several times, each time with other weights."""
     nodes, weights = [], []
-    for copy in range(copies):
-        first = copy * len(probe.weights)
-        args = tuple(_shifted(argument, first) for argument in probe.args)
-        nodes.append(Node(probe.op, args, (), outputs, ""))
+    inputs, made = len(probe.inputs), sum(len(call.outputs) for call in probe.calls)
+    for copy in range(together):
+        shift = _Shift(inputs, copy * made, copy * len(probe.weights))
+        nodes += [shift.node(call) for call in probe.calls]
         weights += [TensorSpec("float32", shape) for shape in probe.weights]
-    last = len(probe.inputs) + len(outputs) * (copies - 1)
+    last = inputs + made * together - len(probe.calls[-1].outputs)
     return LayerGraph(
         inputs=tuple(TensorSpec(probe.dtype, shape) for shape in probe.inputs),
         weights=tuple(Weight(str(i), spec, bytes(32)) for i, spec in enumerate(weights)),
@@ -125,190 +210,29 @@ def _graph(probe: Probe, copies: int) -> LayerGraph:
             for spec in (TensorSpec("float32", shape) for shape in probe.constants)
         ),
         nodes=tuple(nodes),
-        layers=(Layer("", 0, copies, tuple(range(len(weights)))),),
+        layers=(Layer("", 0, len(nodes), tuple(range(len(weights)))),),
         outputs=(Ref(last),),
     )
 
 
-def _shifted(argument: Argument, first: int) -> Argument:
-    if isinstance(argument, tuple):
-        return tuple(_shifted(item, first) for item in argument)
-    return WeightRef(argument.index + first) if isinstance(argument, WeightRef) else argument
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """By how much a copy's references differ from the first's; inputs are all copies' own."""
 
+    inputs: int
+    made: int
+    weights: int
 
-def _weights(graph: LayerGraph, arena: torch.Tensor, device: str) -> dict[str, torch.Tensor]:
-    """Views of the arena one after the other, from the start again when it ends."""
-    weights, position = {}, 0
-    for weight in graph.weights:
-        count = weight.spec.nbytes // 4
-        if position + count > arena.numel():
-            position = 0
-        view = arena[position : position + count].view(weight.spec.shape)
-        weights[weight.name] = view.to(device)
-        position += -(-count // 1024) * 1024
-    return weights
+    def node(self, call: Call) -> Node:
+        outputs = tuple(TensorSpec(call.dtype, shape) for shape in call.outputs)
+        return Node(call.op, tuple(map(self._argument, call.args)), (), outputs, "")
 
-
-def _input(shape: Shape, dtype: str) -> torch.Tensor:
-    if dtype == "int64":
-        return torch.arange(torch.Size(shape).numel()).view(shape) * 37 % 1000
-    return torch.full(shape, 0.5)
-
-
-def spread() -> Iterator[Probe]:
-    """The layers measured: every kind of operator, from the smallest to the largest in use."""
-    yield from _convolutions()
-    yield from _products()
-    yield from _sequences()
-    yield from _reductions()
-    yield from _element_by_element()
-
-
-def _convolutions() -> Iterator[Probe]:
-    for cin, cout, kernel, stride, size in (
-        (1, 20, 5, 1, 28), (3, 64, 11, 4, 224), (3, 64, 7, 2, 224), (3, 32, 3, 2, 224),
-        (64, 192, 5, 1, 27), (192, 384, 3, 1, 13), (256, 256, 3, 1, 13), (64, 64, 3, 1, 56),
-        (128, 128, 3, 1, 28), (512, 512, 3, 1, 7), (64, 256, 1, 1, 56), (256, 64, 1, 1, 56),
-        (1024, 256, 1, 1, 14), (512, 2048, 1, 1, 7), (16, 16, 3, 1, 14), (480, 96, 1, 1, 14),
-    ):  # fmt: skip
-        yield _convolution(cin, cout, kernel, stride, size, 1)
-    for channels, stride, size in (
-        (32, 1, 112), (128, 1, 56), (256, 2, 28), (512, 1, 14), (1024, 1, 7),
-    ):  # fmt: skip
-        yield _convolution(channels, channels, 3, stride, size, channels)
-    for cin, cout, size in ((512, 256, 4), (256, 128, 8), (128, 64, 16), (64, 32, 32), (64, 3, 64)):
-        yield Probe(
-            "aten.conv_transpose2d.input",
-            ((1, cin, size, size),),
-            ((cin, cout, 4, 4), (cout,)),
-            (Ref(0), WeightRef(0), WeightRef(1), (2, 2), (1, 1)),
-            ((1, cout, 2 * size, 2 * size),),
-        )
-
-
-def _convolution(cin: int, cout: int, kernel: int, stride: int, size: int, groups: int) -> Probe:
-    padding = kernel // 2
-    out = (size + 2 * padding - kernel) // stride + 1
-    return Probe(
-        "aten.conv2d.default",
-        ((1, cin, size, size),),
-        ((cout, cin // groups, kernel, kernel), (cout,)),
-        (
-            *(Ref(0), WeightRef(0), WeightRef(1)),
-            *((stride, stride), (padding, padding), (1, 1), groups),
-        ),
-        ((1, cout, out, out),),
-    )
-
-
-def _products() -> Iterator[Probe]:
-    for rows, cin, cout in (
-        (1, 9216, 4096), (1, 4096, 4096), (1, 4096, 1000), (1, 1024, 1000), (1, 2048, 2048),
-        (1, 256, 256), (1, 64, 10), (16, 128, 128), (128, 768, 768), (128, 768, 3072),
-        (197, 384, 1536),
-    ):  # fmt: skip
-        yield Probe(
-            "aten.linear.default",
-            ((rows, cin),),
-            ((cout, cin), (cout,)),
-            (Ref(0), WeightRef(0), WeightRef(1)),
-            ((rows, cout),),
-        )
-    for heads, length, width in (
-        (4, 16, 32), (8, 64, 64), (6, 197, 64), (12, 128, 64), (12, 384, 64),
-    ):  # fmt: skip
-        shape = (1, heads, length, width)
-        yield Probe(
-            "aten.scaled_dot_product_attention.default",
-            (shape, shape, shape),
-            (),
-            (Ref(0), Ref(1), Ref(2)),
-            (shape,),
-        )
-
-
-def _sequences() -> Iterator[Probe]:
-    for length, cin, hidden in ((5, 32, 32), (10, 128, 128), (50, 256, 256), (20, 512, 1024)):
-        state, out = (1, 1, hidden), (1, length, hidden)
-        for op, gates in (("aten.lstm.input", 4), ("aten.gru.input", 3)):
-            states = (ConstantRef(0), ConstantRef(1)) if gates == 4 else ConstantRef(0)
-            weights = (
-                *((gates * hidden, cin), (gates * hidden, hidden)),
-                *((gates * hidden,), (gates * hidden,)),
-            )
-            yield Probe(
-                op,
-                ((1, length, cin),),
-                weights,
-                (
-                    *(Ref(0), states, tuple(WeightRef(i) for i in range(4))),
-                    *(True, 1, 0.0, False, False, True),
-                ),
-                (out, state, state) if gates == 4 else (out, state),
-                constants=(state, state),
-            )
-    for vocabulary, width, length in ((1000, 64, 16), (10_000, 256, 50), (30_000, 768, 128)):
-        yield Probe(
-            "aten.embedding.default",
-            ((1, length),),
-            ((vocabulary, width),),
-            (WeightRef(0), Ref(0)),
-            ((1, length, width),),
-            dtype="int64",
-        )
-
-
-def _reductions() -> Iterator[Probe]:
-    shape: Shape
-    for channels, size in ((64, 56), (256, 28), (512, 7), (32, 112), (1024, 14)):
-        shape = (1, channels, size, size)
-        yield Probe(
-            "aten.batch_norm.default",
-            (shape,),
-            ((channels,),) * 4,
-            (Ref(0), *(WeightRef(i) for i in range(4)), False, 0.1, 1e-5, False),
-            (shape,),
-        )
-    for rows, width in ((1, 768), (128, 768), (197, 384)):
-        yield Probe(
-            "aten.layer_norm.default",
-            ((rows, width),),
-            ((width,), (width,)),
-            (Ref(0), (width,), WeightRef(0), WeightRef(1), 1e-5, False),
-            ((rows, width),),
-        )
-    for channels, size in ((64, 55), (192, 27), (256, 13), (64, 112), (480, 14)):
-        out = (size - 3) // 2 + 1
-        yield Probe(
-            "aten.max_pool2d.default",
-            ((1, channels, size, size),),
-            (),
-            (Ref(0), (3, 3), (2, 2)),
-            ((1, channels, out, out),),
-        )
-    for shape in ((1, 1000), (1, 21841), (12, 128, 128), (6, 197, 197)):
-        yield Probe("aten.softmax.int", (shape,), (), (Ref(0), -1), (shape,))
-
-
-def _element_by_element() -> Iterator[Probe]:
-    maps: tuple[Shape, ...] = (
-        (1, 4096),
-        (1, 256, 13, 13),
-        (1, 64, 55, 55),
-        (1, 512, 7, 7),
-        (1, 64, 112, 112),
-    )
-    for shape in maps:
-        yield Probe("aten.relu.default", (shape,), (), (Ref(0),), (shape,))
-    for shape in maps[1:4]:
-        yield Probe("aten.add.Tensor", (shape, shape), (), (Ref(0), Ref(1)), (shape,))
-    yield Probe("aten.gelu.default", ((128, 3072),), (), (Ref(0),), ((128, 3072),))
-    yield Probe("aten.sigmoid.default", ((1, 64, 55, 55),), (), (Ref(0),), ((1, 64, 55, 55),))
-    for shape in maps[1:]:
-        batch, channels, *size = shape
-        doubled = (batch, 2 * channels, *size)
-        yield Probe("aten.cat.default", (shape, shape), (), ((Ref(0), Ref(1)), 1), (doubled,))
-    yield Probe("aten.flatten.using_ints", ((1, 256, 6, 6),), (), (Ref(0), 1), ((1, 9216),))
-    yield Probe(
-        "aten.pad.default", ((1, 64, 56, 56),), (), (Ref(0), (1, 1, 1, 1)), ((1, 64, 58, 58),)
-    )
+    def _argument(self, argument: Argument) -> Argument:
+        match argument:
+            case tuple():
+                return tuple(map(self._argument, argument))
+            case WeightRef(index):
+                return WeightRef(index + self.weights)
+            case Ref(value) if value >= self.inputs:
+                return Ref(value + self.made)
+        return argument

@@ -21,6 +21,7 @@ import msgpack
 import torch
 
 from ionn_edge import jobs
+from ionn_edge.allocator import keep_freed_memory
 from ionn_edge.weights import Weights
 from layergraph import (
     Executor,
@@ -64,6 +65,7 @@ def warm_up() -> None:
 def serve(pipe: socket.socket, settings: Settings) -> None:
     """Answer jobs until the server closes the socket."""
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     worker = _Worker(settings)
     with contextlib.suppress(ConnectionError):
         for job in _received(pipe, worker):
@@ -90,8 +92,8 @@ class _Worker:
                 return self._run(job)
             case jobs.Probe():
                 return self._probe()
-            case jobs.Calibrate(seconds):
-                return self._calibrate(seconds)
+            case jobs.Calibrate(seconds, energy):
+                return self._calibrate(seconds, energy)
         raise AssertionError(f"{type(job).__name__} is not for a worker")
 
     def _check(self, job: jobs.Check) -> jobs.Job:
@@ -186,11 +188,11 @@ class _Worker:
             return jobs.Refused("device", text)
         return jobs.Probed(f"cuda ({torch.cuda.get_device_name()})")
 
-    def _calibrate(self, seconds: float) -> jobs.Calibrated:
+    def _calibrate(self, seconds: float, energy: bool) -> jobs.Calibrated:
         # Imported by the one worker that needs it.
         from ionn_edge.measure import measure
 
-        return jobs.Calibrated(tuple(measure(self._settings.device, seconds)))
+        return jobs.Calibrated(*measure(self._settings.device, seconds, energy))
 
 
 class _Model:

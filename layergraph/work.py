@@ -1,22 +1,21 @@
-"""How much work each layer is: operator kinds, floating point operations, bytes moved.
+"""How much work each layer is: operator kinds, operations, bytes moved, matrix products.
 
 Estimates from shapes alone, for predictors to regress on; nothing is run.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from layergraph.check import bind
 from layergraph.errors import InvalidGraph, UnsupportedOperator
+from layergraph.flops import Computation, computation
 from layergraph.graph import (
     Argument,
     ConstantRef,
     LayerGraph,
-    Node,
     Ref,
     TensorSpec,
     WeightRef,
@@ -26,11 +25,30 @@ from layergraph.ops import OPERATORS, Operator
 
 @dataclass(frozen=True, slots=True)
 class NodeWork:
-    """One operator call: its kind (see `ops.KINDS`), floating point operations, bytes moved."""
+    """One operator call.
+
+    `kind` is one of `ops.KINDS`, followed by a slash and a variant where operators of a kind
+    run different algorithms ("conv/1x1"). Bytes are those of the activations it reads, of its
+    weights, and of what it makes. For `batch` to `stride` see `flops.Computation`.
+    """
 
     kind: str
     flops: float
-    bytes: float
+    read_bytes: float = 0.0
+    weight_bytes: float = 0.0
+    made_bytes: float = 0.0
+    batch: float = 0.0
+    rows: float = 0.0
+    inner: float = 0.0
+    columns: float = 0.0
+    steps: float = 1.0
+    window: float = 1.0
+    stride: float = 1.0
+
+    @property
+    def bytes(self) -> float:
+        """All bytes moved."""
+        return self.read_bytes + self.weight_bytes + self.made_bytes
 
 
 LayerWork: TypeAlias = tuple[NodeWork, ...]
@@ -39,16 +57,18 @@ LayerWork: TypeAlias = tuple[NodeWork, ...]
 def work(graph: LayerGraph) -> tuple[LayerWork, ...]:
     """The work of each node of each layer.
 
-    A multiplication and an addition count as two operations. Bytes are inputs, weights and
-    outputs; a view moves none, and a look-up moves only the rows it reads.
+    A multiplication and an addition count as two operations. Views move nothing, look-ups only
+    the rows that they read, and what needs a permuted tensor dense copies it.
     """
+    scattered: set[int] = set()
     return tuple(
-        tuple(_node_work(graph, node) for node in graph.nodes[layer.start : layer.stop])
+        tuple(_node_work(graph, index, scattered) for index in range(layer.start, layer.stop))
         for layer in graph.layers
     )
 
 
-def _node_work(graph: LayerGraph, node: Node) -> NodeWork:
+def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
+    node = graph.nodes[index]
     operator = OPERATORS.get(node.op)
     if operator is None:
         raise UnsupportedOperator(f"{node.op} at {node.module or 'the model'}")
@@ -57,13 +77,27 @@ def _node_work(graph: LayerGraph, node: Node) -> NodeWork:
     except ValueError as error:
         raise InvalidGraph(f"{node.op} at {node.module or 'the model'}: {error}") from None
     arguments = {name: _resolve(graph, value) for name, value in bound.items()}
+    values = tuple(bound.values())
     made = [spec for spec in node.outputs if spec is not None]
     read = list(_specs(tuple(arguments.values())))
-    kind = operator.kind
-    if kind == "conv" and _is_depthwise(arguments):
-        kind = "depthwise_conv"
-    flops = _FLOPS[kind](arguments, read, made)
-    return NodeWork(kind, float(flops), float(_moved(operator, read, made)))
+    weights = list(_specs(_resolve(graph, tuple(_weights(values)))))
+    dense = not any(number in scattered for number in _values(values))
+    copies = _copies(operator, read, made, dense)
+    if operator.name in _SCATTERING or (not dense and not copies and operator.kind in _KEEPS):
+        first = graph.first_output[index]
+        scattered.update(range(first, first + len(node.outputs)))
+    base = operator.kind
+    if base == "conv" and arguments["groups"] > 1 and arguments["weight"].shape[1] == 1:
+        base = "depthwise_conv"
+    computed = computation(base, arguments, read, made)
+    kind = _kind(base, operator, computed, copies, bool(weights))
+    return NodeWork(
+        kind,
+        float(computed.flops),
+        *_moved(kind, read, weights, made),
+        *map(float, (computed.batch, computed.rows, computed.inner, computed.columns)),
+        *map(float, (computed.steps, computed.window, computed.stride)),
+    )
 
 
 def _resolve(graph: LayerGraph, value: Argument) -> Any:
@@ -87,100 +121,116 @@ def _specs(value: Any) -> Iterator[TensorSpec]:
             yield from _specs(item)
 
 
-def _size(spec: TensorSpec) -> int:
-    return math.prod(spec.shape)
+def _weights(value: Argument) -> Iterator[WeightRef]:
+    if isinstance(value, WeightRef):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _weights(item)
 
 
-def _is_depthwise(a: dict[str, Any]) -> bool:
-    return bool(a["groups"] > 1 and a["weight"].shape[1] == 1)
+def _values(value: Argument) -> Iterator[int]:
+    if isinstance(value, Ref):
+        yield value.value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _values(item)
 
 
-_MAY_COPY = ("aten.to.", "aten.contiguous.", "aten.type_as.")
+# Their results lie in memory in another order than their dimensions, and those of these kinds
+# follow the order of what they read.
+_SCATTERING = frozenset(
+    f"aten.{name}"
+    for name in (
+        "permute.default", "transpose.int", "swapaxes.default", "movedim.int", "movedim.intlist",
+        "t.default", "numpy_T.default", "mT.default", "expand.default", "expand_as.default",
+        "broadcast_to.default", "unfold.default", "broadcast_tensors.default",
+    )
+)  # fmt: skip
+_KEEPS = frozenset({"elementwise", "move"})
+_DENSE = ("aten.contiguous.", "aten.reshape", "aten.flatten.", "aten.clone.")
+_CONVERTS = ("aten.to.", "aten.type_as.")
 
 
-def _moved(operator: Operator, read: list[TensorSpec], made: list[TensorSpec]) -> int:
-    out_bytes = sum(spec.nbytes for spec in made)
-    if operator.is_view:
-        converts = operator.name.startswith(_MAY_COPY) and made[0].dtype != read[0].dtype
-        return out_bytes + read[0].nbytes if converts else 0
-    if operator.kind == "embedding":
-        return 2 * out_bytes + sum(spec.nbytes for spec in read[1:])
-    return out_bytes + sum(spec.nbytes for spec in read)
+def _copies(
+    operator: Operator, read: list[TensorSpec], made: list[TensorSpec], dense: bool
+) -> bool:
+    """Whether an operator that may give a view of what it reads has to copy it here."""
+    if operator.name.startswith(_CONVERTS):
+        return made[0].dtype != read[0].dtype
+    return not dense and operator.name.startswith(_DENSE)
 
 
-Flops: TypeAlias = Callable[[dict[str, Any], list[TensorSpec], list[TensorSpec]], float]
-
-
-def _conv(a: dict[str, Any], _read: list[TensorSpec], made: list[TensorSpec]) -> float:
-    weight: TensorSpec = a["weight"]
-    return 2.0 * _size(made[0]) * math.prod(weight.shape[1:])
-
-
-def _transposed_conv(a: dict[str, Any], _read: list[TensorSpec], _made: list[TensorSpec]) -> float:
-    source: TensorSpec = a["input"]
-    weight: TensorSpec = a["weight"]
-    return 2.0 * _size(source) * math.prod(weight.shape[1:])
-
-
-def _linear(a: dict[str, Any], read: list[TensorSpec], made: list[TensorSpec]) -> float:
-    if "equation" in a:
-        return _einsum(str(a["equation"]), read, made)
-    # The matrices are the last two of addmm(bias, a, b), the first two of matmul(a, b).
-    left: TensorSpec = a.get("mat1") or a.get("batch1") or read[0]
-    return 2.0 * _size(made[0]) * (left.shape[-1] if left.shape else 1)
-
-
-def _einsum(equation: str, read: list[TensorSpec], made: list[TensorSpec]) -> float:
-    sizes: dict[str, int] = {}
-    terms = equation.replace(" ", "").split("->")[0].split(",")
-    for term, spec in zip(terms, read, strict=False):
-        # An ellipsis stands for batch dimensions, which the result has as well.
-        letters, dims = term.replace("...", ""), spec.shape
-        sizes.update(zip(reversed(letters), reversed(dims), strict=False))
-    result = equation.partition("->")[2]
-    summed = math.prod(size for letter, size in sizes.items() if letter not in result)
-    return 2.0 * _size(made[0]) * summed
-
-
-def _attention(a: dict[str, Any], _read: list[TensorSpec], made: list[TensorSpec]) -> float:
-    keys: int = a["key"].shape[-2]
-    return 2.0 * keys * (_size(a["query"]) + _size(made[0]))
-
-
-def _recurrent(a: dict[str, Any], _read: list[TensorSpec], _made: list[TensorSpec]) -> float:
-    source: TensorSpec = a["input"]
-    # A cell takes one step, for a batch; the others take a sequence of them.
-    steps = math.prod(source.shape[:-1])
-    params: tuple[TensorSpec, ...] = a.get("params") or (a["w_ih"], a["w_hh"])
-    return 2.0 * steps * sum(_size(spec) for spec in params if len(spec.shape) == 2)
-
-
-def _pool(a: dict[str, Any], read: list[TensorSpec], made: list[TensorSpec]) -> float:
-    window = a.get("kernel_size")
-    if window is None:
-        return float(max(_size(read[0]), _size(made[0])))
-    # A single number stands for the same extent in every dimension.
-    sides = (window,) if isinstance(window, int) else tuple(window)
-    if len(sides) == 1:
-        sides *= max(len(read[0].shape) - 2, 1)
-    return float(_size(made[0]) * math.prod(sides))
-
-
-def _per_element(cost: float) -> Flops:
-    return lambda _a, _read, made: cost * sum(map(_size, made))
-
-
-_FLOPS: dict[str, Flops] = {
-    "conv": _conv,
-    "depthwise_conv": _conv,
-    "transposed_conv": _transposed_conv,
-    "linear": _linear,
-    "attention": _attention,
-    "recurrent": _recurrent,
-    "norm": _per_element(5),
-    "pool": _pool,
-    "softmax": _per_element(5),
-    "embedding": _per_element(0),
-    "elementwise": _per_element(1),
-    "move": _per_element(0),
+_VARIANTS = {
+    stem: variant
+    for variant, stems in {
+        "elementwise/power": "pow",
+        "elementwise/exponential": (
+            "exp exp2 expm1 erf log log1p log2 log10 log_sigmoid sigmoid tanh gelu silu softplus"
+            " mish elu selu celu glu sin cos tan sinh cosh asin acos atan atan2"
+        ),
+        "pool/max": "max_pool1d max_pool2d max_pool3d",
+        "pool/average": "avg_pool1d avg_pool2d",
+        "pool/average3d": "avg_pool3d",
+        "pool/index": "argmax argmin topk sort argsort adaptive_max_pool1d adaptive_max_pool2d",
+        "pool/resample": (
+            "upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d"
+            " upsample_bicubic2d upsample_trilinear3d grid_sampler affine_grid_generator"
+        ),
+        "pool/reduce": (
+            "mean sum prod var std amax amin max min any all logsumexp"
+            " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
+        ),
+        "norm/batch": "batch_norm instance_norm",
+        "norm/layer": "layer_norm rms_norm group_norm",
+        "recurrent/lstm": "lstm lstm_cell",
+        "recurrent/gru": "gru gru_cell",
+        "recurrent/plain": "rnn_tanh rnn_relu rnn_tanh_cell rnn_relu_cell",
+        "move/pad": "pad constant_pad_nd",
+        "move/window": "im2col col2im",
+    }.items()
+    for stem in stems.split()
 }
+
+
+def _kind(base: str, operator: Operator, does: Computation, copies: bool, weights: bool) -> str:
+    """The kind, with the variant whose times follow other coefficients."""
+    if base == "conv":
+        if does.inner / does.window <= _FEW_CHANNELS:
+            return "conv/shallow"
+        return "conv/1x1" if does.window == 1 else "conv"
+    if base == "linear":
+        if not weights or does.batch > 1:
+            vectors = does.rows == 1 or does.columns == 1
+            return "linear/batch-vector" if vectors else "linear/batch"
+        return "linear/vector" if does.rows == 1 else "linear"
+    if copies:
+        converts = operator.name.startswith(_CONVERTS)
+        return "move/convert" if converts else "move/permute"
+    if operator.is_view:
+        return "move/view"
+    variant = _VARIANTS.get(operator.name.split(".")[1], base)
+    return variant if variant.startswith(base) else base
+
+
+# As many as an image has: such convolutions fill no vector with channels.
+_FEW_CHANNELS = 4
+
+
+def _moved(
+    kind: str,
+    read: list[TensorSpec],
+    weights: list[TensorSpec],
+    made: list[TensorSpec],
+) -> tuple[float, float, float]:
+    """Bytes of activations read, of weights read, and of what is made."""
+    made_bytes = float(sum(spec.nbytes for spec in made))
+    if kind == "move/view":
+        return 0.0, 0.0, 0.0
+    weight_bytes = float(sum(spec.nbytes for spec in weights))
+    read_bytes = sum(spec.nbytes for spec in read) - weight_bytes
+    if kind == "embedding":
+        # Of the table, which is the first that it reads, only as many rows as it makes.
+        table_bytes = read[0].nbytes
+        return sum(spec.nbytes for spec in read) - table_bytes, made_bytes, made_bytes
+    return read_bytes, weight_bytes, made_bytes

@@ -1,12 +1,13 @@
-"""How long an operator takes, from what it computes and moves.
+"""What an operator costs, from the work that it is: seconds, or joules by the same regression.
 
-One small linear model per kind of operator, as in Neurosurgeon (Y. Kang et al., ASPLOS 2017,
-section 5.1), in variables that hold for every kind:
+Per kind of operator a row of coefficients, none negative, on the terms of `planner.roofline`:
 
-    seconds ~ launch_s + flops * s_per_flop + bytes * s_per_byte        all three >= 0
+    cost ~ sum over terms of coefficient * term
 
-fitted by non-negative least squares on relative errors, so that a 20 microsecond layer counts as
-much as a 20 millisecond one. The whole fits in a hello message.
+Kinds are split where other algorithms run ("conv/1x1"), which makes the whole piecewise. Each row
+minimises squared logarithms of predicted over measured, so that a 20 microsecond layer counts as
+much as one of 20 milliseconds, with outliers counting less. All of it fits into a hello message.
+The published regressions are in `planner.published_predictor`.
 """
 
 from __future__ import annotations
@@ -15,72 +16,114 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-FORMAT = 1
+from planner.roofline import TERMS, terms
+from planner.work import Work
+
+FORMAT = 2
+UNITS = ("s", "J")
 MOST_KINDS = 256
 LONGEST_KIND = 64
-# Fewer measurements than coefficients say nothing about a kind; the pooled row serves it.
+# Fewer measurements say nothing about a kind; the row of its family, or of all, serves it.
 FEWEST_SAMPLES = 3
+# Of what a sample of several operators took, the one in question has at least this share.
+LEAST_SHARE = 0.2
+VIEW = "move/view"
 
-Row: TypeAlias = tuple[float, float, float]
+Row: TypeAlias = tuple[float, ...]
+Unit: TypeAlias = Literal["s", "J"]
+Floats: TypeAlias = NDArray[np.float64]
+_Pairs: TypeAlias = Sequence[tuple[Work, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured operator: its kind, operations, bytes moved, and the seconds it took."""
+    """One measured layer: its operators' work, and what they cost together.
 
-    kind: str
-    flops: float
-    bytes: float
-    seconds: float
+    `cost` is in seconds or in joules: a predictor predicts in its samples' unit. `type` is the
+    layer's usual name, for tables.
+    """
+
+    work: tuple[Work, ...]
+    cost: float
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Per kind (launch_s, s_per_flop, s_per_byte), and one row for kinds never measured."""
+    """Per kind a row of coefficients, and one for kinds never measured.
+
+    `entry` is what it costs to enter a range of layers, however many they are. `unit` is that of
+    all costs: "s" or "J".
+    """
 
     rows: Mapping[str, Row]
     pooled: Row
+    entry: float = 0.0
+    unit: Unit = "s"
 
     @classmethod
-    def fit(cls, samples: Iterable[Sample]) -> Predictor:
-        """The predictor with the least squared relative error on `samples`.
+    def fit(cls, samples: Iterable[Sample], entry: float = 0.0, unit: Unit = "s") -> Predictor:
+        """The predictor with the least squared relative errors on `samples`.
 
-        Kinds with fewer than three samples are left to the pooled row, which is fitted to all.
-        Raises ValueError without samples, or when one is negative, not finite, or took no time.
+        A family ("pool" of "pool/max") gets the row of all of its kinds, unless it is a kind
+        itself. Kinds with fewer than three samples have no row. Raises ValueError without
+        samples, or when one is negative, not finite, or cost nothing.
         """
-        by_kind: defaultdict[str, list[Sample]] = defaultdict(list)
-        for sample in samples:
-            _check_sample(sample)
-            by_kind[sample.kind].append(sample)
-        if not by_kind:
+        given = list(samples)
+        if not given:
             raise ValueError("a predictor needs at least one sample")
-        rows = {
-            kind: _fit_row(measured)
-            for kind, measured in sorted(by_kind.items())
-            if len(measured) >= FEWEST_SAMPLES
-        }
-        return cls(rows, _fit_row([s for measured in by_kind.values() for s in measured]))
+        for sample in given:
+            _check_sample(sample)
+        by_kind: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
+        for sample in given:
+            if len(sample.work) == 1:
+                by_kind[sample.work[0].kind].append((sample.work[0], sample.cost))
+        alone = _fitted(by_kind)
+        for work, cost in _separated(given, alone):
+            by_kind[work.kind].append((work, cost))
+        everything = [pair for pairs in by_kind.values() for pair in pairs]
+        if not everything:
+            raise ValueError("no sample is of a single kind of operator")
+        families: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
+        for kind, pairs in by_kind.items():
+            families[kind.partition("/")[0]] += pairs
+        return cls(_fitted({**families, **by_kind}), _fit_row(everything), entry, unit)
 
-    def predict(self, kind: str, flops: float, bytes: float) -> float:
-        """Seconds for one operator; a kind never measured is priced by the pooled row."""
-        launch_s, s_per_flop, s_per_byte = self.rows.get(kind, self.pooled)
-        return launch_s + flops * s_per_flop + bytes * s_per_byte
+    def predict(self, work: Work) -> float:
+        """The cost of one operator."""
+        row = self.rows.get(work.kind)
+        if row is None:
+            row = self.rows.get(work.kind.partition("/")[0], self.pooled)
+        return sum(c * term for c, term in zip(row, terms(work), strict=True) if c)
 
-    def layer_s(self, work: Iterable[tuple[str, float, float]]) -> float:
-        """Seconds for a layer: the sum over its operators' (kind, flops, bytes)."""
-        return sum(self.predict(kind, flops, bytes) for kind, flops, bytes in work)
+    def cost(self, work: Iterable[Work]) -> float:
+        """The cost of a layer, which is that of its operators."""
+        return sum(map(self.predict, work))
+
+    def layer_s(self, work: Iterable[Work]) -> float:
+        """Seconds for a layer. Raises ValueError where the unit is another."""
+        if self.unit != "s":
+            raise ValueError(f"this predictor gives {self.unit}, not seconds")
+        return self.cost(work)
+
+    def range_cost(self, layers: Iterable[Iterable[Work]]) -> float:
+        """The cost of consecutive layers that run in one go."""
+        return self.entry + sum(map(self.cost, layers))
 
     def to_plain(self) -> dict[str, Any]:
         """The predictor as dicts, lists, strings and numbers; `from_plain` is its inverse."""
         return {
             "format": FORMAT,
-            "pooled": list(self.pooled),
-            "rows": {kind: list(row) for kind, row in self.rows.items()},
+            "unit": self.unit,
+            "entry": self.entry,
+            "pooled": _row_to_plain(self.pooled),
+            "rows": {kind: _row_to_plain(row) for kind, row in self.rows.items()},
         }
 
     @classmethod
@@ -90,6 +133,9 @@ class Predictor:
             raise ValueError(f"a predictor is a map, not {type(plain).__name__}")
         if type(plain.get("format")) is not int or plain["format"] != FORMAT:
             raise ValueError(f"predictor format {plain.get('format')!r:.40}; known is {FORMAT}")
+        unit = plain.get("unit")
+        if unit != "s" and unit != "J":
+            raise ValueError(f"a predictor's unit is one of {UNITS}, not {unit!r:.40}")
         rows = plain.get("rows")
         if not isinstance(rows, Mapping) or len(rows) > MOST_KINDS:
             raise ValueError(f"a predictor's rows are a map of at most {MOST_KINDS} kinds")
@@ -99,33 +145,79 @@ class Predictor:
         return cls(
             {kind: _row_from_plain(kind, row) for kind, row in rows.items()},
             _row_from_plain("pooled", plain.get("pooled")),
+            _number("entry", plain.get("entry")),
+            unit,
         )
 
 
 def _check_sample(sample: Sample) -> None:
-    numbers = (sample.flops, sample.bytes, sample.seconds)
-    if not all(math.isfinite(number) and number >= 0 for number in numbers) or not sample.seconds:
-        raise ValueError(f"a sample has finite work >= 0 and seconds > 0: {sample}")
+    numbers = [
+        number
+        for work in sample.work
+        for number in (*terms(work), work.steps, work.window, work.stride)
+    ]
+    fine = all(math.isfinite(number) and number >= 0 for number in (*numbers, sample.cost))
+    if not sample.work or not fine or not sample.cost:
+        raise ValueError(f"a sample has finite work >= 0 and a cost > 0: {sample}")
 
 
-def _fit_row(samples: Sequence[Sample]) -> Row:
-    features = np.array([(1.0, s.flops, s.bytes) for s in samples])
-    # Relative errors: divide each equation by its own seconds. Then scale the columns, because
-    # operations count in billions and launches in ones.
-    relative = features / np.array([s.seconds for s in samples])[:, None]
-    scale = np.abs(relative).max(axis=0)
-    scale[scale == 0] = 1.0
-    solution, _ = nnls(relative / scale, np.ones(len(samples)))
-    launch_s, s_per_flop, s_per_byte = (solution / scale).tolist()
-    return launch_s, s_per_flop, s_per_byte
+def _separated(samples: Sequence[Sample], rows: Mapping[str, Row]) -> Iterable[tuple[Work, float]]:
+    """Of samples with several operators, what the one of a kind not measured alone has cost."""
+    known = Predictor(rows, (0.0,) * len(TERMS))
+    for sample in samples:
+        unknown = [work for work in sample.work if work.kind not in rows]
+        if len(sample.work) > 1 and len(unknown) == 1:
+            others = known.cost(work for work in sample.work if work.kind in rows)
+            yield unknown[0], max(sample.cost - others, LEAST_SHARE * sample.cost)
+
+
+def _fitted(by_kind: Mapping[str, _Pairs]) -> dict[str, Row]:
+    return {
+        kind: _fit_row(pairs)
+        for kind, pairs in sorted(by_kind.items())
+        if len(pairs) >= FEWEST_SAMPLES
+    }
+
+
+ROUNDS = 8
+# Errors up to this are noise; larger ones count less and less as squares.
+NOISE = 0.05
+
+
+def _fit_row(pairs: _Pairs) -> Row:
+    features = np.array([terms(work) for work, _ in pairs])
+    costs = np.array([cost for _, cost in pairs])
+    predicted, least = costs, 0.3 * costs.min()
+    solution = np.zeros(features.shape[1])
+    # Dividing by what was measured would favour too little, and by what is predicted too much;
+    # by the mean of both is, to first order, the squared logarithm.
+    for number in range(ROUNDS):
+        weight = 1.0 / np.sqrt(costs * predicted)
+        if number > 1:
+            errors = np.abs(np.log(predicted / costs))
+            weight *= np.maximum(errors / NOISE, 1.0) ** -0.35
+        weighted = features * weight[:, None]
+        # Operations count in billions and launches in ones.
+        scale = weighted.max(axis=0)
+        scale[scale == 0] = 1.0
+        solution = nnls(weighted / scale, costs * weight)[0] / scale
+        predicted = np.maximum(features @ solution, least)
+    return tuple(solution.tolist())
+
+
+def _row_to_plain(row: Row) -> list[float | int]:
+    """Most coefficients are 0, which takes one byte as an integer."""
+    return [coefficient or 0 for coefficient in row]
 
 
 def _row_from_plain(kind: str, row: object) -> Row:
-    if not isinstance(row, list | tuple) or len(row) != 3:
-        raise ValueError(f"the row of {kind!r} has three numbers")
-    for number in row:
-        # Bounded, so that no sum of predictions overflows: nothing costs an hour per unit.
-        if type(number) not in (int, float) or not 0 <= number <= 3600:
-            raise ValueError(f"the row of {kind!r} has numbers from 0 to 3600")
-    launch_s, s_per_flop, s_per_byte = map(float, row)
-    return launch_s, s_per_flop, s_per_byte
+    if not isinstance(row, list | tuple) or len(row) != len(TERMS):
+        raise ValueError(f"the row of {kind!r} has {len(TERMS)} numbers")
+    return tuple(_number(f"the row of {kind!r}", number) for number in row)
+
+
+def _number(what: str, number: object) -> float:
+    # Bounded, so that no sum of predictions overflows: nothing costs an hour per unit.
+    if type(number) not in (int, float) or not 0 <= number <= 3600:  # type: ignore[operator]
+        raise ValueError(f"{what} has numbers from 0 to 3600")
+    return float(number)  # type: ignore[arg-type]

@@ -10,13 +10,17 @@ from ionn_client.activations import Activations
 from ionn_client.forecast import NEVER_BYTES, Forecast
 from planner import CutCoding, Link
 from planner.predictor import Predictor, Sample
+from planner.work import OperatorWork
 from tests.support import WIDTH, chain
 
 LAYERS = 3
 LINK = Link(1e6, 1e6, 0.01)
 ALL = frozenset(range(LAYERS))
 PREDICTOR = Predictor.fit(
-    [Sample("linear", 10.0**k, 10.0**k, 0.002 + 1e-9 * 10.0**k) for k in range(2, 8)]
+    [
+        Sample((OperatorWork("linear", 10.0**k, 10.0**k),), 0.002 + 1e-9 * 10.0**k)
+        for k in range(2, 8)
+    ]
 )
 ROOMY = 1 << 26
 

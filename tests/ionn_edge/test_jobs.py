@@ -25,8 +25,8 @@ JOBS = [
     jobs.Failed(1, "input", "why"),
     jobs.Probe(),
     jobs.Probed("cpu"),
-    jobs.Calibrate(2.0),
-    jobs.Calibrated((("conv", 1.0, 2.0, 3.0),)),
+    jobs.Calibrate(2.0, False),
+    jobs.Calibrated((("convolution", (("conv", 1.0, 2.0),), 3.0, None),), 1e-6),
 ]
 
 

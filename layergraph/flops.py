@@ -1,0 +1,167 @@
+"""What each kind of operator computes: operations, and the matrix product behind them.
+
+By shapes alone. Arguments are the operator's own, with a TensorSpec where a tensor stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from layergraph.graph import TensorSpec
+
+Arguments: TypeAlias = dict[str, Any]
+Specs: TypeAlias = list[TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """Operations, and `batch` products of (rows, inner) by (inner, columns), in `steps` turns.
+
+    Without a matrix product the four are 0. `window` and `stride` are a filter's elements and
+    the product of its strides, 1 where there is none.
+    """
+
+    flops: float
+    batch: float = 0.0
+    rows: float = 0.0
+    inner: float = 0.0
+    columns: float = 0.0
+    steps: float = 1.0
+    window: float = 1.0
+    stride: float = 1.0
+
+
+def computation(kind: str, arguments: Arguments, read: Specs, made: Specs) -> Computation:
+    """What a call of an operator of this kind (of `ops.KINDS`) computes."""
+    return _BY_KIND[kind](arguments, read, made)
+
+
+def elements(spec: TensorSpec) -> int:
+    """How many numbers a tensor holds."""
+    return math.prod(spec.shape)
+
+
+def product_of_sides(value: Any, dimensions: int) -> int:
+    """Of a window or stride: a single number stands for the same in every dimension."""
+    sides = (value,) if isinstance(value, int) else tuple(value)
+    return math.prod(sides * max(dimensions, 1) if len(sides) == 1 else sides)
+
+
+def _product(batch: float, rows: float, inner: float, columns: float) -> Computation:
+    return Computation(2.0 * batch * rows * inner * columns, batch, rows, inner, columns)
+
+
+def _conv(a: Arguments, _read: Specs, made: Specs) -> Computation:
+    weight: TensorSpec = a["weight"]
+    groups, columns = a["groups"], weight.shape[0]
+    window = math.prod(weight.shape[2:])
+    rows = elements(made[0]) / max(columns, 1)
+    inner = math.prod(weight.shape[1:])
+    return Computation(
+        2.0 * elements(made[0]) * inner,
+        *(groups, rows, inner, columns / groups),
+        window=window,
+        stride=product_of_sides(a["stride"], len(weight.shape) - 2),
+    )
+
+
+def _transposed_conv(a: Arguments, _read: Specs, _made: Specs) -> Computation:
+    source: TensorSpec = a["input"]
+    weight: TensorSpec = a["weight"]
+    groups, inner = a["groups"], weight.shape[0]
+    columns = math.prod(weight.shape[1:])
+    return Computation(
+        2.0 * elements(source) * columns,
+        *(groups, elements(source) / max(inner, 1), inner / groups, columns),
+        window=math.prod(weight.shape[2:]),
+        stride=product_of_sides(a["stride"], len(weight.shape) - 2),
+    )
+
+
+def _linear(a: Arguments, read: Specs, made: Specs) -> Computation:
+    if "equation" in a:
+        return _einsum(str(a["equation"]), read, made)
+    if "weight" in a:
+        columns, inner = (1, *a["weight"].shape)[-2:]
+        return _product(1, elements(made[0]) / max(columns, 1), inner, columns)
+    # The matrices are the last two of addmm(bias, a, b), the first two of matmul(a, b).
+    left: TensorSpec = a.get("mat1") or a.get("batch1") or read[0]
+    right: TensorSpec = a.get("mat2") or a.get("batch2") or read[1]
+    inner = left.shape[-1] if left.shape else 1
+    columns = right.shape[-1] if len(right.shape) > 1 else 1
+    batch = math.prod(right.shape[:-2])
+    return _product(batch, elements(made[0]) / max(batch * columns, 1), inner, columns)
+
+
+def _einsum(equation: str, read: Specs, made: Specs) -> Computation:
+    sizes: dict[str, int] = {}
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    for term, spec in zip(terms, read, strict=False):
+        # An ellipsis stands for batch dimensions, which the result has as well.
+        letters, dims = term.replace("...", ""), spec.shape
+        sizes.update(zip(reversed(letters), reversed(dims), strict=False))
+    result = equation.partition("->")[2]
+    summed = math.prod(size for letter, size in sizes.items() if letter not in result)
+    columns = made[0].shape[-1] if made[0].shape else 1
+    return _product(1, elements(made[0]) / max(columns, 1), summed, columns)
+
+
+def _attention(a: Arguments, _read: Specs, made: Specs) -> Computation:
+    query: TensorSpec = a["query"]
+    keys: int = a["key"].shape[-2]
+    flops = 2.0 * keys * (elements(query) + elements(made[0]))
+    batch = math.prod(query.shape[:-2])
+    return Computation(flops, batch, query.shape[-2], query.shape[-1], keys)
+
+
+def _recurrent(a: Arguments, _read: Specs, _made: Specs) -> Computation:
+    source: TensorSpec = a["input"]
+    params: tuple[TensorSpec, ...] = a.get("params") or (a["w_ih"], a["w_hh"])
+    matrices = [spec for spec in params if len(spec.shape) == 2]
+    # A cell takes one step, for a batch; the others take a sequence of them.
+    inputs = math.prod(source.shape[:-1])
+    length = 1
+    if "params" in a and len(source.shape) > 1:
+        length = source.shape[1 if len(source.shape) == 3 and a.get("batch_first") else 0]
+    # One pair of matrices per layer and direction.
+    pairs = max(len(matrices) // 2, 1)
+    inner = sum(spec.shape[1] for spec in matrices) / pairs
+    columns = sum(spec.shape[0] for spec in matrices) / max(len(matrices), 1)
+    return Computation(
+        2.0 * inputs * sum(map(elements, matrices)),
+        *(1, inputs / max(length, 1), inner, columns),
+        steps=length * pairs,
+    )
+
+
+def _pool(a: Arguments, read: Specs, made: Specs) -> Computation:
+    window = a.get("kernel_size")
+    if window is None:
+        return Computation(float(max(elements(read[0]), elements(made[0]))))
+    dimensions = len(read[0].shape) - 2
+    size = product_of_sides(window, dimensions)
+    stride = product_of_sides(a.get("stride") or window, dimensions)
+    return Computation(float(elements(made[0]) * size), window=size, stride=stride)
+
+
+def _per_element(cost: float) -> Callable[[Arguments, Specs, Specs], Computation]:
+    return lambda _a, _read, made: Computation(cost * sum(map(elements, made)))
+
+
+_BY_KIND: dict[str, Callable[[Arguments, Specs, Specs], Computation]] = {
+    "conv": _conv,
+    "depthwise_conv": _conv,
+    "transposed_conv": _transposed_conv,
+    "linear": _linear,
+    "attention": _attention,
+    "recurrent": _recurrent,
+    "norm": _per_element(5),
+    "pool": _pool,
+    "softmax": _per_element(5),
+    "embedding": _per_element(0),
+    "elementwise": _per_element(1),
+    "move": _per_element(0),
+}

@@ -1,0 +1,93 @@
+"""What an operator's cost is made of: the terms that our predictor weighs.
+
+A roofline (Williams et al., CACM 2009) bounds a time by the larger of operations over peak and
+bytes over bandwidth. Summed instead of bounded, with the terms that fill pipelines and caches, it
+is linear in coefficients that cannot be negative, so that small least squares problems find them:
+
+- a launch, and every sequential step's launch;
+- operations, and bytes of activations read, made, and of weights, which come from memory;
+- bytes beyond what each level of cache holds, and weights that a step reads again;
+- of a product of (rows, inner) by (inner, columns): its faces and edges. A kernel that loses a
+  constant share of rows, columns or depth at the borders takes
+  (rows + r) (columns + c) (inner + i) s, whose expansion these terms are;
+- the same with dimensions rounded up to what registers hold;
+- of a filter: operations by how often an element is used again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from planner.work import Work
+
+_KIB = 1024
+# Where times bend on processors of the last decade: half of a core's cache, all of it, and
+# about what a core gets of the shared one.
+_CACHE_BYTES = (256 * _KIB, 1024 * _KIB, 8192 * _KIB)
+_VECTOR, _TILE, _BLOCK = 16, 64, 14
+
+
+def terms(work: Work) -> tuple[float, ...]:
+    """The terms of one operator, all >= 0, in an order that `TERMS` names."""
+    return tuple(term(work) for term in _TERMS.values())
+
+
+def _beyond(size: float, cache: int) -> float:
+    return max(0.0, size - cache)
+
+
+def _up(value: float, multiple: int) -> float:
+    return math.ceil(value / multiple) * multiple
+
+
+def _activations(w: Work) -> float:
+    return w.read_bytes + w.made_bytes
+
+
+def _again(w: Work) -> float:
+    """Elements of a matrix that every step of several reads."""
+    return w.steps * w.inner * w.columns if w.steps > 1 else 0.0
+
+
+def _again_beyond(w: Work, cache: int) -> float:
+    return w.steps * _beyond(4 * w.inner * w.columns, cache) if w.steps > 1 else 0.0
+
+
+_TERMS: dict[str, Callable[[Work], float]] = {
+    "launch": lambda _: 1.0,
+    "operations": lambda w: w.flops,
+    "bytes read": lambda w: w.read_bytes,
+    "bytes of weights": lambda w: w.weight_bytes,
+    "bytes made": lambda w: w.made_bytes,
+    "activations beyond the 1st cache": lambda w: _beyond(_activations(w), _CACHE_BYTES[0]),
+    "activations beyond the 2nd cache": lambda w: _beyond(_activations(w), _CACHE_BYTES[1]),
+    "bytes beyond the 3rd cache": lambda w: _beyond(
+        _activations(w) + w.weight_bytes, _CACHE_BYTES[2]
+    ),
+    "weights beyond the 2nd cache": lambda w: _beyond(w.weight_bytes, _CACHE_BYTES[1]),
+    "batch": lambda w: w.batch,
+    "rows x columns": lambda w: w.batch * w.rows * w.columns,
+    "inner x columns": lambda w: w.batch * w.inner * w.columns,
+    "rows x inner": lambda w: w.batch * w.rows * w.inner,
+    "rows": lambda w: w.batch * w.rows,
+    "columns": lambda w: w.batch * w.columns,
+    "inner": lambda w: w.batch * w.inner,
+    "steps": lambda w: w.steps,
+    "columns at each step": lambda w: w.steps * w.columns,
+    "weights read again": _again,
+    "weights read again beyond the 2nd cache": lambda w: _again_beyond(w, _CACHE_BYTES[1]),
+    "weights read again beyond the 3rd cache": lambda w: _again_beyond(w, _CACHE_BYTES[2]),
+    "product in vectors": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _VECTOR),
+    "product in tiles": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _TILE),
+    "product in blocks of rows": lambda w: w.batch * _up(w.rows, _BLOCK) * w.inner * w.columns,
+    "product in vectors of channels": lambda w: (
+        w.batch * w.rows * w.columns * _up(w.inner / w.window, _VECTOR) * w.window
+    ),
+    "window of each byte made": lambda w: w.made_bytes * w.window,
+    "side of the window of each byte made": lambda w: w.made_bytes * math.sqrt(w.window),
+    "operations by window": lambda w: w.flops / w.window,
+    "operations by the window's side": lambda w: w.flops / math.sqrt(w.window),
+    "windows read": lambda w: w.batch * w.rows * w.inner / w.stride,
+}
+TERMS = tuple(_TERMS)
