@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 
 import torch
@@ -13,6 +16,8 @@ import torch
 from ionn_client.emulate import SlowDevice
 from layergraph import Executor, LayerGraph
 from layergraph.execute import Live
+from planner import RangeTimes, fit_ranges, range_tilings
+from planner.grouped import RangeErrors, random_tilings, range_errors, spans
 
 
 class LocalRunner:
@@ -64,27 +69,70 @@ class LocalRunner:
             return result, time.perf_counter() - began
 
 
-def profile_layers(
-    graph: LayerGraph, weights: Mapping[str, torch.Tensor], live: Live, runs: int, threads: int
-) -> tuple[float, ...]:
-    """Median seconds of each layer on this machine, one after the other as a query runs them.
+def profile_ranges(
+    graph: LayerGraph,
+    weights: Mapping[str, torch.Tensor],
+    live: Live,
+    tilings: Sequence[Sequence[int]],
+    runs: int,
+    threads: int,
+) -> dict[tuple[int, int], float]:
+    """Median seconds of every range of `tilings` on this machine, as queries run them.
 
-    live: tensors at cut 0. The first pass is not counted.
+    live: tensors at cut 0. tilings: per run of the model the cuts at which it is divided, from 0
+    to the last. Each is run `runs` times, in turn, so that all see the same moods of the machine;
+    a first round is not counted. One thread's time is its own CPU time, which neighbours on the
+    machine do not lengthen; that of several is the clock's.
     """
-    executor, layers = Executor(graph, weights), len(graph.layers)
-    samples: list[list[float]] = [[] for _ in range(layers)]
+    # An executor each: one would forget the first ranges over the last, and build them again.
+    executors = [Executor(graph, weights) for _ in tilings]
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    samples: dict[tuple[int, int], list[float]] = {}
     with ThreadPoolExecutor(1, "ionn-profile", torch.set_num_threads, (threads,)) as pool:
         for counted in [False, *[True] * runs]:
-            for layer, seconds in enumerate(pool.submit(_time_pass, executor, live).result()):
-                if counted:
-                    samples[layer].append(seconds)
-    return tuple(sorted(times)[len(times) // 2] for times in samples)
+            for executor, cuts in zip(executors, tilings, strict=True):
+                for span, seconds in pool.submit(_time_run, executor, cuts, live, clock).result():
+                    if counted:
+                        samples.setdefault(span, []).append(seconds)
+    return {span: statistics.median(times) for span, times in samples.items()}
 
 
-def _time_pass(executor: Executor, live: Live) -> Sequence[float]:
+def _time_run(
+    executor: Executor, cuts: Sequence[int], live: Live, clock: Callable[[], float]
+) -> list[tuple[tuple[int, int], float]]:
     times = []
-    for layer in range(len(executor.graph.layers)):
-        began = time.perf_counter()
-        live = executor.run(layer, layer + 1, live)
-        times.append(time.perf_counter() - began)
+    for start, stop in pairwise(cuts):
+        began = clock()
+        live = executor.run(start, stop, live)
+        times.append(((start, stop), clock() - began))
     return times
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedProfile:
+    """Times of ranges, and how well they predict ranges that were measured but held out."""
+
+    times: RangeTimes
+    errors: RangeErrors
+
+
+def profile_grouped(
+    graph: LayerGraph,
+    weights: Mapping[str, torch.Tensor],
+    live: Live,
+    runs: int,
+    threads: int,
+    held_out_runs: int = 8,
+) -> GroupedProfile:
+    """Measure `range_tilings` of the model, and beside them random ones to check the fit with.
+
+    live: tensors at cut 0. Takes 2 log2(layers) + `held_out_runs` times as long as profiling the
+    layers alone.
+    """
+    layers = len(graph.layers)
+    tilings = range_tilings(layers, graph.cut_bytes, graph.cut_bytes)
+    random = random_tilings(layers, held_out_runs, seed=1)
+    measured = profile_ranges(graph, weights, live, (*tilings, *random), runs, threads)
+    fitted = spans(tilings)
+    times = fit_ranges(layers, {span: measured[span] for span in measured if span in fitted})
+    return GroupedProfile(times, range_errors(times, measured))

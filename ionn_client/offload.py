@@ -20,7 +20,7 @@ from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
 from ionn_client.forecast import Forecast
-from ionn_client.local import LocalRunner, profile_layers
+from ionn_client.local import LocalRunner, profile_ranges
 from ionn_client.query import QueryResult
 from ionn_client.sender import coding_keeps_up
 from ionn_client.session import Session
@@ -33,7 +33,8 @@ from layergraph import (
     unflatten_outputs,
     weight_bytes_view,
 )
-from planner import LayerCosts, Link, Range
+from layergraph.execute import Live
+from planner import LayerCosts, Link, Range, RangeTimes, fit_ranges
 from wire import PRECISIONS
 from wire.segments import CODED_SHARE
 
@@ -81,13 +82,15 @@ class Profiled:
     """A captured model with its layer times on this machine, ready to be offloaded.
 
     client_s: seconds of each layer, before any emulated slowdown. activations: what each coding
-    makes of the live tensors at each cut; None where that was not measured.
+    makes of the live tensors at each cut; None where that was not measured. ranges: what layers
+    take in one go, with `client_s` as its layer times; None where only layers are known.
     """
 
     graph: LayerGraph
     weights: Mapping[str, torch.Tensor]
     client_s: tuple[float, ...]
     activations: Activations | None = None
+    ranges: RangeTimes | None = None
 
     def costs(self, link: Link, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
         """The planner's numbers for a device so many times slower than this machine, and an
@@ -97,7 +100,7 @@ class Profiled:
         crossings = Crossings(*[(self.activations or raw_only(graph)).down()] * 2)
         crossings.follow(link)
         up, down = crossings.up.chosen, crossings.down.chosen
-        return LayerCosts(
+        costs = LayerCosts(
             [device_slowdown * seconds for seconds in self.client_s],
             [seconds / edge_speed for seconds in self.client_s],
             _crossing_bytes(graph, link),
@@ -108,6 +111,7 @@ class Profiled:
             edges=graph.edges,
             shared=graph.shared,
         )
+        return costs if self.ranges is None else (device_slowdown * self.ranges).on_client(costs)
 
 
 def _crossing_bytes(graph: LayerGraph, link: Link) -> list[float]:
@@ -139,11 +143,20 @@ def prepare(
     else:
         graph, weights = capture_cached(model, tuple(args), kwargs, options.captures)
     live = flatten_inputs(graph, tuple(args), dict(kwargs or {}))
-    client_s = profile_layers(graph, weights, live, options.profile_runs, options.threads)
+    ranges = _measure(graph, weights, live, options)
     activations = measure_activations(
         graph, weights, live, options.threads, lossy=options.activation_tolerance is not None
     )
-    return Profiled(graph, weights, client_s, activations)
+    return Profiled(graph, weights, tuple(ranges.layer_s.tolist()), activations, ranges)
+
+
+def _measure(
+    graph: LayerGraph, weights: Mapping[str, torch.Tensor], live: Live, options: Options
+) -> RangeTimes:
+    layers = len(graph.layers)
+    tilings = (range(layers + 1), (0, layers))
+    measured = profile_ranges(graph, weights, live, tilings, options.profile_runs, options.threads)
+    return fit_ranges(layers, measured)
 
 
 class Offload:
