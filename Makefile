@@ -26,7 +26,9 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/execute.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/planning_time.py
+	$(BIN)/python benchmarks/schedules.py
 	$(BIN)/ionn bench latency --network alexnet --network resnet50
 	$(BIN)/python benchmarks/kill.py
 	$(BIN)/python benchmarks/weights.py
@@ -38,7 +40,9 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/execute.py --quick
 	$(BIN)/python benchmarks/plan.py --quick
+	$(BIN)/python benchmarks/grouped.py --quick
 	$(BIN)/python benchmarks/planning_time.py --quick
+	$(BIN)/python benchmarks/schedules.py --quick
 	$(BIN)/ionn bench latency --network lenet --rate 4mbit --rounds 1 --quick
 	$(BIN)/python benchmarks/kill.py --quick
 	$(BIN)/python benchmarks/weights.py --quick

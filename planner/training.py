@@ -5,7 +5,7 @@ trained on the edge come back to the client. Planning only. Its full text was no
 reconstructed: backward layer i needs what forward layer i left (its input, for the gradient of
 its weights), so that this crosses too where the two run on different sides. Such a price depends
 on two layers far apart, which no shortest path through the chain sees; through *pairs* (forward i,
-backward i) it is one again, exact and O(N).
+backward i) it is one again, exact and O(N). Steps follow each other in the same placement.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _SIDES = ((False, False), (False, True), (True, False), (True, True))  # True: o
 
 @dataclass(frozen=True, eq=False)
 class TrainingPrices:
-    """What 2N layers cost: `chain`, and what forward layers leave for backward layers.
+    """What 2N layers cost: `chain`, and what a layer costs whose two passes run apart.
 
-    `chain`: layer i is forward layer i, layer 2N - 1 - i the same layer backward. `kept_up`,
-    `kept_down` (N): taking what forward layer i left from the client to the edge, or back, where
-    its backward layer runs on the other side. They add up and scale as `Prices` do.
+    `chain`: layer i is forward layer i, layer 2N - 1 - i the same layer backward. `kept_up` (N):
+    forward on the client and backward on the edge, so that what the forward layer left goes up.
+    `kept_down` (N): the other way round. They add up and scale as `Prices` do.
 
     Raises ValueError that names the field when lengths do not fit or a price is negative,
     infinite or NaN.
@@ -103,13 +103,16 @@ class TrainingCosts:
         """The prices of a step: seconds, the client's joules, or a mix.
 
         Weights come in one stream, and what is kept rides along with what crosses anyway: both
-        pay for their bytes and for no round trip.
+        pay for their bytes and for no round trip. Weights that the client has changed go up again
+        where the next step's forward layer runs on the edge.
         """
         chain = objective.prices(self.steps, link)
-        _, trained = _byte_prices(self.new_weight_bytes, link, objective)
+        changed_up, changed_down = _byte_prices(self.new_weight_bytes, link, objective)
+        kept_up, kept_down = _byte_prices(self.kept_bytes, link, objective)
         return TrainingPrices(
-            Prices(chain.client, chain.edge + trained, chain.up, chain.down),
-            *_byte_prices(self.kept_bytes, link, objective),
+            Prices(chain.client, chain.edge + changed_down, chain.up, chain.down),
+            kept_up,
+            kept_down + changed_up[::-1][: len(self) // 2],
         )
 
 

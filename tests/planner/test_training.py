@@ -80,9 +80,12 @@ def test_a_step_of_two_layers_written_out():
     # Forward on the client, backward of layer b on the edge: what b left goes up.
     placement = ["client", "client", "edge", "client"]
     assert prices.along(placement) == pytest.approx(4 + 6 + 7 + 2 + 200 + 6 + 10 + 2 / 2 + 2 + 12)
-    # Forward of layer a on the edge, backward on the client: what a left comes down.
+    # Forward of layer a on the edge, backward on the client: what a left comes down, and its new
+    # weights go up for the next step.
     placement = ["edge", "client", "client", "client"]
-    assert prices.along(placement) == pytest.approx(5 + 2 + 1 + 2 / 2 + 2 + 6 + 18 + 12 + 100 / 2)
+    assert prices.along(placement) == pytest.approx(
+        5 + 2 + 1 + 2 / 2 + 2 + 6 + 18 + 12 + 100 / 2 + 10
+    )
 
 
 def test_joules_of_a_step_count_the_radio_for_new_weights():
@@ -104,7 +107,8 @@ def test_kept_bytes_are_what_is_alive_before_a_layer_unless_told(seed, layers):
     assert training_costs(costs).kept_bytes.tolist() == costs.cut_up_bytes[:-1].tolist()
     prices = training_costs(costs).prices(Link(1e6, 2e6, 0.1), LATENCY)
     assert prices.kept_up == pytest.approx(costs.cut_up_bytes[:-1] / 1e6)
-    assert prices.kept_down == pytest.approx(costs.cut_up_bytes[:-1] / 2e6)
+    changed = costs.weight_bytes / 1e6
+    assert prices.kept_down == pytest.approx(costs.cut_up_bytes[:-1] / 2e6 + changed)
 
 
 def test_backward_layers_need_the_weights_of_their_forward_layers():
