@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ionn_client.activations import LOSSLESS, raw_only
 from ionn_client.commands.arguments import Json, Network, print_json
+from ionn_client.commands.ranges import show_ranges
 from ionn_client.config import Options
 from ionn_client.offload import Profiled, prepare
 from layergraph.load import load
@@ -29,12 +30,23 @@ def profile(
             " answer is within this.",
         ),
     ] = None,
+    grouped: Annotated[
+        bool,
+        typer.Option(
+            "--grouped",
+            help="Show instead what ranges of layers take in one go, and how well that is"
+            " predicted from a few of them.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show each layer's time here, its weights, and what is alive where it could be cut.
 
     What is alive is shown as it is and as coded without loss.
     """
+    if grouped:
+        show_ranges(network, runs, threads, as_json)
+        return
     loaded = load(network)
     options = Options(profile_runs=runs, threads=threads, activation_tolerance=tolerance or None)
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs, options)
