@@ -26,8 +26,10 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/execute.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/progressive.py
 	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/planning_time.py
+	$(BIN)/python benchmarks/papers.py
 	$(BIN)/python benchmarks/schedules.py
 	$(BIN)/ionn bench latency --network alexnet --network resnet50
 	$(BIN)/python benchmarks/kill.py
@@ -40,8 +42,10 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/execute.py --quick
 	$(BIN)/python benchmarks/plan.py --quick
+	$(BIN)/python benchmarks/progressive.py --quick
 	$(BIN)/python benchmarks/grouped.py --quick
 	$(BIN)/python benchmarks/planning_time.py --quick
+	$(BIN)/python benchmarks/papers.py --quick
 	$(BIN)/python benchmarks/schedules.py --quick
 	$(BIN)/ionn bench latency --network lenet --rate 4mbit --rounds 1 --quick
 	$(BIN)/python benchmarks/kill.py --quick

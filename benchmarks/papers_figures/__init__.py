@@ -1,0 +1,1 @@
+"""What benchmarks/papers.py puts side by side, a file per table."""
