@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from plan import RATES_Mbit, made_up_tables, measured_tables
+from cost_tables import made_up_tables, measured_tables
+from plan import RATES_Mbit
 
 from planner import RADIOS, LayerCosts, Link, Power, Region, ScheduleCache, route, upload_plan
 

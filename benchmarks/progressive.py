@@ -1,0 +1,117 @@
+"""What progressive precision is predicted to gain over exact uploads, on every network.
+
+The ratio of the mean latencies until the exact upload ends, with the bytes that coded weights were
+measured to take (both uploads end together, to 1%); layers timed on this CPU as in
+benchmarks/plan.py. The better the edge and the slower the device, the more: the bound is the ratio
+of bytes, 4.02, and the latency that remains at the end counts on both sides.
+
+`python benchmarks/progressive.py [--quick] [--json FILE]`; `--quick` takes small made-up tables
+instead of networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cost_tables import made_up_tables, measured_tables
+
+from planner import (
+    NOISE,
+    LayerCosts,
+    Link,
+    Plane,
+    progressive_plan,
+    progressive_timeline,
+    timeline,
+    upload_plan,
+)
+from wire.segments import CODED_SHARE
+
+RATES_Mbit = (5.85, 18.88, 80.0)  # JointDNN's 4G and Wi-Fi uplinks, IONN's Wi-Fi
+# Coded bytes over raw of float32 weights by planes, which add up to those of the whole.
+FLOAT12, BFLOAT16 = 0.207, 4 / 32
+PLANE_SHARES = (
+    ("float12", FLOAT12),
+    ("bfloat16", BFLOAT16),
+    ("exact", CODED_SHARE - FLOAT12 - BFLOAT16),
+)
+# The networks whose gain must be 2.5, and on which link.
+MUST_GAIN, MUST_RATE_Mbit = ("resnet50", "vgg16"), 18.88
+LOCAL_s, EDGE_SPEEDS = (1, 2, 4, 8, 16, 32), (1, 10)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small made-up tables")
+    parser.add_argument("--networks", nargs="+", help="only these")
+    parser.add_argument("--slowdown", type=float, default=20.0, help="device times over measured")
+    parser.add_argument("--rtt-ms", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=7, help="times each layer is measured")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    options = parser.parse_args()
+    tables = dict(made_up_tables() if options.quick else measured_tables(options))
+    rows = list(progressive_rows(tables, options.rtt_ms / 1e3))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+def progressive_rows(tables: dict[str, LayerCosts], rtt_s: float) -> Iterator[dict[str, Any]]:
+    """Progressive over exact on every link, then for devices and edges of other speeds."""
+    print("Progressive over exact, mean latency until the exact upload ends (predicted)")
+    print(f"{'network':16}{'Mbit/s':>8}{'local, s':>10}{'edge':>6}{'upload, s':>11}", end="")
+    print(f"{'final, s':>10}{'exact, s':>10}{'progr., s':>11}{'gain':>7}{'noise':>9}")
+    for name, costs in tables.items():
+        for rate in RATES_Mbit:
+            yield _gain(name, costs, rate, rtt_s, 1)
+    print()
+    for name in [name for name in MUST_GAIN if name in tables] or tables:
+        costs = tables[name]
+        for speed in EDGE_SPEEDS:
+            for local_s in LOCAL_s:
+                client_s = costs.client_s * (local_s / costs.client_s.sum())
+                other = replace(costs, client_s=client_s, edge_s=costs.edge_s / speed)
+                yield _gain(name, other, MUST_RATE_Mbit, rtt_s, speed)
+
+
+def _gain(
+    name: str, costs: LayerCosts, rate_Mbit: float, rtt_s: float, edge_speed: int
+) -> dict[str, Any]:
+    link = Link(rate_Mbit * 125e3, rate_Mbit * 125e3, rtt_s)
+    coded = replace(costs, weight_bytes=costs.weight_bytes * CODED_SHARE)
+    exact = timeline(coded, link, upload_plan(coded, link))
+    planes = [
+        tuple(Plane(share * size, NOISE[to]) for to, share in PLANE_SHARES) if size else ()
+        for size in costs.weight_bytes.tolist()
+    ]
+    plan = progressive_plan(costs, link, planes)
+    found = progressive_timeline(costs, link, planes, plan, exact.horizon_s)
+    row = {
+        "network": name,
+        "Mbit": rate_Mbit,
+        "local_s": float(costs.client_s.sum()),
+        "edge_speed": edge_speed,
+        "upload_s": exact.horizon_s,
+        "final_s": exact.points[-1].latency_s,
+        "exact_mean_s": exact.mean_latency_s,
+        "progressive_mean_s": found.mean_latency_s,
+        "gain": exact.mean_latency_s / found.mean_latency_s,
+        "mean_noise": found.mean_noise,
+    }
+    print(
+        f"{name:16}{rate_Mbit:>8.2f}{row['local_s']:>10.3f}{edge_speed:>5}x{row['upload_s']:>11.1f}"
+        f"{row['final_s']:>10.3f}{row['exact_mean_s']:>10.3f}{row['progressive_mean_s']:>11.3f}"
+        f"{row['gain']:>7.2f}{row['mean_noise']:>9.1e}",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
