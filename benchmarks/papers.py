@@ -70,6 +70,10 @@ def main() -> int:
     return 0 if checked else 1
 
 
+def _heading(console: Console, text: str) -> None:
+    console.print(f"\n{text}", style="bold")
+
+
 def show_profiles(console: Console, keys: Iterable[str], sources: bool) -> None:
     """The processors, and on request where each figure is from."""
     for key in dict.fromkeys(keys):
@@ -93,10 +97,16 @@ def _figures(device: DeviceProfile) -> Iterable[tuple[str, Any]]:
 
 def check_profiles(console: Console, alexnet: LayerGraph) -> bool:
     """AlexNet whole on each processor and its photo over each radio, beside the printed times."""
+    _heading(
+        console, "Neurosurgeon, section 3: AlexNet (profiles and rates are derived from these)"
+    )
     table = Table(
-        "", "printed", "how known", "ours", box=box.SIMPLE_HEAD, title_justify="left",
-        title="\nNeurosurgeon, section 3: AlexNet (profiles and rates are derived from these)",
-    )  # fmt: skip
+        "",
+        "printed",
+        "how known",
+        "ours",
+        box=box.SIMPLE_HEAD,
+    )
     close = True
     for key, printed in published.ALEXNET_s.items():
         ours_s = sum(load_device(key).layer_s(alexnet))
@@ -122,8 +132,8 @@ def check_profiles(console: Console, alexnet: LayerGraph) -> bool:
         table.add_row(name, joules(float(printed.value)), printed.known, joules(float(ours_J)))
     console.print(table)
     console.print(
-        "The radio's power (JointDNN, Tables 2 and 3) counts no tail: what an LTE radio draws for"
-        " seconds after it has sent is in the paper's figure, and not in ours."
+        "The radio's power (JointDNN, Tables 2 and 3) counts no tail, what an LTE radio draws for seconds"
+        " after it has sent, which may be why the paper's figure is larger."
     )
     return close
 
@@ -132,10 +142,13 @@ def show_decisions(console: Console, decided: Sequence[Decision]) -> None:
     """A table for each objective, then every cell that differs, then the gains."""
     networks = list(dict.fromkeys(each.network for each in decided))
     for objective in decisions.OBJECTIVES:
+        _heading(console, f"Neurosurgeon: where each network is split for the best {objective}")
         table = Table(
-            "device", "radio", *networks, box=box.SIMPLE_HEAD, title_justify="left",
-            title=f"\nNeurosurgeon: where each network is split for the best {objective}",
-        )  # fmt: skip
+            "device",
+            "radio",
+            *networks,
+            box=box.SIMPLE_HEAD,
+        )
         rows: dict[tuple[str, str], list[str]] = {}
         for each in decided:
             if each.objective == objective:
@@ -178,10 +191,15 @@ def show_differences(console: Console, decided: Sequence[Decision]) -> None:
 
 
 def show_gains(console: Console, decided: Sequence[Decision]) -> None:
+    _heading(console, "Neurosurgeon, abstract (found)")
     table = Table(
-        "all on the server over the best split", "mean", "at most", "printed: mean", "at most",
-        box=box.SIMPLE_HEAD, title="\nNeurosurgeon, abstract (found)", title_justify="left",
-    )  # fmt: skip
+        "all on the server over the best split",
+        "mean",
+        "at most",
+        "printed: mean",
+        "at most",
+        box=box.SIMPLE_HEAD,
+    )
     rest = [each for each in decided if each.network not in LANGUAGE]
     for name, cells in (("all networks", decided), (f"without {', '.join(LANGUAGE)}", rest)):
         gains = [each.gain for each in cells if each.objective == "latency"]
@@ -225,11 +243,15 @@ def show_schedules(
     console.print(f"Printed patterns, all from memory: {patterns}.")
     console.print("The last column: the best schedule of the printed pattern, and what it costs.")
     for objective in schedules.OBJECTIVES:
+        _heading(console, f"JointDNN: the schedules with the best {objective}")
         table = Table(
-            "network", "kind", "radio", "our schedule", "as printed, or why not",
-            box=box.SIMPLE_HEAD, title_justify="left",
-            title=f"\nJointDNN: the schedules with the best {objective}",
-        )  # fmt: skip
+            "network",
+            "kind",
+            "radio",
+            "our schedule",
+            "as printed, or why not",
+            box=box.SIMPLE_HEAD,
+        )
         before = ""
         for each in (each for each in scheduled if each.objective == objective):
             name, kind = (each.network, each.kind) if each.network != before else ("", "")
@@ -240,11 +262,15 @@ def show_schedules(
 
 
 def show_schedule_gains(console: Console, scheduled: Sequence[Schedule]) -> None:
+    _heading(console, "JointDNN, abstract (found): so many times as much, mean and at most")
     table = Table(
-        "over our schedules", "all on the client", "all on the edge", "the better of the two",
-        "printed, at most", box=box.SIMPLE_HEAD, title_justify="left",
-        title="\nJointDNN, abstract (found): so many times as much, mean and at most",
-    )  # fmt: skip
+        "over our schedules",
+        "all on the client",
+        "all on the edge",
+        "the better of the two",
+        "printed, at most",
+        box=box.SIMPLE_HEAD,
+    )
     for objective, printed in (
         ("latency", published.JOINTDNN_SPEEDUP_MOST),
         ("energy", published.JOINTDNN_ENERGY_MOST),
