@@ -11,6 +11,8 @@ from planner.grouped import RangeTimes, fit_ranges, range_tilings
 from planner.ilp import ilp_placement
 from planner.jointdnn import grouped_price, jointdnn_placement
 from planner.larac import LaracPath, larac, larac_path
+from planner.local_ilp import LocalSplit, limited_route, split_layers
+from planner.local_offloading import LocalCosts, LocalRoute, Processor, Resources, local_route
 from planner.neurosurgeon import Split, neurosurgeon
 from planner.objective import (
     LATENCY,
@@ -65,6 +67,9 @@ __all__ = [
     "LayerCosts",
     "Limit",
     "Link",
+    "LocalCosts",
+    "LocalRoute",
+    "LocalSplit",
     "Objective",
     "OutsideCache",
     "Payback",
@@ -74,6 +79,7 @@ __all__ = [
     "Power",
     "Predictor",
     "Prices",
+    "Processor",
     "ProgressivePlan",
     "ProgressiveTimeline",
     "Radio",
@@ -81,6 +87,7 @@ __all__ = [
     "RangeTimes",
     "Reason",
     "Region",
+    "Resources",
     "Route",
     "Sample",
     "ScheduleCache",
@@ -105,6 +112,8 @@ __all__ = [
     "larac",
     "larac_path",
     "latency_prices",
+    "limited_route",
+    "local_route",
     "mobile_energy",
     "neurosurgeon",
     "payback",
@@ -115,6 +124,7 @@ __all__ = [
     "range_tilings",
     "route",
     "route_within",
+    "split_layers",
     "timeline",
     "training_costs",
     "training_placement",
