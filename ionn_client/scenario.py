@@ -24,7 +24,8 @@ EXACT = PRECISIONS[-1]
 class Asked:
     """One query of a scenario. `time_s` since the session began; `difference` from the local
     model's answer: the largest, relative to the answer's largest element; 0 if bitwise equal.
-    `same_top`: whether the largest element of the first tensor is where the local model has it."""
+    `same_top`: whether the largest element of the first tensor is where the local model has it.
+    `lossy`: activations crossed with loss."""
 
     time_s: float
     latency_s: float
@@ -36,11 +37,17 @@ class Asked:
     phase: str
     precision: str = EXACT
     same_top: bool = True
+    lossy: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether it claims to be the local model's answer."""
+        return self.precision == EXACT and not self.lossy
 
     @property
     def wrong(self) -> bool:
         """An answer that claims to be exact, and is not."""
-        return self.precision == EXACT and self.difference > TOLERANCE
+        return self.exact and self.difference > TOLERANCE
 
 
 async def run_scenario(
@@ -75,6 +82,7 @@ async def run_scenario(
                 phase,
                 result.precision,
                 same_top(result.value, references[index]),
+                result.lossy,
             )
         )
         on_query(asked[-1])

@@ -84,14 +84,18 @@ class Trial:
         return mean_over_time_s(self.asked, horizon_s)
 
 
-def subject(name: str, runs: int = 5) -> Subject:
-    """Load a network, compute the module's own answers, capture and profile it."""
+def subject(name: str, runs: int = 5, tolerance: float | None = None) -> Subject:
+    """Load a network, compute the module's own answers, capture and profile it.
+
+    tolerance: as Options.activation_tolerance, which it is to be run with.
+    """
     loaded = load(name)
     inputs = _inputs(loaded)
     torch.set_num_threads(1)
     with torch.inference_mode():
         references = tuple(loaded.model(*args, **loaded.kwargs) for args in inputs)
-    profiled = prepare(loaded.model, inputs[0], loaded.kwargs, Options(profile_runs=runs))
+    options = Options(profile_runs=runs, activation_tolerance=tolerance)
+    profiled = prepare(loaded.model, inputs[0], loaded.kwargs, options)
     return Subject(name, profiled, inputs, references)
 
 

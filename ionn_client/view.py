@@ -62,6 +62,8 @@ def query_line(asked: Sequence[Asked]) -> str:
     )
     if last.precision != EXACT:
         text = f"{text}, at {last.precision}"
+    if last.lossy:
+        text = f"{text}, its tensors coded with loss"
     return f"{text}; fell back: {last.fallback_reason}" if last.fallback_reason else text
 
 

@@ -25,7 +25,7 @@ from ionn_client.commands.arguments import (
 )
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
-from ionn_client.scenario import EXACT, TOLERANCE, Asked
+from ionn_client.scenario import TOLERANCE, Asked
 from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject
 from ionn_client.view import View, megabytes
 from planner import timeline, upload_plan
@@ -141,8 +141,8 @@ def _report(trial: Trial, local_s: float, log: Path, picture: Path) -> dict[str,
         "upload_s": trial.upload_s,
         "goodput_share": trial.goodput_share,
         "prediction_error_median": errors[len(errors) // 2] if errors else None,
-        "exact_answers": sum(q.precision == EXACT for q in asked),
-        "bitwise_equal_answers": sum(q.difference == 0 for q in asked if q.precision == EXACT),
+        "exact_answers": sum(q.exact for q in asked),
+        "bitwise_equal_answers": sum(q.difference == 0 for q in asked if q.exact),
         "unequal_answers": sum(q.wrong for q in asked),
         "same_top_answers": sum(q.same_top for q in asked),
         "fallbacks": sum(q.fallback_reason is not None for q in asked),

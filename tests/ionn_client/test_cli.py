@@ -102,6 +102,11 @@ def test_run_and_ps_with_a_box_and_without_one(
         report = ionn_json("ps", "--edge", edge.address)
         assert [model["total_bytes"] for model in report["models"]] == [431_080 * 4]
         assert "1.7 of 1.7 MB" in ionn("ps", "--edge", edge.address)
+        args = ("--activation-tolerance", "0.05", "--queries", "1", "--interval", "0")
+        (line,) = ionn("run", "--edge", edge.address, *args, "--json", *FAST).splitlines()
+        query = json.loads(line)
+        assert query["lossy"] in (True, False)
+        assert query["difference"] <= 0.05 * query["lossy"]
     text = ionn("run", "--edge", edge.address, "--queries", "1", "--interval", "0", *FAST)
     assert "1 of 1 exact answers equal" in text
     assert "no edge at" in mistake(monkeypatch, capsys, "ps", "--edge", edge.address)

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from ionn_client import Status, figure
+from ionn_client.commands.run import summary
 from ionn_client.scenario import Asked, mean_over_time_s, same_top
 from ionn_client.view import View, layer_cells, progress_line, query_line
 from planner import Link, Range
@@ -54,6 +55,17 @@ def test_the_query_line_says_latency_place_prediction_and_fallback() -> None:
 def test_the_query_line_says_when_an_answer_is_not_exact() -> None:
     rough = dataclasses.replace(asked(), precision="bfloat16")
     assert query_line([rough]).endswith("mean 400 ms, at bfloat16")
+    lossy = dataclasses.replace(rough, lossy=True)
+    assert query_line([lossy]).endswith("at bfloat16, its tensors coded with loss")
+
+
+def test_the_summary_of_a_run_keeps_apart_what_was_coded_with_loss() -> None:
+    lossy = dataclasses.replace(asked(), lossy=True, difference=0.012)
+    text = summary([asked(), lossy, dataclasses.replace(asked(), difference=1.0)])
+    assert "3 queries, mean 400 ms, last 400 ms on both" in text
+    assert "1 of 2 exact answers equal the local model's; 1 were coded with loss" in text
+    assert text.endswith("off by at most 0.012 of the largest element.")
+    assert summary([asked()]).endswith("1 of 1 exact answers equal the local model's.")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,7 @@ def test_only_an_answer_that_claims_to_be_exact_can_be_wrong(
 ) -> None:
     answer = dataclasses.replace(asked(), precision=precision, difference=difference)
     assert answer.wrong == wrong
+    assert not dataclasses.replace(answer, lossy=True).wrong
 
 
 def test_the_first_choice_is_compared() -> None:
