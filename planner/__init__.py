@@ -45,6 +45,7 @@ from planner.progressive import (
     progressive_plan,
     progressive_timeline,
 )
+from planner.residual import TensorPrices, residual_placement, tensor_prices
 from planner.route import Range, Route, priced, route, route_within
 from planner.schedule_cache import Cached, OutsideCache, ScheduleCache
 from planner.schedule_cells import Region
@@ -92,6 +93,7 @@ __all__ = [
     "Sample",
     "ScheduleCache",
     "Split",
+    "TensorPrices",
     "Timeline",
     "TrainingCosts",
     "TrainingPrices",
@@ -122,9 +124,11 @@ __all__ = [
     "progressive_timeline",
     "query_energy_J",
     "range_tilings",
+    "residual_placement",
     "route",
     "route_within",
     "split_layers",
+    "tensor_prices",
     "timeline",
     "training_costs",
     "training_placement",
