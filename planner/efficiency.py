@@ -89,7 +89,9 @@ class _Paths:
 
     missing: NDArray[np.intp]  # layers that the edge cannot run yet
     segments: NDArray[np.intp]  # where the runs of cuts between them begin
-    bytes: Floats  # to send for each of them; their sum before and after each
+    enter: Floats  # per run, A at the best cut to enter the edge, Z at the best to leave it
+    leave: Floats
+    bytes: Floats  # to send for each missing layer; their sum before and after each
     before: Floats
     after: Floats
 
@@ -117,18 +119,18 @@ class _Paths:
         """First and last (in `missing`) of the run that saves most per byte; None if none does."""
         if not len(self.missing):
             return None
-        self.starts, self.ends = self._ends()
+        starts, ends = self.enter[:-1], self.leave[1:]
         after, before = self.after, self.before
         now_s = self.latency_s
         least, trial, found = NOISE * now_s, self.guess, None
         while True:
-            reach = trial * before - self.starts
+            reach = trial * before - starts
             profit = np.maximum.accumulate(reach)
-            profit -= self.ends
+            profit -= ends
             profit -= trial * after
             last = int(profit.argmax())
             first = int(reach[: last + 1].argmax())
-            saved_s = now_s - float(self.starts[first]) - float(self.ends[last])
+            saved_s = now_s - float(starts[first]) - float(ends[last])
             if saved_s > least:
                 fraction = saved_s / float(after[last] - before[first])
                 # From the second round on the fraction only grows, but for rounding.
@@ -140,19 +142,13 @@ class _Paths:
             else:
                 trial = 0.0  # the last block's fraction was too high a first guess
 
-    def _ends(self) -> tuple[Floats, Floats]:
-        """A at the best cut to enter before each missing layer, Z at the best to leave after."""
-        enter = np.minimum.reduceat(self.to_edge - self.edge_sum, self.segments)
-        leave = np.minimum.reduceat(self.from_edge + self.edge_sum, self.segments)
-        return enter[:-1], leave[1:]
-
     def upload_order(self, first: int, last: int) -> list[int]:
         """The block's layers in the order, grown outwards or inwards, that pays soonest."""
         layers: list[int] = self.missing[first : last + 1].tolist()
         if len(layers) == 1:
             return layers
         sizes = self.bytes[first : last + 1]
-        starts, ends = self.starts[first : last + 1], self.ends[first : last + 1]
+        starts, ends = self.enter[first : last + 1], self.leave[first + 1 : last + 2]
         area, order = outward_order(self.latency_s, starts, ends, sizes)
         # Windows find the best of few layers anyway.
         if len(layers) > windows.SIZE:
@@ -195,17 +191,33 @@ class _Paths:
             rest = rest[np.logical_not(allowed)]
         for layer in layers:
             self.available[layer] = True
-        self._forward(layers[0] + 1, layers[-1] + 1)
-        self._backward(layers[-1], layers[0])
+        shift_s, behind = self._forward(layers[0] + 1, layers[-1] + 1)
+        shift_back_s, ahead = self._backward(layers[-1], layers[0])
         if self.costs.shared:
             self._keep(rest, sent)
             return
         size = self.after[stop - 1] - self.before[first]
         self.missing = rest
-        self.segments = np.concatenate([self.segments[: first + 1], self.segments[stop + 1 :]])
+        for name in ("segments", "enter", "leave"):
+            runs = getattr(self, name)
+            setattr(self, name, np.concatenate([runs[: first + 1], runs[stop + 1 :]]))
+        low = int(self.segments.searchsorted(ahead, side="right")) - 1
+        high = int(self.segments.searchsorted(behind - 1, side="right"))
+        self.leave[:low] += shift_back_s
+        self.enter[high:] += shift_s
+        self._find_ends(low, high)
         self.bytes = np.concatenate([self.bytes[:first], self.bytes[stop:]])
         self.after = np.concatenate([self.after[:first], self.after[stop:] - size])
         self.before = np.concatenate([self.before[:first], self.before[stop:] - size])
+
+    def _find_ends(self, low: int, high: int) -> None:
+        """Compute `enter` and `leave` of the runs from `low` to before `high`."""
+        starts = self.segments[low:high]
+        stop = self.segments[high] if high < len(self.segments) else len(self.up)
+        cuts, runs = slice(starts[0], stop), starts - starts[0]
+        edge_sum = self.edge_sum[cuts]
+        self.enter[low:high] = np.minimum.reduceat(self.to_edge[cuts] - edge_sum, runs)
+        self.leave[low:high] = np.minimum.reduceat(self.from_edge[cuts] + edge_sum, runs)
 
     def _keep(self, missing: NDArray[np.intp], sent: Collection[int]) -> None:
         """Set what still has to be sent: layers, the cuts that they separate, running sums."""
@@ -214,6 +226,8 @@ class _Paths:
         self.bytes = self._bytes(missing, sent)
         self.after = np.cumsum(self.bytes)
         self.before = self.after - self.bytes
+        self.enter, self.leave = np.empty((2, len(self.segments)))
+        self._find_ends(0, len(self.segments))
 
     def _bytes(self, layers: NDArray[np.intp], sent: Collection[int]) -> Floats:
         sizes, needs = self.costs.weight_bytes, self.costs.needs
@@ -222,8 +236,11 @@ class _Paths:
         missing = [[need for need in needs[layer] if need not in sent] for layer in layers.tolist()]
         return np.array([sizes[layers].sum() for layers in missing])
 
-    def _forward(self, cut: int, until: int) -> None:
-        """Recompute times to the cuts from `cut` on, at least up to `until`."""
+    def _forward(self, cut: int, until: int) -> tuple[float, int]:
+        """Recompute times to the cuts from `cut` on, at least up to `until`.
+
+        Returns by how much those behind shifted all alike, and the first of them.
+        """
         to_client, to_edge = self.to_client, self.to_edge
         client, edge = to_client.item(cut - 1), to_edge.item(cut - 1)
         for at in range(cut, len(self.up)):
@@ -237,10 +254,14 @@ class _Paths:
                 # Both sides moved alike, so everything behind moves along.
                 to_client[at + 1 :] += shift
                 to_edge[at + 1 :] += shift
-                return
+                return shift, at + 1
+        return 0.0, len(self.up)
 
-    def _backward(self, cut: int, until: int) -> None:
-        """Recompute times from the cuts from `cut` down, at least down to `until`."""
+    def _backward(self, cut: int, until: int) -> tuple[float, int]:
+        """Recompute times from the cuts from `cut` down, at least down to `until`.
+
+        Returns by how much those ahead shifted all alike, and the first that did not.
+        """
         from_client, from_edge = self.from_client, self.from_edge
         client, edge = from_client.item(cut + 1), from_edge.item(cut + 1)
         for at in range(cut, -1, -1):
@@ -253,4 +274,5 @@ class _Paths:
             if at <= until and abs(shift - other) <= NOISE * client:
                 from_client[:at] += shift
                 from_edge[:at] += shift
-                return
+                return shift, at
+        return 0.0, 0
