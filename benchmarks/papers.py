@@ -132,8 +132,8 @@ def check_profiles(console: Console, alexnet: LayerGraph) -> bool:
         table.add_row(name, joules(float(printed.value)), printed.known, joules(float(ours_J)))
     console.print(table)
     console.print(
-        "The radio's power (JointDNN, Tables 2 and 3) counts no tail, what an LTE radio draws for seconds"
-        " after it has sent, which may be why the paper's figure is larger."
+        "The radio's power (JointDNN, Tables 2 and 3) counts no tail, what an LTE radio draws for"
+        " seconds after it has sent,\nwhich may be why the paper's figure is larger."
     )
     return close
 

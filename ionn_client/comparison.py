@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
+import numpy as np
+
 from ionn_client.quantities import joules, seconds
-from planner import LayerCosts, Link, Placement, Route
+from planner import LayerCosts, Link, Placement, RangeTimes, Route
 from planner.constrained import cheapest_within
-from planner.costs import Floats
 from planner.ilp import ilp_placement
 from planner.jointdnn import jointdnn_placement
 from planner.larac import larac
@@ -35,14 +36,15 @@ LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
 class Problem:
     """What the planners are asked: costs (the edge's load included), link, objective and limits.
 
-    client_ranges: seconds of ranges of layers in one go, (n + 1, n + 1), where they were measured.
+    ranges: what layers take in one go on the client, where that was measured; `costs` then has
+    the start-up of a range where the client is entered (`RangeTimes.on_client`).
     """
 
     costs: LayerCosts
     link: Link
     objective: Objective = LATENCY
     limits: tuple[Limit, ...] = ()
-    client_ranges: Floats | None = field(default=None, repr=False)
+    ranges: RangeTimes | None = field(default=None, repr=False)
 
     @property
     def power(self) -> Power | None:
@@ -112,10 +114,9 @@ def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
         split = partial(neurosurgeon, costs, link, power, "energy")
         found.append(("Neurosurgeon, energy", one_split, lambda: split().placement))
     found.append(("JointDNN", published, lambda: jointdnn_placement(prices)[1]))
-    if problem.client_ranges is not None:
-        ranges = problem.client_ranges * _per_client_second(problem.objective)
-        grouped = partial(jointdnn_placement, prices, ranges)
-        found.append(("JointDNN, grouped", published, lambda: grouped()[1]))
+    if problem.ranges is not None:
+        grouped = partial(_grouped, problem, problem.ranges)
+        found.append(("JointDNN, grouped", published, grouped))
     if len(limits) == 1:
         found.append(("LARAC", "one limit (TMC'19)", lambda: larac(prices, limits[0])))
     found.append(("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits)))
@@ -123,9 +124,15 @@ def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
     return found
 
 
-def _per_client_second(objective: Objective) -> float:
+def _grouped(problem: Problem, ranges: RangeTimes) -> Placement:
+    """JointDNN's schedule with groups as they were measured, which have their start-up inside."""
+    objective, costs = problem.objective, problem.costs
+    entered = np.zeros(len(costs) + 1)
+    entered[1:-1] = ranges.startup_s
+    without = replace(costs, cut_down_s=np.maximum(0.0, costs.cut_down_s - entered))
     joules = 0.0 if objective.power is None else objective.power.compute_W * objective.J_weight
-    return objective.s_weight + joules
+    priced_ranges = ranges.matrix() * (objective.s_weight + joules)
+    return jointdnn_placement(objective.prices(without, problem.link), priced_ranges)[1]
 
 
 def _planned(problem: Problem, name: str, method: str, planner: Planner) -> Planned:

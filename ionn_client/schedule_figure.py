@@ -13,7 +13,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from ionn_client.comparison import OURS, Planned
+from ionn_client.comparison import LIMITS, OURS, Planned
 from ionn_client.quantities import joules, seconds
 from ionn_client.upload_orders import UploadOrder
 
@@ -85,7 +85,7 @@ def _cells(axes: Axes, rows: Sequence[Planned], names: Sequence[str]) -> None:
             axes.axvline(cut, color="white", linewidth=1)
     axes.set_xlim(0, n)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [row.planner for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.planner == OURS else "normal")
     step = -(-n // NAMED)
@@ -100,6 +100,11 @@ def _cells(axes: Axes, rows: Sequence[Planned], names: Sequence[str]) -> None:
         handles=[Patch(color=CLIENT, label="C: client"), Patch(color=EDGE, label="E: edge")],
         loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, frameon=False,
     )  # fmt: skip
+
+
+def _label(row: Planned) -> str:
+    over = " and ".join(LIMITS[name][0] for name in row.broken)
+    return f"{row.planner}\n(over the {over})" if over else row.planner
 
 
 def _letter(axes: Axes, x: float, y: float, letter: str) -> None:

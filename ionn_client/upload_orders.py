@@ -15,6 +15,7 @@ SCHEMES: tuple[tuple[Algorithm, float, Ack], ...] = (
     ("ionn", 0.1, "partition"),
     ("ionn", 0.5, "partition"),
     ("ionn", 0.9, "partition"),
+    ("emdl", 0.5, "partition"),
     ("front-to-back", 0.5, "layer"),
     ("all-at-once", 0.5, "partition"),
 )

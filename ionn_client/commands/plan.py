@@ -70,6 +70,14 @@ def plan(
     battery: Battery = None,
     deadline: Deadline = None,
     edge_limit: EdgeLimit = None,
+    grouped: Annotated[
+        bool,
+        typer.Option(
+            "--grouped",
+            help="Measure here what ranges of layers take in one go, and plan JointDNN with that"
+            " too.",
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why layers are where they are.")
     ] = False,
@@ -86,7 +94,7 @@ def plan(
         check_picture(figure)
     asked = Asked(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
-        objective, seconds_per_joule, battery, deadline, edge_limit, server_load,
+        objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
     )  # fmt: skip
     what = subject(asked)
     compared, orders = compare(what.problem), upload_orders(what.problem)

@@ -13,9 +13,10 @@ from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
 from ionn_client.emulate.link import parse_time
+from ionn_client.local import profile_grouped
 from ionn_client.offload import Profiled, prepare
 from ionn_client.trial import planner_link
-from layergraph import capture
+from layergraph import capture, flatten_inputs
 from layergraph.load import load
 from planner import LayerCosts, Link
 from planner.objective import Limit, Objective, battery, deadline, edge_time
@@ -53,6 +54,7 @@ class Asked:
     deadline: str | None = None
     edge_limit: str | None = None
     server_load: float = 1.0
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def subject(asked: Asked) -> Subject:
     late, busy = _time("--deadline", asked.deadline), _time("--edge-limit", asked.edge_limit)
     if asked.battery_J is not None and power is None:
         raise ValueError(f"--battery counts joules: {_POWER_NEEDED}")
+    if asked.grouped and device is not None:
+        raise ValueError("--grouped measures this machine; a stated --device has no such times")
     profiled, factor = _profiled(asked, device, edge)
     costs = _costs(asked, profiled, factor, link, device, edge)
     limits: list[Limit] = []
@@ -98,7 +102,13 @@ def subject(asked: Asked) -> Subject:
         limits.append(edge_time(costs, busy))
     return Subject(
         profiled,
-        Problem(costs, link, objective, tuple(limits)),
+        Problem(
+            costs,
+            link,
+            objective,
+            tuple(limits),
+            factor * profiled.ranges if asked.grouped and profiled.ranges is not None else None,
+        ),
         device.name if device else f"this machine, {factor:.3g} times slower",
         edge.name if edge else f"this machine, {asked.edge_speed or 1.0:.3g} times faster",
     )
@@ -197,7 +207,11 @@ def _profiled(
         return Profiled(graph, weights, device.layer_s(graph)), 1.0
     profiled = prepare(loaded.model, loaded.args, loaded.kwargs)
     if device is not None:
-        return profiled, 1.0
+        return replace(profiled, ranges=None), 1.0
+    if asked.grouped:
+        live = flatten_inputs(profiled.graph, loaded.args, dict(loaded.kwargs))
+        times = profile_grouped(profiled.graph, profiled.weights, live, 5, 1).times
+        profiled = replace(profiled, ranges=times, client_s=tuple(times.layer_s.tolist()))
     return profiled, device_slowdown(
         asked.slowdown, profiled if asked.network == "alexnet" else None
     )

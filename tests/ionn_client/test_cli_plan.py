@@ -62,7 +62,9 @@ def test_the_terminal_shows_cells_that_read_without_colour() -> None:
 
 
 def test_measured_here_with_upload_orders() -> None:
-    report = plan_json("--network", "lenet", "--device-slowdown", "50", "--rate", "4mbit")
+    args = ("--network", "lenet", "--device-slowdown", "50", "--rate", "4mbit", "--grouped")
+    report = plan_json(*args)
+    assert "JointDNN, grouped" in planners(report)
     schemes = {row["scheme"]: row["mean_latency_s"] for row in report["schemes"]}
     assert schemes["efficiency"] <= schemes["ionn K=0.5"] <= schemes["all-at-once"] * 1.001
     assert planners(report)["ours"]["energy_J"] is None
@@ -152,6 +154,7 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--up", "fast"], "80mbit"),
         (["--down", "0mbit"], "down_Bps"),
         (["--rate", "80"], "80mbit"),
+        (["--grouped", "--device", "jetson-tx2"], "--grouped"),
         (["--figure", "plan.doc"], ".png"),
         (["--figure", "no-such-folder/plan.png"], "no-such-folder"),
     ],

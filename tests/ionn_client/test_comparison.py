@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 
 from ionn_client.comparison import OURS, Planned, Problem, compare, crossings
@@ -16,7 +15,7 @@ from ionn_client.explanation import (
     moves,
     reason_sentences,
 )
-from planner import LayerCosts, Link
+from planner import LayerCosts, Link, RangeTimes
 from planner.objective import Objective, battery, deadline, edge_time, mobile_energy
 from planner.power import RADIOS, Power
 from planner.prices import Placement
@@ -103,10 +102,19 @@ def test_limits_that_nothing_keeps_say_what_to_raise() -> None:
     assert "LARAC" not in rows
 
 
-def test_grouped_times_are_a_planner_of_their_own() -> None:
-    ranges = np.zeros((5, 5))
-    rows = by_name(Problem(costs(), LINK, client_ranges=ranges))
+def test_grouped_times_count_a_range_that_is_faster_in_one_go() -> None:
+    alone = {(i, i + 1): float(costs().client_s[i]) for i in range(4)}
+    together = RangeTimes({**alone, (0, 4): 0.01}, 0.0, costs().client_s)
+    rows = by_name(Problem(costs(), LINK, ranges=together))
+    assert rows["JointDNN"].letters != "CCCC"
     assert rows["JointDNN, grouped"].letters == "CCCC"
+
+
+def test_a_ranges_start_up_is_counted_once() -> None:
+    ranges = RangeTimes({}, 0.02, costs().client_s)
+    problem = Problem(ranges.on_client(costs()), LINK, ranges=ranges)
+    rows = by_name(problem)
+    assert rows["JointDNN, grouped"].letters == rows[OURS].letters
 
 
 def test_crossings_are_the_cuts_where_sides_change() -> None:
