@@ -1,9 +1,11 @@
 """Stores one connection's segments, in order, while its socket brings more.
 
 Decoding, hashing and writing are a thread's: a disk that stalls holds up nobody but who writes
-to it. What came while the thread was busy goes to it together, so that many small segments take
-few hops. What is not stored yet is bounded: beyond that nothing more is read from the client,
-so that one that sends faster than the disk takes is held back.
+to it. Segments go to it together, those that came while it was busy and within some
+milliseconds, because telling it takes longer than storing one. What completes a plane or a
+weight, and so makes a layer usable, waits for nothing. What is not stored yet is bounded: beyond
+that nothing more is read from the client, so that one that sends faster than the disk takes is
+held back.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ MAX_UNSTORED_BYTES = 4 << 20
 SEGMENT_BYTES = 1 << 10
 # So many bytes go to the thread together: none of them is acknowledged before all are stored.
 TOGETHER_BYTES = 1 << 20
+# The thread is told so often, or when so much waits.
+GATHER_S = 0.02
+GATHER_BYTES = 1 << 19
 _PRECISION_AFTER = {COARSE: "float12", MIDDLE: "bfloat16"}
 
 Tell = Callable[[events.Event], None]
@@ -87,6 +92,8 @@ class Writer:
         self._unstored_bytes = 0
         self._offers = 0
         self._ended = False
+        self._told_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._some = asyncio.Event()
         self._stored = asyncio.Event()
 
@@ -99,8 +106,18 @@ class Writer:
         """Store this after those before it, and tell what became of it."""
         if self._ended:
             return
-        self._waiting.append(_Arrived(model, command, tell))
-        self._unstored_bytes += self._waiting[-1].unstored_bytes
+        arrived = _Arrived(model, command, tell)
+        self._waiting.append(arrived)
+        self._unstored_bytes += arrived.unstored_bytes
+        loop = asyncio.get_running_loop()
+        wait_s = self._told_at + GATHER_S - loop.time()
+        if arrived.is_last or wait_s <= 0 or self._unstored_bytes >= GATHER_BYTES:
+            self._some.set()
+        elif self._timer is None:
+            self._timer = loop.call_later(wait_s, self._gathered)
+
+    def _gathered(self) -> None:
+        self._timer = None
         self._some.set()
 
     def clear(self) -> None:
@@ -127,9 +144,12 @@ class Writer:
         finally:
             self._ended = True
             self._stored.set()
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def idle(self) -> None:
         """Until everything that came so far is stored, or has failed."""
+        self._some.set()
         while self._unstored_bytes and not self._ended:
             await self.stored()
 
@@ -152,6 +172,7 @@ class Writer:
             together.append((self._waiting.popleft(), part))
         if together:
             loop = asyncio.get_running_loop()
+            self._told_at = loop.time()
             stored, failure = await loop.run_in_executor(self._box.writers, _store, together)
             self._take_outcome(together, stored, failure, offers)
 

@@ -109,7 +109,7 @@ class Peer:
         missing = lacking(await self.offer(graph))
         for number, blob in enumerate(blobs(graph, weights)):
             if number in missing:
-                assert (await self.upload(number, blob)).complete
+                assert (await self.upload(number, blob, step=64)).complete
 
     async def run(
         self,
