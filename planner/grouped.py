@@ -121,11 +121,10 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     """The model of `layers` layers that fits `measured` ((start, stop): seconds) best.
 
     Non-negative least squares (C. L. Lawson and R. J. Hanson, "Solving Least Squares Problems",
-    1974, chapter 23) of errors over sqrt(seconds), because independent errors of layers add up as
-    squares. Layers measured alone are observations like longer ranges, and hold the others in
-    place; none adds less to a range than a tenth of what it takes alone, so that none is free.
-    Raises ValueError when `measured` has a range outside the model or a time that is
-    negative, infinite or NaN, or leaves out a layer.
+    1974, chapter 23) of relative errors. Layers measured alone are observations like longer
+    ranges, and hold the others in place; none adds less to a range than a tenth of what it takes
+    alone, so that none is free. Raises ValueError when `measured` has a range outside the model
+    or a time that is negative, infinite or NaN, or leaves out a layer.
     """
     if not (isinstance(layers, int) and layers >= 0):
         raise ValueError(f"layers is a number from 0, not {layers!r}")
@@ -139,7 +138,7 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     if not layers:
         return RangeTimes({}, 0.0, [])
     spans, times = list(checked), np.array(list(checked.values()))
-    weight = 1 / np.sqrt(np.maximum(times, LEAST_s))
+    weight = 1 / np.maximum(times, LEAST_s)
     within = np.zeros((len(spans), layers + 1))
     for row, (start, stop) in enumerate(spans):
         within[row, start:stop] = weight[row]
