@@ -145,9 +145,11 @@ def _least(
     if len(at_most):
         slackened = hstack([rows, -eye_array(len(at_most), slacks)])
         constraints.append(LinearConstraint(slackened, -np.inf, at_most))
+    # Where nothing is limited, the vertices of the relaxation are schedules.
+    relaxed = form.flows and not len(at_most)
     result = milp(
         np.concatenate([costs, slack_costs]),
-        integrality=np.concatenate([form.integer, np.zeros(slacks)]),
+        integrality=np.concatenate([form.integer * (not relaxed), np.zeros(slacks)]),
         bounds=Bounds(0.0, np.concatenate([most, np.full(slacks, np.inf)])),
         constraints=constraints,
         options={"mip_rel_gap": 0.0},

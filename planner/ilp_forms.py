@@ -30,7 +30,8 @@ class Form(ABC):
     """Variables from 0 to `most` with `equal @ variables == right`; `integer` marks the binaries.
 
     `sides` @ variables is 1 for each layer on the edge and 0 for each on the client. `whole` marks
-    the variables that cost a part of the price; others cost the difference that they make.
+    the variables that cost a part of the price; others cost the difference that they make. `flows`:
+    the equations are those of a network, so that every vertex is integral.
     """
 
     equal: csr_array
@@ -39,6 +40,7 @@ class Form(ABC):
     most: Floats
     sides: csr_array
     whole: NDArray[np.bool_]
+    flows: bool = True
 
     @abstractmethod
     def priced(
@@ -161,6 +163,7 @@ class Tied(Form):
         )
         self.right = np.concatenate([form.right, np.zeros(n)])
         self.integer = np.concatenate([form.integer, np.zeros(2 * n)])
+        self.flows = isinstance(form, PerLayer)
         self.most = np.concatenate([form.most, np.ones(2 * n)])
         self.whole = np.concatenate([form.whole, np.ones(2 * n, dtype=bool)])
         self.sides = csr_array(hstack([form.sides, csr_array((layers, 2 * n))]))
