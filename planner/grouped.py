@@ -126,8 +126,7 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     alone, so that none is free. Raises ValueError when `measured` has a range outside the model
     or a time that is negative, infinite or NaN, or leaves out a layer.
     """
-    if not (isinstance(layers, int) and layers >= 0):
-        raise ValueError(f"layers is a number from 0, not {layers!r}")
+    _check_count("layers", layers)
     checked = _checked(layers, measured)
     covered = np.zeros(layers + 1)
     for start, stop in checked:
@@ -160,8 +159,7 @@ def range_tilings(
     the faster: going up where fewer bytes are alive than at any cut before, coming down where
     fewer than at any cut after. Raises ValueError for arrays of another length.
     """
-    if not (isinstance(layers, int) and layers >= 0):
-        raise ValueError(f"layers is a number from 0, not {layers!r}")
+    _check_count("layers", layers)
     found = {tuple(range(layers + 1)): None}
     length = 2
     while length < layers:
@@ -182,8 +180,8 @@ def random_tilings(layers: int, count: int, seed: int) -> tuple[tuple[int, ...],
 
     Raises ValueError for negative numbers.
     """
-    if layers < 0 or count < 0:
-        raise ValueError("layers and count are numbers from 0")
+    _check_count("layers", layers)
+    _check_count("count", count)
     if layers < 2:
         return ()
     random, inner = Random(seed), range(1, layers)
@@ -255,6 +253,11 @@ def range_errors(times: RangeTimes, held_out: Mapping[Span, float]) -> RangeErro
 def spans(tilings: Iterable[Sequence[int]]) -> set[Span]:
     """The ranges that occur in `tilings`."""
     return {span for tiling in tilings for span in pairwise(tiling)}
+
+
+def _check_count(name: str, count: int) -> None:
+    if not (isinstance(count, int) and count >= 0):
+        raise ValueError(f"{name} is a number from 0, not {count!r}")
 
 
 def _checked(layers: int, measured: Mapping[Span, float]) -> dict[Span, float]:
