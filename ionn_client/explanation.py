@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from ionn_client.cells import layer_span
-from ionn_client.comparison import Problem, crossings
+from ionn_client.comparison import LIMITS, Problem, crossings
 from ionn_client.quantities import bit_rate, joules, seconds, times
 from planner.constrained import cheapest_within
 from planner.explain import Change, Explanation, Reason, explain
@@ -146,6 +146,19 @@ def battery_sentence(problem: Problem, placement: Placement, names: Sequence[str
     except Infeasible:
         return f"{told} no schedule is left."
     return f"{told} {moves(placement, then, names)}."
+
+
+def limit_sentences(problem: Problem, placement: Placement) -> list[str]:
+    """What each limit that `placement` exceeds would have to be, for it to be allowed."""
+    sentences = []
+    for limit in problem.limits:
+        if not limit.allows(placement):
+            what, unit = LIMITS[limit.name]
+            needed, now = unit(limit.prices.along(placement)), unit(limit.at_most)
+            sentences.append(
+                f"The best schedule without limits needs {needed} of the {what}, which is {now}."
+            )
+    return sentences
 
 
 def _capital(text: str) -> str:

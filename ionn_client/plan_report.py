@@ -12,6 +12,7 @@ from ionn_client.explanation import (
     battery_sentence,
     change_sentences,
     explained,
+    limit_sentences,
     reason_sentences,
 )
 from ionn_client.upload_orders import UploadOrder
@@ -105,6 +106,7 @@ def _explanation(what: Subject) -> dict[str, Any]:
         "sentences": [
             *reason_sentences(found, names, problem.objective),
             *change_sentences(found, names),
+            *limit_sentences(problem, found.placement),
             *([told] if told else []),
         ],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import matplotlib
@@ -13,18 +12,20 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
+from ionn_client.cells import CLIENT, EDGE, MIXED, columns, folded
 from ionn_client.comparison import LIMITS, OURS, Planned
 from ionn_client.quantities import joules, seconds
 from ionn_client.upload_orders import UploadOrder
 
-CLIENT, EDGE = "#4c78b0", "#57a773"
+COLOURS = {CLIENT: "#4c78b0", EDGE: "#57a773", MIXED: "#b59a3d"}
+MEANING = {CLIENT: "client", EDGE: "edge", MIXED: "some of each"}
 ORDER_COLOURS = {
     "efficiency": "#1b8a4b", "emdl": "#b5484a", "ionn K=0.1": "#a9bfe0", "ionn K=0.5": "#3f6fb5",
     "ionn K=0.9": "#7d9bcc", "front-to-back": "#8a4bb5", "all-at-once": "#c26a1c",
 }  # fmt: skip
 FORMATS = (".png", ".pdf", ".svg")
-# Beyond so many layers a cell has no room for its letter, and the axis none for every name.
-LETTERED, NAMED = 40, 32
+# More cells have no room for their letters; further layers share them.
+MOST_CELLS = 32
 
 
 def check_picture(path: Path) -> None:
@@ -46,15 +47,16 @@ def draw_plan(
     rows = [row for row in compared if row.route is not None]
     energies = [row.route.energy_J for row in rows if row.route and row.route.energy_J is not None]
     bars = 2 if energies else 1
-    cells_wide = min(11.0, max(5.0, 0.42 * len(names)))
+    cells_wide = min(11.0, max(5.0, 0.36 * len(names)))
+    shown = columns([row.letters for row in rows], MOST_CELLS)
+    longest = max((len(_column(names, *span)) for span in shown), default=0)
     high = 0.36 * len(rows)
-    figure = pyplot.figure(figsize=(cells_wide + 2.1 * bars + 2.2, high + 4.0))
-    longest = max(map(len, names), default=0)
+    figure = pyplot.figure(figsize=(cells_wide + 2.1 * bars + 2.2, high + 3.6 + 0.05 * longest))
     grid = figure.add_gridspec(
         2, 1 + bars, height_ratios=[high, 2.6], width_ratios=[cells_wide] + [2.1] * bars,
-        hspace=(0.75 + 0.07 * min(longest, 24)) / (0.5 * (high + 2.6)), wspace=0.06,
+        hspace=(0.75 + 0.062 * longest) / (0.5 * (high + 2.6)), wspace=0.06,
     )  # fmt: skip
-    _cells(figure.add_subplot(grid[0, 0]), rows, names)
+    _cells(figure.add_subplot(grid[0, 0]), rows, names, shown)
     latencies = [row.route.latency_s if row.route else 0.0 for row in rows]
     _bars(figure.add_subplot(grid[0, 1]), rows, latencies, "latency", seconds)
     if energies:
@@ -65,50 +67,45 @@ def draw_plan(
     pyplot.close(figure)
 
 
-def _cells(axes: Axes, rows: Sequence[Planned], names: Sequence[str]) -> None:
-    n = len(names)
+def _cells(
+    axes: Axes,
+    rows: Sequence[Planned],
+    names: Sequence[str],
+    shown: Sequence[tuple[int, int]],
+) -> None:
     for line, row in enumerate(rows):
-        start = 0
-        for letter, group in groupby(row.letters):
-            stop = start + len(list(group))
-            colour = EDGE if letter == "E" else CLIENT
-            axes.add_patch(
-                Rectangle((start, line - 0.38), stop - start, 0.76, color=colour, linewidth=0)
-            )
-            if n > LETTERED and stop - start > 0.02 * n:
-                _letter(axes, (start + stop) / 2, line, letter)
-            start = stop
-        for i in range(n if n <= LETTERED else 0):
-            _letter(axes, i + 0.5, line, row.letters[i])
-    if n <= LETTERED:
-        for cut in range(1, n):
-            axes.axvline(cut, color="white", linewidth=1)
-    axes.set_xlim(0, n)
+        for x, letter in enumerate(folded(row.letters, shown)):
+            axes.add_patch(Rectangle((x, line - 0.38), 1, 0.76, color=COLOURS[letter], linewidth=0))
+            axes.text(x + 0.5, line, letter, ha="center", va="center", fontsize=7, color="white")
+    for cut in range(1, len(shown)):
+        axes.axvline(cut, color="white", linewidth=1)
+    axes.set_xlim(0, len(shown))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=9)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.planner == OURS else "normal")
-    step = -(-n // NAMED)
-    shown = range(0, n, step)
     axes.set_xticks(
-        [i + 0.5 for i in shown], [names[i] for i in shown], rotation=60, ha="right", fontsize=7,
-        rotation_mode="anchor",
+        [x + 0.5 for x in range(len(shown))], [_column(names, *span) for span in shown],
+        rotation=60, ha="right", fontsize=7, rotation_mode="anchor",
     )  # fmt: skip
     axes.tick_params(length=0)
     _bare(axes)
+    seen = {letter for row in rows for letter in folded(row.letters, shown)}
+    patches = [Patch(color=COLOURS[c], label=f"{c}: {MEANING[c]}") for c in MEANING if c in seen]
+    if broken := dict.fromkeys(LIMITS[name][0] for row in rows for name in row.broken):
+        patches.append(Patch(alpha=0, label=f"* over the {' or the '.join(broken)}"))
     axes.legend(
-        handles=[Patch(color=CLIENT, label="C: client"), Patch(color=EDGE, label="E: edge")],
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, frameon=False,
+        handles=patches, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8,
+        frameon=False,
     )  # fmt: skip
 
 
+def _column(names: Sequence[str], start: int, stop: int) -> str:
+    return names[start] if stop - start == 1 else f"{names[start]} +{stop - start - 1}"
+
+
 def _label(row: Planned) -> str:
-    over = " and ".join(LIMITS[name][0] for name in row.broken)
-    return f"{row.planner}\n(over the {over})" if over else row.planner
-
-
-def _letter(axes: Axes, x: float, y: float, letter: str) -> None:
-    axes.text(x, y, letter, ha="center", va="center", fontsize=7, color="white")
+    return f"{row.planner} *" if row.broken else row.planner
 
 
 def _bars(
@@ -118,8 +115,12 @@ def _bars(
     title: str,
     text: Callable[[float], str],
 ) -> None:
-    best = min(values)
-    colours = ["#555555" if value <= best * 1.005 else "#bbbbbb" for value in values]
+    kept = [value for row, value in zip(rows, values, strict=True) if not row.broken]
+    best = min(kept, default=0.0)
+    dark = [
+        not row.broken and value <= best * 1.005 for row, value in zip(rows, values, strict=True)
+    ]
+    colours = ["#555555" if is_dark else "#bbbbbb" for is_dark in dark]
     axes.barh(range(len(rows)), values, height=0.76, color=colours)
     most = max(values) or 1.0
     for line, value in enumerate(values):
@@ -127,7 +128,7 @@ def _bars(
         axes.text(
             value - 0.03 * most if inside else value + 0.03 * most, line, text(value),
             va="center", ha="right" if inside else "left", fontsize=8,
-            color="white" if inside and value <= best * 1.005 else "black",
+            color="white" if inside and dark[line] else "black",
         )  # fmt: skip
     axes.set_xlim(0, 1.02 * most)
     axes.set_ylim(len(rows) - 0.5, -0.5)

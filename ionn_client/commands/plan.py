@@ -32,6 +32,7 @@ from ionn_client.explanation import (
     change_sentences,
     closest_sentences,
     explained,
+    limit_sentences,
     moves,
 )
 from ionn_client.plan_report import report
@@ -169,6 +170,8 @@ def _explain(console: Console, problem: Problem, names: tuple[str, ...], chosen:
     if limited:
         moved = moves(found.placement, chosen.route.placement, names)
         console.print(f"\nUnder the limits: {moved}. What follows is of the objective alone.")
+        for sentence in limit_sentences(problem, found.placement):
+            console.print(sentence)
     has = "the objective alone" if limited else OURS
     console.print(f"\nWhy the layers are where {has} has them:", style="bold")
     for sentence in (told := closest_sentences(found, names, problem.objective, MOST_REASONS)):

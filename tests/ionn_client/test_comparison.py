@@ -12,6 +12,7 @@ from ionn_client.explanation import (
     change_sentences,
     closest_sentences,
     explained,
+    limit_sentences,
     moves,
     reason_sentences,
 )
@@ -89,6 +90,13 @@ def test_a_limit_is_kept_by_ours_and_told_where_it_is_exceeded() -> None:
     )
     assert rows[OURS].route is not None
     assert rows[OURS].route.latency_s == pytest.approx(fastest)
+
+
+def test_what_the_best_schedule_would_need_of_a_limit_is_told() -> None:
+    problem = Problem(costs(), LINK, limits=(edge_time(costs(), 0.005), deadline(costs(), LINK, 9)))
+    told = limit_sentences(problem, explained(problem).placement)
+    assert len(told) == 1
+    assert "of the edge limit, which is 5.00 ms" in told[0]
 
 
 def test_limits_that_nothing_keeps_say_what_to_raise() -> None:
