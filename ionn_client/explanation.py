@@ -136,7 +136,8 @@ def battery_sentence(problem: Problem, placement: Placement, names: Sequence[str
         return None
     costs, link = problem.costs, problem.link
     needed_J = priced(costs, link, placement, problem.objective).energy_J
-    assert needed_J is not None
+    if not needed_J:
+        return None
     told = f"When a query may take less than {joules(needed_J)} of the battery:"
     others = tuple(limit for limit in problem.limits if limit.name != "battery")
     below: Limit = battery(costs, link, power, needed_J * (1 - 1e-6))
@@ -156,7 +157,7 @@ def limit_sentences(problem: Problem, placement: Placement) -> list[str]:
             what, unit = LIMITS[limit.name]
             needed, now = unit(limit.prices.along(placement)), unit(limit.at_most)
             sentences.append(
-                f"The best schedule without limits needs {needed} of the {what}, which is {now}."
+                f"The best schedule without limits takes {needed}, the {what} is {now}."
             )
     return sentences
 

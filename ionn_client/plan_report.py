@@ -15,7 +15,7 @@ from ionn_client.explanation import (
     limit_sentences,
     reason_sentences,
 )
-from ionn_client.upload_orders import UploadOrder
+from ionn_client.upload_orders import UploadOrder, payback_sentence
 from planner.power import upload_energy_J
 
 
@@ -58,6 +58,8 @@ def report(
     }
     if problem.power is not None:
         found["upload_J"] = upload_energy_J(costs.total_bytes, problem.link, problem.power)
+    if what.stay_s is not None:
+        found["payback"] = payback_sentence(problem, orders[0], what.stay_s, asked.queries_per_h)
     if explain:
         found["explanation"] = _explanation(what)
     return found

@@ -111,4 +111,9 @@ def _legend(
         text.append(", ").append(f" {MIXED} ", STYLES[MIXED]).append(" some of each")
     most = max((stop - start for start, stop in shown), default=1)
     each = "one cell a layer" if cells == layers else f"a cell stands for up to {most} layers"
-    return text.append(f"; {layers} layers, {each}.")
+    return text.append(f"; {layer_count(layers)}, {each}.")
+
+
+def layer_count(layers: int) -> str:
+    """ "1 layer", "9 layers" """
+    return "1 layer" if layers == 1 else f"{layers} layers"

@@ -16,7 +16,7 @@ def joules(value: float) -> str:
     """ "1.23 J", "45.6 mJ" """
     if value == 0:
         return "0 J"
-    return f"{_three(value)} J" if value >= 1 else f"{_three(value * 1e3)} mJ"
+    return f"{_three(value)} J" if abs(value) >= 1 else f"{_three(value * 1e3)} mJ"
 
 
 def byte_count(value: float) -> str:

@@ -18,11 +18,13 @@ from ionn_client.commands.arguments import (
     Json,
     Network,
     PowerText,
+    QueriesPerHour,
     RadioName,
     RoundTrip,
     SecondsPerJoule,
     ServerLoad,
     Slowdown,
+    Stay,
     print_json,
 )
 from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
@@ -36,10 +38,16 @@ from ionn_client.explanation import (
     moves,
 )
 from ionn_client.plan_report import report
-from ionn_client.plan_view import limit_lines, planner_table, show_schedules, upload_table
+from ionn_client.plan_view import (
+    layer_count,
+    limit_lines,
+    planner_table,
+    show_schedules,
+    upload_table,
+)
 from ionn_client.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.schedule_figure import check_picture, draw_plan
-from ionn_client.upload_orders import UploadOrder, upload_orders
+from ionn_client.upload_orders import UploadOrder, payback_sentence, upload_orders
 from planner.power import upload_energy_J
 
 MOST_REASONS = 8
@@ -71,6 +79,8 @@ def plan(
     battery: Battery = None,
     deadline: Deadline = None,
     edge_limit: EdgeLimit = None,
+    stay: Stay = None,
+    queries_per_hour: QueriesPerHour = 360.0,
     grouped: Annotated[
         bool,
         typer.Option(
@@ -96,6 +106,7 @@ def plan(
     asked = Asked(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
         objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
+        stay, queries_per_hour,
     )  # fmt: skip
     what = subject(asked)
     compared, orders = compare(what.problem), upload_orders(what.problem)
@@ -106,7 +117,7 @@ def plan(
         print_json(report(asked, what, compared, orders, explain=explain))
         return
     console = Console(highlight=False)
-    _show(console, network, what, compared, orders)
+    _show(console, network, what, compared, orders, queries_per_hour)
     if explain:
         _explain(console, what.problem, what.names, compared[-1])
     if figure is not None:
@@ -125,11 +136,12 @@ def _show(
     what: Subject,
     compared: tuple[Planned, ...],
     orders: tuple[UploadOrder, ...],
+    queries_per_h: float,
 ) -> None:
     costs, link = what.problem.costs, what.problem.link
     graph = what.profiled.graph
     console.print(
-        f"{network}: {len(costs)} layers, {byte_count(sum(graph.weight_bytes))} of weights,"
+        f"{network}: {layer_count(len(costs))}, {byte_count(sum(graph.weight_bytes))} of weights,"
         f" {byte_count(costs.total_bytes)} as coded.\n"
         f"Client: {what.device}, {seconds(float(costs.client_s.sum()))} for a query alone.\n"
         f"Edge: {what.edge}, {seconds(float(costs.edge_s.sum()))}.\n"
@@ -143,10 +155,15 @@ def _show(
     console.print()
     show_schedules(console, compared, what.names)
     console.print()
+    if not costs.weighted:
+        console.print("There are no weights to upload.")
+        return
     console.print(upload_table(orders))
     if what.problem.power is not None:
         upload_J = upload_energy_J(costs.total_bytes, link, what.problem.power)
         console.print(f"The radio takes {joules(upload_J)} to upload everything.")
+    if what.stay_s is not None:
+        console.print(payback_sentence(what.problem, orders[0], what.stay_s, queries_per_h))
     _show_order(console, what, orders[0])
 
 

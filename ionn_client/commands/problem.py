@@ -29,6 +29,7 @@ _OPTIONS = {
     "s_per_J": "--seconds-per-joule",
     "edge_speed": "--edge-speed",
     "slowdown": "--device-slowdown",
+    "queries_per_h": "--queries-per-hour",
 }
 _OF_BOARD, _OF_RADIO = ("compute", "idle"), ("base", "up", "down")
 
@@ -55,16 +56,22 @@ class Asked:
     edge_limit: str | None = None
     server_load: float = 1.0
     grouped: bool = False
+    stay: str | None = None
+    queries_per_h: float = 360.0
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network on a device and an edge: how the person calls them, and the planner's problem."""
+    """A network on a device and an edge: how the person calls them, and the planner's problem.
+
+    stay_s: how long the device stays near the edge, where that was given.
+    """
 
     profiled: Profiled
     problem: Problem
     device: str
     edge: str
+    stay_s: float | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +85,7 @@ def subject(asked: Asked) -> Subject:
     Raises ValueError that names the option for what does not fit together, before anything is
     loaded or measured.
     """
-    for option in ("server_load", "battery_J", "s_per_J", "edge_speed", "slowdown"):
+    for option in _OPTIONS:
         value = getattr(asked, option)
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{_OPTIONS[option]} is a finite number, not {value}")
@@ -89,6 +96,9 @@ def subject(asked: Asked) -> Subject:
     late, busy = _time("--deadline", asked.deadline), _time("--edge-limit", asked.edge_limit)
     if asked.battery_J is not None and power is None:
         raise ValueError(f"--battery counts joules: {_POWER_NEEDED}")
+    stay_s = _time("--stay", asked.stay)
+    if stay_s is not None and power is None:
+        raise ValueError(f"--stay counts joules: {_POWER_NEEDED}")
     if asked.grouped and device is not None:
         raise ValueError("--grouped measures this machine; a stated --device has no such times")
     profiled, factor = _profiled(asked, device, edge)
@@ -111,6 +121,7 @@ def subject(asked: Asked) -> Subject:
         ),
         device.name if device else f"this machine, {factor:.3g} times slower",
         edge.name if edge else f"this machine, {asked.edge_speed or 1.0:.3g} times faster",
+        stay_s,
     )
 
 

@@ -96,6 +96,26 @@ def test_objectives_and_powers() -> None:
     assert "energy" in plan(*args)
 
 
+def test_whether_the_joules_of_uploading_come_back() -> None:
+    args = (*STATED, "--radio", "wifi", "--stay")
+    assert "it would pay back in a stay of" in " ".join(plan(*args, "60s").split())
+    text = plan_json(*args, "1000000s", "--queries-per-hour", "3600")["payback"]
+    assert text.endswith("it pays back.")
+
+
+def test_a_model_without_weights_has_nothing_to_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import torch\ndef relu():\n    return torch.nn.ReLU(), (torch.ones(1, 8),)\n"
+    (tmp_path / "weightless.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    args = ["--network", "weightless:relu", *STATED[2:], "--radio", "3g", "--explain"]
+    text = plan(*args, "--figure", "plan.svg")
+    assert "1 layer, one cell a layer" in text
+    assert "no weights to upload" in text
+    assert (tmp_path / "plan.svg").exists()
+
+
 def test_explanations_in_sentences() -> None:
     args = (*STATED, "--radio", "wifi", "--up", "12mbit", "--explain")
     text = " ".join(plan(*args).split())
@@ -154,6 +174,9 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--up", "fast"], "80mbit"),
         (["--down", "0mbit"], "down_Bps"),
         (["--rate", "80"], "80mbit"),
+        (["--stay", "600s"], "--stay"),
+        (["--stay", "long", *BOARD, "--radio", "4g"], "--stay"),
+        (["--queries-per-hour", "nan"], "--queries-per-hour"),
         (["--grouped", "--device", "jetson-tx2"], "--grouped"),
         (["--figure", "plan.doc"], ".png"),
         (["--figure", "no-such-folder/plan.png"], "no-such-folder"),

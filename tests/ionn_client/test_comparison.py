@@ -96,7 +96,7 @@ def test_what_the_best_schedule_would_need_of_a_limit_is_told() -> None:
     problem = Problem(costs(), LINK, limits=(edge_time(costs(), 0.005), deadline(costs(), LINK, 9)))
     told = limit_sentences(problem, explained(problem).placement)
     assert len(told) == 1
-    assert "of the edge limit, which is 5.00 ms" in told[0]
+    assert "the edge limit is 5.00 ms" in told[0]
 
 
 def test_limits_that_nothing_keeps_say_what_to_raise() -> None:
