@@ -115,7 +115,7 @@ class ScheduleCache:
             (_interpolated(prices, shares), schedule)
             for prices, schedule in zip(node.prices, node.schedules, strict=True)
         )
-        regret = max(0.0, price - _interpolated(node.least, shares))
+        regret = min(price * node.share, max(0.0, price - _interpolated(node.least, shares)))
         return Cached(self._placements[schedule], price, regret)
 
     def lookup_battery(self, link: Link, battery_J: float, server_load: float = 1.0) -> Cached:
@@ -164,8 +164,8 @@ class ScheduleCache:
         """The cache as dicts, lists, strings and numbers; `from_plain` is its inverse.
 
         Schedules are the cuts where the sides change. Nodes come parents first: [axis, at] for a
-        split, [schedules, gaps] for a cell: by how much the first one misses the best at each
-        corner, none where it never does.
+        split, [schedules, gaps, share] for a cell: by how much the first schedule misses the best
+        at each corner, none where it never does, and how much of the price can be regret.
         """
         cells = _cells(self._root)
         used = sorted({schedule for cell in cells for schedule in cell.schedules})
@@ -180,7 +180,7 @@ class ScheduleCache:
             else:
                 gaps = [a - b for a, b in zip(node.prices[0], node.least, strict=True)]
                 schedules = [number[schedule] for schedule in node.schedules]
-                nodes.append([schedules, gaps if any(gaps) else []])
+                nodes.append([schedules, gaps if any(gaps) else [], node.share])
         return {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
@@ -199,9 +199,9 @@ class ScheduleCache:
     ) -> ScheduleCache:
         """The cache from what `to_plain` gave, for the costs that it was solved for.
 
-        Raises ValueError for anything else, and when costs, power or `available` are others. Prices
-        are computed anew; the gaps that bounds come from are taken as they are, since proving
-        them means solving again: keep the plain form as safe as the costs.
+        Raises ValueError for anything else, and when costs, power or `available` are others.
+        Prices are computed anew; the gaps and shares that bounds come from are taken as they are,
+        since proving them means solving again: keep the plain form as safe as the costs.
         """
         found = _section(plain, "a schedule cache", Mapping)
         if type(found.get("format")) is not int or found["format"] != FORMAT:
@@ -327,12 +327,15 @@ def _split(node: Sequence[Any], axes: Sequence[str], low: Point, high: Point) ->
 def _cell(
     node: Sequence[Any], low: Point, high: Point, solver: Solver, numbers: Sequence[int]
 ) -> Cell:
-    if len(node) != 2:
-        raise ValueError(f"a cell has schedules and gaps, not {node!r:.80}")
+    if len(node) != 3:
+        raise ValueError(f"a node that is a cell has schedules, gaps and share: {node!r:.80}")
     chosen, gaps = _section(node[0], "schedules", list), _section(node[1], "gaps", list)
     wrong = [i for i in chosen if type(i) is not int or not 0 <= i < len(numbers)]
     if wrong or not 1 <= len(chosen) <= 2:
         raise ValueError(f"a cell has one or two of {len(numbers)} schedules, not {chosen!r:.80}")
+    share = node[2]
+    if not is_number(share) or share > 1:
+        raise ValueError(f"share is a number from 0 to 1, not {share!r:.40}")
     schedules = [numbers[i] for i in chosen]
     prices = solver.corner_prices(low, high, schedules)
     if len(gaps) not in (0, prices.shape[1]):
@@ -342,4 +345,4 @@ def _cell(
     least = prices[0] - np.array(gaps or 0.0)
     if (least < 0).any() or (least > prices * (1 + ROUNDING)).any():
         raise ValueError(f"gaps leave a least price that no schedule can have: {gaps!r:.80}")
-    return solver.priced(low, high, schedules, least)
+    return solver.priced(low, high, schedules, least, float(share))

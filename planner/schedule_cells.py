@@ -1,18 +1,23 @@
-"""Boxes of conditions, each with one schedule and a bound on how far that is from the best.
+"""Boxes of conditions, each with one or two schedules and a bound on how far these are from best.
 
 The price of a schedule is linear in each axis alone: one over a rate, the round trip, the edge's
 load, the worth of a joule. So in a box of them it is the interpolation of its prices at the
-corners. The least price of all is at least the interpolation of the least prices there, because
-each schedule's is. The difference of the two bounds the regret, and it is zero where one schedule
-is the best at all corners. (Along one axis this is the usual fact that the lower envelope of lines
-is concave.)
+corners, and the least price of all is at least the interpolation of the least prices there. The
+cheaper of two schedules is nowhere above their mean, so the mean's excess at a corner, where it is
+largest, bounds the regret.
+
+Where s_per_J is fixed, prices are linear in all axes together, and there is a far better bound.
+Where the first schedule is the cheaper one is then a polytope; its corners are those of the box,
+and points on the box's edges where both cost the same. The least price is concave, so that if it
+is within a factor of the cheaper schedule's at these points, it is so everywhere; and where it
+is the same at all of them, the two schedules are the best in the whole box.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import TypeAlias
@@ -82,8 +87,8 @@ def is_number(value: object) -> bool:
 class Cell:
     """A box, one or two schedules for it, and what they and the best one cost at its corners.
 
-    Corners are in the order of `itertools.product`: the last axis changes first. Whoever looks up
-    takes the cheaper of the schedules.
+    Corners are in the order of `itertools.product`: the last axis changes first. The cheaper of
+    the schedules is the one to take; at most `share` of its price is regret.
     """
 
     low: Point
@@ -91,14 +96,12 @@ class Cell:
     schedules: tuple[int, ...]
     prices: tuple[tuple[float, ...], ...]
     least: tuple[float, ...]
+    share: float
 
     @property
     def regret(self) -> float:
-        """The bound on the regret, over the least price, anywhere in the box.
-
-        The cheaper of two schedules is nowhere above their mean, which is the most at a corner.
-        """
-        return float(_relative(np.array(self.prices), np.array(self.least)).mean(axis=0).max())
+        """The bound on the regret, over the least price, anywhere in the box."""
+        return self.share / (1 - self.share) if self.share < 1 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class Solver:
             raise ValueError(f"available has {len(available)} entries for {len(costs)} layers")
         n = len(costs)
         self._cuts, self._available, axes = (n, 2 * n, 3 * n + 1), available, region.axes
+        self._linear = "s_per_J" not in axes
         ends = [
             sorted(1 / value if axis in RECIPROCAL else value for value in getattr(region, axis))
             for axis in axes
@@ -165,16 +169,27 @@ class Solver:
         known = sorted({self._solve(point)[1] for point in (*corners, middle)})
         prices = self.corner_prices(low, high, known)
         relative = _relative(prices, least)
-        pairs = (relative[:, None] + relative[None]).max(axis=-1)
-        chosen = sorted(set(divmod(int(pairs.argmin()), len(known))))
-        return self.priced(low, high, [known[i] for i in chosen], least)
+        means = ((relative[:, None] + relative[None]) / 2).max(axis=-1)
+        cheaper = np.minimum(relative[:, None], relative[None]).max(axis=-1)
+        order = (means.ravel(), cheaper.ravel()) if self._linear else (means.ravel(),)
+        pair = divmod(int(np.lexsort(order)[0]), len(known))
+        regret = float(means[pair])
+        if self._linear:
+            met = (self._regret(*at) for at in _meetings(low, high, *prices[list(pair)]))
+            regret = max(float(cheaper[pair]), *met, 0.0)
+        schedules = [known[i] for i in sorted(set(pair))]
+        share = regret / (1 + regret) if math.isfinite(regret) else 1.0
+        return self.priced(low, high, schedules, least, share)
 
-    def priced(self, low: Point, high: Point, schedules: Sequence[int], least: Floats) -> Cell:
+    def priced(
+        self, low: Point, high: Point, schedules: Sequence[int], least: Floats, share: float
+    ) -> Cell:
         """A box with these schedules, given the least price at each corner."""
         prices = self.corner_prices(low, high, schedules)
         exact = prices[0] - least <= ROUNDING * prices[0]
-        kept = np.where(exact, prices[0], least).tolist()
-        return Cell(low, high, tuple(schedules), tuple(map(tuple, prices.tolist())), tuple(kept))
+        kept = tuple(np.where(exact, prices[0], least).tolist())
+        rows = tuple(map(tuple, prices.tolist()))
+        return Cell(low, high, tuple(schedules), rows, kept, share)
 
     def corner_prices(self, low: Point, high: Point, schedules: Sequence[int]) -> Floats:
         """What each schedule costs at each corner of a box."""
@@ -190,6 +205,9 @@ class Solver:
             self._solved[point] = price, self.number(placement)
         return self._solved[point]
 
+    def _regret(self, point: Point, price: float) -> float:
+        return float(_relative(np.array(price), np.array(self._solve(point)[0])))
+
     def _corner_shares(self, point: Point) -> Floats:
         """How much each corner of the region counts in an interpolation to this point."""
         if point not in self._shares:
@@ -203,41 +221,50 @@ class Solver:
 
 def refine(solver: Solver, regret: float, most_cells: int) -> Node:
     """The solver's region, halved where the bound is worst until it is at most `regret`."""
-    nodes: list[Node] = [solver.cell(solver.low, solver.high)]
+    cells = [solver.cell(solver.low, solver.high)]
     cut: list[tuple[int, int, float, int]] = []
-    worst = [(-_regret(nodes[0]), 0)]
+    worst = [(-cells[0].regret, 0)]
     while worst and -worst[0][0] > regret and len(cut) + 1 < most_cells:
         _, parent = heapq.heappop(worst)
-        cell = nodes[parent]
-        assert isinstance(cell, Cell)
+        cell = cells[parent]
         axis = _axis_to_cut(cell)
         if axis is None:
             continue
         low, high = cell.low[axis], cell.high[axis]
         at = math.sqrt(low) * math.sqrt(high) if low else high / 2
-        cut.append((parent, axis, at, len(nodes)))
+        cut.append((parent, axis, at, len(cells)))
         for half in (
             solver.cell(cell.low, (*cell.high[:axis], at, *cell.high[axis + 1 :])),
             solver.cell((*cell.low[:axis], at, *cell.low[axis + 1 :]), cell.high),
         ):
-            heapq.heappush(worst, (-half.regret, len(nodes)))
-            nodes.append(half)
+            heapq.heappush(worst, (-half.regret, len(cells)))
+            cells.append(half)
+    nodes: list[Node] = list(cells)
     for parent, axis, at, child in reversed(cut):
         nodes[parent] = Split(axis, at, nodes[child], nodes[child + 1])
     return nodes[0]
 
 
-def _regret(node: Node) -> float:
-    assert isinstance(node, Cell)
-    return node.regret
-
-
 def _relative(prices: Floats, least: Floats) -> Floats:
     """By how much prices are above the least ones, over these; infinite over nothing."""
     gaps = prices - least
-    gaps[gaps <= ROUNDING * prices] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gaps == 0, 0.0, gaps / least)
+        return np.where(gaps <= ROUNDING * prices, 0.0, gaps / least)
+
+
+def _meetings(low: Point, high: Point, one: Floats, other: Floats) -> Iterator[tuple[Point, float]]:
+    """Where on the edges of a box two schedules cost the same, and what; from corner prices."""
+    corners = list(product(*zip(low, high, strict=True)))
+    apart = one - other
+    for axis in range(len(low)):
+        step = 1 << (len(low) - 1 - axis)
+        for near, far in ((i, i + step) for i in range(len(corners)) if not i & step):
+            if apart[near] * apart[far] >= 0:
+                continue
+            way = float(apart[near] / (apart[near] - apart[far]))
+            x = low[axis] + way * (high[axis] - low[axis])
+            price = one[near] + way * (one[far] - one[near])
+            yield (*corners[near][:axis], x, *corners[near][axis + 1 :]), float(price)
 
 
 def _axis_to_cut(cell: Cell) -> int | None:

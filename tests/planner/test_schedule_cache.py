@@ -84,7 +84,7 @@ def test_the_true_regret_is_never_above_the_bound(
     costs, _ = table
     cache = ScheduleCache.solve(costs, region, POWER, regret=regret, most_cells=24)
     assert cache.cells <= 24
-    assert cache.regret <= regret or cache.cells == 24
+    assert cache.regret <= regret + 1e-9 or cache.cells == 24
     for at in points:
         check(cache, costs, at)
 
@@ -235,19 +235,24 @@ def test_other_things_are_no_cache(plain: object) -> None:
 @pytest.mark.parametrize(
     ("name", "nodes"),
     [
-        ("end before", [["up_Bps", 1e-6], [[0], []]]),
-        ("go on", [[[0], []], [[0], []]]),
+        ("end before", [["up_Bps", 1e-6], [[0], [], 0.5]]),
+        ("go on", [[[0], [], 0.5], [[0], [], 0.5]]),
         ("end before", []),
-        ("axis", [["weather", 1.0], [[0], []], [[0], []]]),
-        ("outside", [["server_load", 9.0], [[0], []], [[0], []]]),
-        ("outside", [["server_load", float("nan")], [[0], []], [[0], []]]),
-        ("schedules", [[[99], []]]),
-        ("schedules", [[[], []]]),
-        ("gaps", [[[0], [0.0]]]),
-        ("gaps", [[[0], [-1.0] * 32]]),
-        ("gaps", [[[0], [1e9] * 32]]),
-        ("gaps", [[[0], [float("nan")] * 32]]),
-        ("gaps", [[[0, 1], []]]),
+        ("axis", [["weather", 1.0], [[0], [], 0.5], [[0], [], 0.5]]),
+        ("outside", [["server_load", 9.0], [[0], [], 0.5], [[0], [], 0.5]]),
+        ("outside", [["server_load", float("nan")], [[0], [], 0.5], [[0], [], 0.5]]),
+        ("schedules", [[[99], [], 0]]),
+        ("schedules", [[[], [], 0]]),
+        ("gaps", [[[0], [0.0], 0]]),
+        ("gaps", [[[0], [-1.0] * 32, 0]]),
+        ("gaps", [[[0], [1e9] * 32, 0]]),
+        ("gaps", [[[0], [float("nan")] * 32, 0]]),
+        ("gaps", [[[0, 1], [], 0]]),
+        ("share", [[[0], [], -0.1]]),
+        ("share", [[[0], [], 1.1]]),
+        ("share", [[[0], [], float("nan")]]),
+        ("share", [[[0], [], None]]),
+        ("node", [[[0], []]]),
         ("node", [7]),
     ],
 )
