@@ -27,6 +27,7 @@ from ionn_client.commands.arguments import (
     Stay,
     print_json,
 )
+from ionn_client.commands.plan_report import report
 from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
 from ionn_client.comparison import OURS, Planned, Problem, compare
 from ionn_client.explanation import (
@@ -37,7 +38,6 @@ from ionn_client.explanation import (
     limit_sentences,
     moves,
 )
-from ionn_client.plan_report import report
 from ionn_client.plan_view import (
     layer_count,
     limit_lines,

@@ -119,10 +119,14 @@ def subject(asked: Asked) -> Subject:
             tuple(limits),
             factor * profiled.ranges if asked.grouped and profiled.ranges is not None else None,
         ),
-        device.name if device else f"this machine, {factor:.3g} times slower",
-        edge.name if edge else f"this machine, {asked.edge_speed or 1.0:.3g} times faster",
+        device.name if device else _this_machine(factor, "slower"),
+        edge.name if edge else _this_machine(asked.edge_speed or 1.0, "faster"),
         stay_s,
     )
+
+
+def _this_machine(factor: float, how: str) -> str:
+    return "this machine" if factor == 1 else f"this machine, {factor:.3g} times {how}"
 
 
 def _time(option: str, text: str | None) -> float | None:
