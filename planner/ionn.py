@@ -28,6 +28,7 @@ runs the layer. The authors' published code differs from the paper: it goes on u
 from __future__ import annotations
 
 from itertools import count, pairwise, takewhile
+from numbers import Real
 
 from planner.costs import LayerCosts, Link
 from planner.route import route
@@ -40,7 +41,7 @@ def ionn_partitions(costs: LayerCosts, link: Link, k: float) -> tuple[tuple[int,
 
     Raises ValueError unless 0 < k < 1.
     """
-    if not 0 < k < 1:
+    if not (isinstance(k, Real) and 0 < k < 1):
         raise ValueError(f"IONN's K lies between 0 and 1, not {k!r}")
     n = len(costs)
     boundaries = range(1, n) if costs.edges is None else [d + 1 for d in dominators(costs)[:-1]]

@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeAlias
 
 import numpy as np
@@ -50,7 +50,7 @@ def mantissa_noise(bits: int) -> float:
     the 0.180 * 2^(-2p), p = bits + 1, of B. Widrow and I. Kollar, "Quantization Noise" (2008),
     chapter 12. Raises ValueError for a negative number of bits.
     """
-    if bits < 0:
+    if not (isinstance(bits, Integral) and bits >= 0):
         raise ValueError(f"bits is a number of mantissa bits from 0, not {bits!r}")
     return 3 / (8 * math.log(2)) / 12 * 4.0**-bits
 
@@ -132,6 +132,8 @@ def _first_planes(costs: LayerCosts, planes: Planes) -> LayerCosts:
     if len(planes) != len(costs):
         raise ValueError(f"planes has {len(planes)} entries; {len(costs)} are needed")
     for layer, own in enumerate(planes):
+        if not all(isinstance(plane, Plane) for plane in own):
+            raise ValueError(f"planes[{layer}] holds something that is no Plane")
         if any(b.noise > a.noise for a, b in pairwise(own)):
             raise ValueError(f"planes[{layer}] adds noise with a later plane")
     first_bytes = np.array([own[0].missing_bytes if own else 0.0 for own in planes])
@@ -223,7 +225,7 @@ def progressive_timeline(
     total_bytes = sum(plane.missing_bytes for own in planes for plane in own)
     if horizon_s is None:
         horizon_s = total_bytes / link.up_Bps + link.rtt_s if total_bytes else 0.0
-    elif not (math.isfinite(horizon_s) and horizon_s >= 0):
+    elif not (isinstance(horizon_s, Real) and 0 <= horizon_s < math.inf):
         raise ValueError(f"horizon_s is a number of seconds from 0, not {horizon_s!r}")
     _check_steps(planes, plan.steps)
     there = {
@@ -256,10 +258,14 @@ def progressive_timeline(
 
 def _check_steps(planes: Planes, steps: Steps) -> None:
     for layer, plane in steps:
-        if not (0 <= layer < len(planes) and 0 <= plane < len(planes[layer])):
+        if not (_counts(layer, len(planes)) and _counts(plane, len(planes[layer]))):
             raise ValueError(f"the plan names plane {plane} of layer {layer}, which does not exist")
     if len(set(steps)) != len(steps):
         raise ValueError("the plan has a step twice")
+
+
+def _counts(index: object, count: int) -> bool:
+    return isinstance(index, Integral) and 0 <= int(index) < count
 
 
 def _noise(own: Sequence[Plane], layer: int, there: set[Step]) -> float:

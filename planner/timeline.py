@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -60,7 +61,7 @@ def timeline(
         raise ValueError(f"ack is 'layer' or 'partition', not {ack!r}")
     if horizon_s is None:
         horizon_s = costs.total_bytes / link.up_Bps + link.rtt_s if costs.total_bytes else 0.0
-    elif not (math.isfinite(horizon_s) and horizon_s >= 0):
+    elif not (isinstance(horizon_s, Real) and 0 <= horizon_s < math.inf):
         raise ValueError(f"horizon_s is a number of seconds from 0, not {horizon_s!r}")
     steps = _steps(plan, ack)
     latency_s = _latency_after(costs, link, [layers for _, layers in steps])
@@ -89,8 +90,8 @@ def _latency_after(costs: LayerCosts, link: Link, steps: list[tuple[int, ...]]) 
     sent_at = [never] * len(costs)
     for index, layers in enumerate(steps, start=1):
         for layer in layers:
-            if not 0 <= layer < len(costs):
-                raise ValueError(f"the plan names layer {layer} of {len(costs)}")
+            if not (isinstance(layer, Integral) and 0 <= layer < len(costs)):
+                raise ValueError(f"the plan names layer {layer!r} of {len(costs)}")
             sent_at[layer] = min(index, sent_at[layer])
     usable_at = [max((sent_at[need] for need in needs), default=0) for needs in costs.needs]
     now = np.arange(never)

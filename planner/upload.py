@@ -55,12 +55,10 @@ def upload_plan(
     Raises ValueError for an unknown algorithm, for `k` outside (0, 1) with "ionn", and for more
     than 20 weighted layers with "exact".
     """
-    try:
-        partitions = _ALGORITHMS[algorithm]
-    except KeyError:
+    if not (isinstance(algorithm, str) and algorithm in _ALGORITHMS):
         known = ", ".join(_ALGORITHMS)
-        raise ValueError(f"no upload algorithm {algorithm!r}; there are {known}") from None
-    return UploadPlan(algorithm, partitions(costs, link, k))
+        raise ValueError(f"no upload algorithm {algorithm!r}; there are {known}")
+    return UploadPlan(algorithm, _ALGORITHMS[algorithm](costs, link, k))
 
 
 def _one_by_one(layers: tuple[int, ...]) -> Partitions:

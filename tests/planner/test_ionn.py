@@ -114,7 +114,7 @@ def test_partitions_hold_weighted_layers_at_most_once(table, k):
     assert set(layers) <= set(costs.weighted)
 
 
-@pytest.mark.parametrize("k", [0.0, 1.0, -0.5, 2.0, float("nan")])
+@pytest.mark.parametrize("k", [0.0, 1.0, -0.5, 2.0, float("nan"), "0.5", None])
 def test_refuses_k_outside_zero_and_one(k):
     with pytest.raises(ValueError, match="K lies between 0 and 1"):
         upload_plan(random_costs(0, 3), LINKS[0], "ionn", k)

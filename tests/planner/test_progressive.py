@@ -250,8 +250,12 @@ def test_mantissa_noise_is_what_cut_weights_have(bits):
 
 def test_noise_falls_with_precision():
     assert NOISE["float12"] > NOISE["bfloat16"] > NOISE["exact"] == 0
+
+
+@pytest.mark.parametrize("bits", [-1, 1.5, float("nan"), "3", None])
+def test_refuses_numbers_of_bits_that_are_none(bits):
     with pytest.raises(ValueError, match="bits"):
-        mantissa_noise(-1)
+        mantissa_noise(bits)
 
 
 def test_a_model_without_layers_has_no_steps():
@@ -273,6 +277,8 @@ def test_refuses_planes_that_make_no_sense(field, wrong):
     [
         ([()], "planes has 1 entries; 2 are needed"),
         ([(), (Plane(1, 0.1), Plane(1, 0.2))], r"planes\[1\] adds noise"),
+        ([(), (1.0,)], r"planes\[1\] holds something that is no Plane"),
+        ([(None,), ()], r"planes\[0\] holds something that is no Plane"),
     ],
 )
 def test_refuses_planes_that_do_not_fit(planes, message):
@@ -288,9 +294,12 @@ def test_refuses_planes_that_do_not_fit(planes, message):
         (((7, 0),), None, "plane 0 of layer 7"),
         (((0, 1),), None, "plane 1 of layer 0"),
         (((-1, 0),), None, "plane 0 of layer -1"),
+        (((0.5, 0),), None, "plane 0 of layer 0.5"),
+        (((0, "0"),), None, "plane 0 of layer 0"),
         (((0, 0), (0, 0)), None, "a step twice"),
         (((0, 0),), -1.0, "horizon_s"),
         (((0, 0),), float("nan"), "horizon_s"),
+        (((0, 0),), "1", "horizon_s"),
     ],
 )
 def test_refuses_timelines_that_make_no_sense(steps, horizon_s, message):

@@ -110,7 +110,12 @@ def test_layers_with_shared_weights_come_with_the_later_of_the_two():
         ({"ack": "byte"}, "ack is 'layer' or 'partition'"),
         ({"horizon_s": -1.0}, "horizon_s"),
         ({"horizon_s": float("nan")}, "horizon_s"),
+        ({"horizon_s": float("inf")}, "horizon_s"),
+        ({"horizon_s": "1"}, "horizon_s"),
         ({"plan": UploadPlan("", ((7,),))}, "layer 7 of 1"),
+        ({"plan": UploadPlan("", ((-1,),))}, "layer -1 of 1"),
+        ({"plan": UploadPlan("", ((0.0,),))}, "layer 0.0 of 1"),
+        ({"plan": UploadPlan("", ((None,),))}, "layer None of 1"),
     ],
 )
 def test_refuses_what_makes_no_sense(arguments, message):

@@ -198,9 +198,10 @@ def test_all_at_once_and_front_to_back():
     assert upload_plan(costs, Link(1, 1), "front-to-back").partitions == ((0,), (2,), (3,))
 
 
-def test_refuses_unknown_algorithms():
-    with pytest.raises(ValueError, match="no upload algorithm 'best'; there are efficiency"):
-        upload_plan(random_costs(0, 3), LINKS[0], "best")
+@pytest.mark.parametrize("unknown", ["best", "", None, 1, ["efficiency"], float("nan")])
+def test_refuses_unknown_algorithms(unknown):
+    with pytest.raises(ValueError, match=r"no upload algorithm .*; there are efficiency"):
+        upload_plan(random_costs(0, 3), LINKS[0], unknown)
 
 
 def test_a_plan_lists_its_layers_in_upload_order():
