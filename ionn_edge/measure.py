@@ -41,7 +41,7 @@ from layergraph.ops import DTYPES
 from layergraph.work import LayerWork, work
 
 ARENA_BYTES = 192 << 20
-LEAST_ROUNDS = 2
+LEAST_ROUNDS = 3
 RUNS = 5
 # The clock itself takes as long as a short layer.
 LONG_ENOUGH_S, MOST_TOGETHER = 60e-6, 6
@@ -71,7 +71,7 @@ def measure(
 ) -> tuple[tuple[Row, ...], float]:
     """Layers of the spread as rows, and what it takes to enter a range.
 
-    As many rounds as fit into about `seconds`, at least two. With `energy` joules as well, where
+    As many rounds as fit into about `seconds`, at least three. With `energy` joules as well, where
     this machine counts them.
     """
     keep_freed_memory()

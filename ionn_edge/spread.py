@@ -18,7 +18,7 @@ from layergraph.graph import Argument, ConstantRef, Ref, Symbol, WeightRef
 MOST_FLOPS = 2e9
 MOST_ELEMENTS = 1 << 22
 MOST_WEIGHTS = 24 << 20
-_DIMENSIONS = 5
+_DIMENSIONS = 6
 
 Shape = tuple[int, ...]
 Point = tuple[float, ...]
@@ -94,6 +94,12 @@ def _one_of(u: float, *choices: int) -> int:
     return choices[int(u * len(choices))]
 
 
+def _channels(u: float, least: int, most: int, aligned: float) -> int:
+    """Three times in four whole vectors, as designers choose them and kernels want them."""
+    count = _between(u, least, most)
+    return count if aligned > 0.75 else max(16, count // 16 * 16)
+
+
 def _weighted(count: int) -> tuple[WeightRef, ...]:
     return tuple(WeightRef(index) for index in range(count))
 
@@ -118,31 +124,31 @@ def _convolved(
 
 
 def _conv(u: Point) -> Probe:
-    cin, cout = _between(u[0], 5, 1024), _between(u[1], 8, 1024)
+    cin, cout = _channels(u[0], 5, 1024, u[5]), _channels(u[1], 8, 1024, u[5])
     kernel, stride = _one_of(u[3], 2, 3, 3, 3, 4, 5, 5, 7), _one_of(u[4], 1, 1, 1, 2)
     return _convolved("convolution", cin, cout, kernel, stride, _between(u[2], 4, 160))
 
 
 def _pointwise_conv(u: Point) -> Probe:
-    cin, cout = _between(u[0], 8, 2048), _between(u[1], 8, 2048)
+    cin, cout = _channels(u[0], 8, 2048, u[5]), _channels(u[1], 8, 2048, u[5])
     stride = _one_of(u[4], 1, 1, 1, 1, 2)
     return _convolved("convolution", cin, cout, 1, stride, _between(u[2], 2, 160))
 
 
 def _shallow_conv(u: Point) -> Probe:
-    cin, cout = _one_of(u[0], 1, 2, 3, 3, 4), _between(u[1], 8, 128)
+    cin, cout = _one_of(u[0], 1, 2, 3, 3, 4), _channels(u[1], 8, 128, u[5])
     kernel, stride = _one_of(u[3], 3, 5, 7, 9, 11), _one_of(u[4], 1, 2, 4)
     return _convolved("convolution", cin, cout, kernel, stride, _between(u[2], 16, 320))
 
 
 def _depthwise_conv(u: Point) -> Probe:
-    channels, kernel = _between(u[0], 8, 1280), _one_of(u[3], 3, 3, 3, 5, 7)
+    channels, kernel = _channels(u[0], 8, 1280, u[5]), _one_of(u[3], 3, 3, 3, 5, 7)
     side, stride = _between(u[2], 4, 160), _one_of(u[4], 1, 1, 2)
     return _convolved("depthwise conv.", channels, channels, kernel, stride, side, channels)
 
 
 def _transposed_conv(u: Point) -> Probe:
-    cin, cout = _between(u[0], 8, 1024), _between(u[1], 2, 1024)
+    cin, cout = _channels(u[0], 8, 1024, u[5]), _channels(u[1], 2, 1024, u[5])
     side, stride = _between(u[2], 2, 100), _one_of(u[4], 1, 2, 2)
     kernel = _one_of(u[3], 2, 3, 4, 5)
     out = (side - 1) * stride + kernel - 2 * (kernel > 2)
@@ -421,15 +427,10 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (_unary("ReLU", ("aten.relu.default", ()), ("aten.leaky_relu.default", ())), 2),
     (_addition, 2),
     (_scale, 1),
-    (
-        _unary(
-            "exponential",
-            ("aten.sigmoid.default", ()),
-            ("aten.tanh.default", ()),
-            ("aten.gelu.default", ()),
-        ),
-        1,
-    ),
+    (_unary("exponential", ("aten.exp.default", ()), ("aten.elu.default", ())), 1),
+    (_unary("sigmoid", ("aten.sigmoid.default", ())), 1),
+    (_unary("tanh", ("aten.tanh.default", ())), 1),
+    (_unary("GELU", ("aten.gelu.default", ())), 1),
     (_unary("power", ("aten.pow.Tensor_Scalar", (0.7,))), 1),
     (_concat, 2),
     (_pad, 1),

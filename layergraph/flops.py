@@ -126,10 +126,11 @@ def _recurrent(a: Arguments, _read: Specs, _made: Specs) -> Computation:
     length = 1
     if "params" in a and len(source.shape) > 1:
         length = source.shape[1 if len(source.shape) == 3 and a.get("batch_first") else 0]
-    # One pair of matrices per layer and direction.
+    # One pair of matrices per layer and direction: that of the inputs, which all steps share,
+    # and that of the state, which every step multiplies anew.
     pairs = max(len(matrices) // 2, 1)
-    inner = sum(spec.shape[1] for spec in matrices) / pairs
-    columns = sum(spec.shape[0] for spec in matrices) / max(len(matrices), 1)
+    inner = sum(spec.shape[1] for spec in matrices[1::2]) / pairs
+    columns = sum(spec.shape[0] for spec in matrices[1::2]) / pairs
     return Computation(
         2.0 * inputs * sum(map(elements, matrices)),
         *(1, inputs / max(length, 1), inner, columns),

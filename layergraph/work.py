@@ -5,6 +5,7 @@ Estimates from shapes alone, for predictors to regress on; nothing is run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -90,7 +91,7 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
     if base == "conv" and arguments["groups"] > 1 and arguments["weight"].shape[1] == 1:
         base = "depthwise_conv"
     computed = computation(base, arguments, read, made)
-    kind = _kind(base, operator, computed, copies, bool(weights))
+    kind = _kind(base, operator, computed, copies, bool(weights), _broadcasts(read, made))
     return NodeWork(
         kind,
         float(computed.flops),
@@ -166,9 +167,12 @@ _VARIANTS = {
     for variant, stems in {
         "elementwise/power": "pow",
         "elementwise/exponential": (
-            "exp exp2 expm1 erf log log1p log2 log10 log_sigmoid sigmoid tanh gelu silu softplus"
-            " mish elu selu celu glu sin cos tan sinh cosh asin acos atan atan2"
+            "exp exp2 expm1 erf log log1p log2 log10 log_sigmoid softplus mish elu selu celu glu"
+            " sin cos tan sinh cosh asin acos atan atan2"
         ),
+        "elementwise/sigmoid": "sigmoid silu",
+        "elementwise/tanh": "tanh",
+        "elementwise/gelu": "gelu",
         "pool/max": "max_pool1d max_pool2d max_pool3d",
         "pool/average": "avg_pool1d avg_pool2d",
         "pool/average3d": "avg_pool3d",
@@ -193,26 +197,47 @@ _VARIANTS = {
 }
 
 
-def _kind(base: str, operator: Operator, does: Computation, copies: bool, weights: bool) -> str:
+def _aligned(*channels: float) -> bool:
+    """Whether channels fill whole vectors: kernels pad the others, or are other kernels."""
+    return not any(count % _VECTOR for count in channels)
+
+
+def _broadcasts(read: list[TensorSpec], made: list[TensorSpec]) -> bool:
+    """Whether a tensor is stretched to the shape of the other; single numbers cost nothing."""
+    return any(1 < math.prod(spec.shape) < math.prod(made[0].shape) for spec in read)
+
+
+def _kind(
+    base: str, operator: Operator, does: Computation, copies: bool, weights: bool, broadcasts: bool
+) -> str:
     """The kind, with the variant whose times follow other coefficients."""
     if base == "conv":
-        if does.inner / does.window <= _FEW_CHANNELS:
+        channels = does.inner / does.window
+        if channels <= _FEW_CHANNELS:
             return "conv/shallow"
-        return "conv/1x1" if does.window == 1 else "conv"
+        kind = "conv/1x1" if does.window == 1 else "conv"
+        return kind if _aligned(channels, does.columns) else f"{kind.rstrip('/')}/ragged"
+    if base == "transposed_conv":
+        whole = _aligned(does.inner, does.columns / does.window)
+        return base if whole else "transposed_conv/ragged"
     if base == "linear":
         if not weights or does.batch > 1:
-            vectors = does.rows == 1 or does.columns == 1
-            return "linear/batch-vector" if vectors else "linear/batch"
+            if does.columns == 1:
+                return "linear/batch-column"
+            return "linear/batch-row" if does.rows == 1 else "linear/batch"
         return "linear/vector" if does.rows == 1 else "linear"
     if copies:
         converts = operator.name.startswith(_CONVERTS)
         return "move/convert" if converts else "move/permute"
     if operator.is_view:
         return "move/view"
+    if base == "elementwise" and broadcasts:
+        return "elementwise/broadcast"
     variant = _VARIANTS.get(operator.name.split(".")[1], base)
     return variant if variant.startswith(base) else base
 
 
+_VECTOR = 16
 # As many as an image has: such convolutions fill no vector with channels.
 _FEW_CHANNELS = 4
 

@@ -2,11 +2,12 @@
 
 Per kind of operator a row of coefficients, none negative, on the terms of `planner.roofline`:
 
-    cost ~ sum over terms of coefficient * term
+    cost ~ factor(shape) * sum over terms of coefficient * term
 
 Kinds are split where other algorithms run ("conv/1x1"), which makes the whole piecewise. Each row
 minimises squared logarithms of predicted over measured, so that a 20 microsecond layer counts as
-much as one of 20 milliseconds, with outliers counting less. All of it fits into a hello message.
+much as one of 20 milliseconds, with outliers counting less. Where there are samples enough, a
+factor by shape (`planner.shape_factor`) follows what is left. All of it fits into a hello message.
 The published regressions are in `planner.published_predictor`.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from planner.roofline import TERMS, terms
+from planner.shape_factor import ShapeFactor
 from planner.work import Work
 
 FORMAT = 2
@@ -31,9 +33,10 @@ MOST_KINDS = 256
 LONGEST_KIND = 64
 # Fewer measurements say nothing about a kind; the row of its family, or of all, serves it.
 FEWEST_SAMPLES = 3
+# And fewer than this nothing of how their shapes matter.
+FEWEST_FOR_FACTOR = 20
 # Of what a sample of several operators took, the one in question has at least this share.
 LEAST_SHARE = 0.2
-VIEW = "move/view"
 
 Row: TypeAlias = tuple[float, ...]
 Unit: TypeAlias = Literal["s", "J"]
@@ -56,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Per kind a row of coefficients, and one for kinds never measured.
+    """Per kind a row of coefficients, and one for kinds never measured; factors by shape.
 
     `entry` is what it costs to enter a range of layers, however many they are. `unit` is that of
     all costs: "s" or "J".
@@ -66,6 +69,7 @@ class Predictor:
     pooled: Row
     entry: float = 0.0
     unit: Unit = "s"
+    factors: Mapping[str, ShapeFactor] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, samples: Iterable[Sample], entry: float = 0.0, unit: Unit = "s") -> Predictor:
@@ -93,14 +97,27 @@ class Predictor:
         families: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
         for kind, pairs in by_kind.items():
             families[kind.partition("/")[0]] += pairs
-        return cls(_fitted({**families, **by_kind}), _fit_row(everything), entry, unit)
+        plain = cls(_fitted({**families, **by_kind}), _fit_row(everything), entry, unit)
+        return replace(plain, factors=plain._factors(by_kind))
+
+    def _factors(self, by_kind: Mapping[str, _Pairs]) -> dict[str, ShapeFactor]:
+        found = {}
+        for kind, pairs in sorted(by_kind.items()):
+            predicted = [self.predict(work) for work, _ in pairs]
+            # A row of zeros has nothing that a factor could change.
+            if len(pairs) >= FEWEST_FOR_FACTOR and min(predicted) > 0:
+                ratios = [cost / p for (_, cost), p in zip(pairs, predicted, strict=True)]
+                found[kind] = ShapeFactor.fit([work for work, _ in pairs], ratios)
+        return found
 
     def predict(self, work: Work) -> float:
         """The cost of one operator."""
         row = self.rows.get(work.kind)
         if row is None:
             row = self.rows.get(work.kind.partition("/")[0], self.pooled)
-        return sum(c * term for c, term in zip(row, terms(work), strict=True) if c)
+        cost = sum(c * term for c, term in zip(row, terms(work), strict=True) if c)
+        factor = self.factors.get(work.kind)
+        return cost if factor is None else cost * factor.at(work)
 
     def cost(self, work: Iterable[Work]) -> float:
         """The cost of a layer, which is that of its operators."""
@@ -124,6 +141,7 @@ class Predictor:
             "entry": self.entry,
             "pooled": _row_to_plain(self.pooled),
             "rows": {kind: _row_to_plain(row) for kind, row in self.rows.items()},
+            "factors": {kind: factor.to_plain() for kind, factor in self.factors.items()},
         }
 
     @classmethod
@@ -136,18 +154,24 @@ class Predictor:
         unit = plain.get("unit")
         if unit != "s" and unit != "J":
             raise ValueError(f"a predictor's unit is one of {UNITS}, not {unit!r:.40}")
-        rows = plain.get("rows")
-        if not isinstance(rows, Mapping) or len(rows) > MOST_KINDS:
-            raise ValueError(f"a predictor's rows are a map of at most {MOST_KINDS} kinds")
-        for kind in rows:
-            if not isinstance(kind, str) or len(kind) > LONGEST_KIND:
-                raise ValueError(f"a kind is a string of at most {LONGEST_KIND} characters")
+        rows, factors = _by_kind(plain, "rows"), _by_kind(plain, "factors")
         return cls(
             {kind: _row_from_plain(kind, row) for kind, row in rows.items()},
             _row_from_plain("pooled", plain.get("pooled")),
             _number("entry", plain.get("entry")),
             unit,
+            {kind: ShapeFactor.from_plain(kind, factor) for kind, factor in factors.items()},
         )
+
+
+def _by_kind(plain: Mapping[Any, Any], field: str) -> Mapping[str, object]:
+    values = plain.get(field)
+    if not isinstance(values, Mapping) or len(values) > MOST_KINDS:
+        raise ValueError(f"a predictor's {field} are a map of at most {MOST_KINDS} kinds")
+    for kind in values:
+        if not isinstance(kind, str) or len(kind) > LONGEST_KIND:
+            raise ValueError(f"a kind is a string of at most {LONGEST_KIND} characters")
+    return values
 
 
 def _check_sample(sample: Sample) -> None:

@@ -33,14 +33,14 @@ X = torch.zeros(1, 8, 6, 6)
 @pytest.mark.parametrize(
     ("model", "args", "expected"),
     [
-        (nn.Conv2d(8, 4, 3), (X,), ("conv", 2 * 4 * 16 * 72, 4 * (288 + 64 + 288 + 4))),
+        (nn.Conv2d(8, 4, 3), (X,), ("conv/ragged", 2 * 4 * 16 * 72, 4 * (288 + 64 + 288 + 4))),
         (
             nn.Conv2d(8, 8, 3, groups=8, bias=False), (X,),
             ("depthwise_conv", 2 * 8 * 16 * 9, 4 * (288 + 128 + 72)),
         ),
         (
             nn.ConvTranspose2d(8, 4, 2, stride=2, bias=False), (X,),
-            ("transposed_conv", 2 * 288 * 16, 4 * (288 + 128 + 576)),
+            ("transposed_conv/ragged", 2 * 288 * 16, 4 * (288 + 128 + 576)),
         ),
         (nn.Linear(6, 5, bias=False), (X,), ("linear", 2 * 48 * 6 * 5, 4 * (288 + 30 + 240))),
         (Call(torch.matmul), (X, X), ("linear/batch", 2 * 8 * 6 * 6 * 6, 4 * 3 * 288)),
@@ -105,20 +105,26 @@ def test_bytes_of_weights_are_told_from_those_of_activations() -> None:
 @pytest.mark.parametrize(
     ("model", "args", "kind", "product"),
     [
-        (nn.Conv2d(8, 4, 3), (X,), "conv", (1, 16, 72, 4)),
-        (nn.Conv2d(8, 4, 1, stride=2), (X,), "conv/1x1", (1, 9, 8, 4)),
+        (nn.Conv2d(8, 4, 3), (X,), "conv/ragged", (1, 16, 72, 4)),
+        (nn.Conv2d(8, 4, 1, stride=2), (X,), "conv/1x1/ragged", (1, 9, 8, 4)),
         (nn.Conv2d(8, 4, 3, groups=2), (X,), "conv/shallow", (2, 16, 36, 2)),
         (nn.Conv2d(8, 8, 3, groups=8), (X,), "depthwise_conv", (8, 16, 9, 1)),
-        (nn.ConvTranspose2d(8, 4, 2), (X,), "transposed_conv", (1, 36, 8, 16)),
+        (nn.ConvTranspose2d(8, 4, 2), (X,), "transposed_conv/ragged", (1, 36, 8, 16)),
         (nn.Linear(6, 5), (X,), "linear", (1, 48, 6, 5)),
         (nn.Linear(6, 5), (torch.zeros(1, 6),), "linear/vector", (1, 1, 6, 5)),
+        (nn.Conv2d(32, 16, 3), (torch.zeros(1, 32, 6, 6),), "conv", (1, 16, 288, 16)),
+        (nn.Conv2d(32, 16, 1), (torch.zeros(1, 32, 6, 6),), "conv/1x1", (1, 36, 32, 16)),
+        (nn.ConvTranspose2d(32, 16, 2), (torch.zeros(1, 32, 6, 6),), "transposed_conv",
+         (1, 36, 32, 64)),
+        (Call(torch.bmm), (torch.zeros(7, 1, 3), torch.zeros(7, 3, 4)), "linear/batch-row",
+         (7, 1, 3, 4)),
         (Call(torch.bmm), (torch.zeros(7, 2, 3), torch.zeros(7, 3, 4)), "linear/batch",
          (7, 2, 3, 4)),
-        (Call(torch.bmm), (torch.zeros(7, 2, 3), torch.zeros(7, 3, 1)), "linear/batch-vector",
+        (Call(torch.bmm), (torch.zeros(7, 2, 3), torch.zeros(7, 3, 1)), "linear/batch-column",
          (7, 2, 3, 1)),
         (Call(F.scaled_dot_product_attention), (torch.zeros(1, 2, 5, 4),) * 3, "attention",
          (2, 5, 4, 5)),
-        (nn.GRU(5, 4, batch_first=True), (torch.zeros(1, 7, 5),), "recurrent/gru", (1, 1, 9, 12)),
+        (nn.GRU(5, 4, batch_first=True), (torch.zeros(1, 7, 5),), "recurrent/gru", (1, 1, 4, 12)),
     ],
 )  # fmt: skip
 def test_matrix_products(model: nn.Module, args: Any, kind: str, product: tuple[int, ...]) -> None:
@@ -164,7 +170,10 @@ def test_what_needs_a_permuted_tensor_dense_copies_it(function: Any, kinds: list
 @pytest.mark.parametrize(
     ("function", "kind"),
     [
-        (torch.sigmoid, "elementwise/exponential"),
+        (torch.sigmoid, "elementwise/sigmoid"),
+        (torch.exp, "elementwise/exponential"),
+        (lambda x: x * x[:, :, :1], "elementwise/broadcast"),
+        (lambda x: x * 2.0, "elementwise"),
         (lambda x: x**0.75, "elementwise/power"),
         (lambda x: F.avg_pool2d(x, 2), "pool/average"),
         (lambda x: x.argmax(1), "pool/index"),

@@ -1,0 +1,246 @@
+"""How well an edge predicts layers and networks that it has never run.
+
+One process calibrates as `ionn edge calibrate` does, and, in turn with that, measures other layers
+of the same types (held out) and ranges of every network of `layergraph.networks` (never measured
+in calibration), so that what else the machine does touches all alike. Times are of one thread on
+the processor, and of each layer and range the least one counts. Then, ours beside the published
+regressions (planner/published_predictor.py):
+
+- per type of layer, R^2 and RMSE on held-out layers, as in IONN's Table 3;
+- per network, the share of ranges of at least 5 layers that are predicted within 10%, beside what
+  summing the measured times of single layers gives;
+- the regret of plans made from predicted edge times, priced with measured ones, on a client
+  `--slowdown` times as slow. Neurosurgeon reports 98.5% of the optimum for its own regressions.
+
+    python benchmarks/predict.py [--quick] [--networks alexnet lenet] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from predict_figures.networks import Network, load
+from predict_figures.regret import costs, regret
+
+from ionn_edge.allocator import keep_freed_memory
+from ionn_edge.measure import Bench
+from ionn_edge.spread import spread
+from layergraph.networks import NETWORKS
+from layergraph.work import LayerWork
+from planner import Link
+from planner.accuracy import CLOSE, Accuracy, accuracy, by_type
+from planner.predictor import Predictor, Sample
+from planner.published_predictor import PublishedPredictor
+
+RATES_Mbit, RTT_s = (5.85, 18.88, 80.0), 0.005
+QUICK = ("lenet", "pos")
+WANTED_CLOSE, WANTED_R2, WANTED_REGRET = 0.9, 0.95, 0.01
+# Every fourth round of the spread is of other shapes, and held out.
+HELD_OUT = 4
+
+
+@dataclass
+class Way:
+    """One way to predict: its name, and the cost of a layer and of consecutive layers."""
+
+    name: str
+    layer: Callable[[LayerWork], float]
+    entry_s: float = 0.0
+
+    def range_s(self, layers: Iterable[LayerWork]) -> float:
+        return self.entry_s + sum(map(self.layer, layers))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two small networks, few layers")
+    parser.add_argument("--networks", nargs="+", help="only these")
+    parser.add_argument("--ranges", type=int, default=14, help="of at least 5 layers, per network")
+    parser.add_argument("--rounds", type=int, default=3, help="times each range is visited")
+    parser.add_argument("--spread", type=int, default=80, help="rounds of the spread of layers")
+    parser.add_argument("--slowdown", type=float, default=20.0, help="client over edge")
+    parser.add_argument("--json", type=Path, help="write all results here")
+    options = parser.parse_args()
+    if options.quick:
+        options.networks, options.spread = options.networks or list(QUICK), 8
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    networks = [load(name, options.ranges) for name in options.networks or NETWORKS]
+    seen, held_out, entry_s = measure(networks, options.rounds, options.spread)
+    ours = Predictor.fit(seen, entry_s)
+    neurosurgeon = PublishedPredictor.fit(seen)
+    ionn = PublishedPredictor.fit(seen, ("linear",))
+    ways = [
+        Way("ours", ours.cost, ours.entry),
+        Way("Neurosurgeon's", neurosurgeon.cost),
+        Way("IONN's", ionn.cost),
+    ]
+    size = len(json.dumps(ours.to_plain()))
+    print(f"{len(seen)} layers measured, {len(held_out)} held out; {size} bytes as JSON")
+    types = print_types(held_out, ways)
+    print_networks(networks, ways)
+    regrets = print_regrets(networks, ways, options.slowdown)
+    close = print_verdict(networks, types, regrets, ways)
+    if options.json:
+        report = {
+            "close": close,
+            "types": {name: [asdict(row) for row in rows] for name, rows in types.items()},
+            "regrets": regrets,
+            "ranges": {
+                n.name: [(*r, n.seconds[r], *(w.range_s(n.work[slice(*r)]) for w in ways))
+                         for r in n.ranges]
+                for n in networks
+            },
+            "predictor": ours.to_plain(),
+            "entry_s": entry_s,
+            "samples": [[(s.type, [astuple(w) for w in s.work], s.cost) for s in some]
+                        for some in (seen, held_out)],
+        }  # fmt: skip
+        options.json.write_text(json.dumps(report))
+    return 0
+
+
+def measure(
+    networks: Sequence[Network], rounds: int, spreads: int
+) -> tuple[list[Sample], list[Sample], float]:
+    """Layers of the spread, others held out, and the ranges of all networks, all in turns."""
+    bench, calibration, others = Bench("cpu"), spread(0), spread(1)
+    visits = [(network, layers) for network in networks for layers in network.ranges]
+    between = max(1, len(visits) * rounds // spreads)
+    seen: list[Sample] = []
+    held_out: list[Sample] = []
+    turn = 0
+    for number in range(rounds):
+        random.Random(number).shuffle(visits)
+        began = time.perf_counter()
+        for index, (network, layers) in enumerate(visits):
+            if index % between == 0:
+                turn += 1
+                last = turn % HELD_OUT == 0
+                probes = next(others if last else calibration)
+                for row in map(bench.measured, probes):
+                    (held_out if last else seen).append(Sample(row.work, row.seconds, row.type))
+            network.visit(layers)
+        print(f"round {number + 1} of {rounds}: {time.perf_counter() - began:.0f} s", flush=True)
+    return seen, held_out, bench.entry_s
+
+
+def print_types(held_out: Sequence[Sample], ways: Sequence[Way]) -> dict[str, list[Accuracy]]:
+    """IONN's Table 3 on held-out layers."""
+    tables = {way.name: by_type(held_out, lambda s, w=way: w.layer(s.work)) for way in ways}
+    print("\nHeld-out layers: R^2, RMSE in ms, median error, share within 10%")
+    print(f"{'type':18}{'n':>5}{'median, ms':>12}" + "".join(f"{w.name:>34}" for w in ways))
+    for rows in zip(*tables.values(), strict=True):
+        cells = "".join(
+            f"{row.r_squared:>12.3f}{row.rmse * 1e3:>9.3f}{_percent(row.error):>7}{row.close:>6.0%}"
+            for row in rows
+        )
+        print(f"{rows[0].type:18}{rows[0].count:>5}{rows[0].median * 1e3:>12.3f}{cells}")
+    return tables
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}" if value < 9.99 else ">999%"
+
+
+def print_networks(networks: Sequence[Network], ways: Sequence[Way]) -> None:
+    print("\nRanges of at least 5 layers: median error, share within 10%")
+    print(f"{'network':14}{'ranges':>7}{'whole, ms':>11}{'quartiles':>16}", end="")
+    print("".join(f"{name:>18}" for name in (*(way.name for way in ways), "sum of layers")))
+    for network in networks:
+        whole = [1e3 * s for s in network.seconds[0, network.layers]]
+        low, _, high = statistics.quantiles(whole, n=4)
+        cells = [range_accuracy(network, way) for way in ways]
+        cells.append(range_accuracy(network, None))
+        print(
+            f"{network.name:14}{len(network.long_ranges):>7}{statistics.median(whole):>11.2f}"
+            f"{f'{low:.2f}-{high:.2f}':>16}"
+            + "".join(f"{_percent(cell.error):>12}{cell.close:>6.0%}" for cell in cells)
+        )
+
+
+def range_accuracy(network: Network, way: Way | None) -> Accuracy:
+    """Of the long ranges; without a way, of the sums of measured single layers."""
+    layers, layer_s = network.work, network.layer_s
+    predicted = [
+        sum(layer_s[slice(*r)]) if way is None else way.range_s(layers[slice(*r)])
+        for r in network.long_ranges
+    ]
+    return accuracy(network.name, predicted, [network.cost_s(r) for r in network.long_ranges])
+
+
+def print_regrets(
+    networks: Sequence[Network], ways: Sequence[Way], slowdown: float
+) -> list[dict[str, Any]]:
+    print(f"\nRegret of plans at {', '.join(map(str, RATES_Mbit))} Mbit/s, client {slowdown:g}x")
+    print(f"{'network':14}" + "".join(f"{w.name + ' route, upload':>34}" for w in ways))
+    rows: list[dict[str, Any]] = []
+    for network in networks:
+        layer_s = np.array(network.layer_s)
+        measured = costs(network.graph, (slowdown * layer_s).tolist(), layer_s.tolist())
+        cells = []
+        for way in ways:
+            found = [
+                regret(measured, [way.layer(layer) for layer in network.work], link)
+                for link in (Link(rate * 125e3, rate * 125e3, RTT_s) for rate in RATES_Mbit)
+            ]
+            rows += [
+                {"network": network.name, "way": way.name, "Mbit": rate, **asdict(each)}
+                for rate, each in zip(RATES_Mbit, found, strict=True)
+            ]
+            cells.append(
+                f"{max(each.route for each in found):>24.2%}"
+                f"{max(each.upload for each in found):>10.2%}"
+            )
+        print(f"{network.name:14}" + "".join(cells), flush=True)
+    return rows
+
+
+def print_verdict(
+    networks: Sequence[Network],
+    types: dict[str, list[Accuracy]],
+    regrets: Sequence[dict[str, Any]],
+    ways: Sequence[Way],
+) -> dict[str, float]:
+    """One line per way, over all networks, and what was wanted."""
+    print()
+    closes = {}
+    for way in ways:
+        found = [range_accuracy(network, way) for network in networks]
+        weights = [row.count for row in found]
+        closes[way.name] = float(np.average([row.close for row in found], weights=weights))
+        rows = types[way.name]
+        good = sum(row.r_squared >= WANTED_R2 for row in rows)
+        mine = [row for row in regrets if row["way"] == way.name]
+        least = [100 / (1 + row["route"]) for row in mine]
+        print(
+            f"{way.name:15} {closes[way.name]:.1%} of ranges within {CLOSE:.0%}; R^2 of at least"
+            f" {WANTED_R2} for {good} of {len(rows)} types; regret of routes mean"
+            f" {np.mean([r['route'] for r in mine]):.2%}, most {max(r['route'] for r in mine):.2%},"
+            f" of uploads mean {np.mean([r['upload'] for r in mine]):.2%},"
+            f" most {max(r['upload'] for r in mine):.2%}; {np.mean(least):.1f}% of the optimum"
+        )
+    print(
+        f"wanted: {WANTED_CLOSE:.0%} of ranges, R^2 {WANTED_R2} for every type, regret"
+        f" {WANTED_REGRET:.0%}; Neurosurgeon reports 98.5% of the optimum"
+    )
+    return closes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

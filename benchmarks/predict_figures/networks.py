@@ -1,0 +1,110 @@
+"""Networks whose ranges are measured as an edge runs them: whole ranges, weights from a file."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from layergraph import Executor, LayerGraph, LayerWork, capture, flatten_inputs, work
+from layergraph.networks import NETWORKS
+
+LEAST_LAYERS = 5
+# Shorter ranges run once unmeasured, so that what ran before matters less, and the shorter the
+# more often. In long ones it matters little.
+SHORT_S, MOST_RUNS = 0.02, 10
+Range = tuple[int, int]
+
+
+@dataclass
+class Network:
+    """One network: its executor, what is alive at each cut, and the seconds of its ranges."""
+
+    name: str
+    graph: LayerGraph
+    executor: Executor
+    cuts: list[tuple[torch.Tensor, ...]]
+    ranges: list[Range]
+    seconds: dict[Range, list[float]] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> int:
+        return len(self.graph.layers)
+
+    @property
+    def work(self) -> tuple[LayerWork, ...]:
+        return work(self.graph)
+
+    @property
+    def long_ranges(self) -> list[Range]:
+        return [(start, stop) for start, stop in self.ranges if stop - start >= LEAST_LAYERS]
+
+    @property
+    def layer_s(self) -> list[float]:
+        """Each layer as a range of its own."""
+        return [self.cost_s((index, index + 1)) for index in range(self.layers)]
+
+    def cost_s(self, layers: Range) -> float:
+        """The least of a range's times, as calibration takes it: others only ever add to it."""
+        return min(self.seconds[layers])
+
+    def visit(self, layers: Range) -> None:
+        """Measure a range once more; its first run of all is not counted."""
+        if layers not in self.seconds:
+            self._timed(layers)
+            self.seconds[layers] = []
+        taken_s = self._timed(layers)
+        if taken_s > SHORT_S:
+            self.seconds[layers].append(taken_s)
+            return
+        runs = max(2, min(MOST_RUNS, int(SHORT_S / taken_s)))
+        self.seconds[layers] += [self._timed(layers) for _ in range(runs)]
+
+    def _timed(self, layers: Range) -> float:
+        live = self.cuts[layers[0]]
+        began = time.thread_time()
+        made = self.executor.run(*layers, live)
+        taken_s = time.thread_time() - began
+        del made
+        return taken_s
+
+
+def load(name: str, count: int) -> Network:
+    """The network, with all single layers and `count` longer ranges to measure, the whole in it."""
+    network = NETWORKS[name]
+    model, args = network.build(), network.example()
+    graph, weights = capture(model, args)
+    executor = Executor(graph, _mapped(weights))
+    live = flatten_inputs(graph, args, {})
+    cuts = [live]
+    for index in range(len(graph.layers)):
+        live = executor.run(index, index + 1, live)
+        cuts.append(live)
+    layers = len(graph.layers)
+    longer = [(i, j) for i in range(layers) for j in range(i + LEAST_LAYERS, layers + 1)]
+    chosen = random.Random(name).sample(longer, min(count, len(longer)))
+    ranges = {(index, index + 1) for index in range(layers)} | {*chosen, (0, layers)}
+    return Network(name, graph, executor, cuts, sorted(ranges))
+
+
+def _mapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In mapped pages, as a worker has them."""
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in weights.items()}
+    total = sum(-(-size // 64) * 64 for size in sizes.values())
+    descriptor = os.memfd_create("weights")
+    os.ftruncate(descriptor, max(total, 1))
+    mapping = mmap.mmap(descriptor, max(total, 1))
+    os.close(descriptor)
+    mapped, offset = {}, 0
+    for name, tensor in weights.items():
+        if not tensor.numel():
+            mapped[name] = tensor.detach()
+            continue
+        view = torch.frombuffer(mapping, dtype=tensor.dtype, count=tensor.numel(), offset=offset)
+        mapped[name] = view.view(tensor.shape).copy_(tensor.detach())
+        offset += -(-sizes[name] // 64) * 64
+    return mapped

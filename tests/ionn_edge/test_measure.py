@@ -1,0 +1,103 @@
+"""What calibration measures: a spread of every kind of layer, run as clients' layers are."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from ionn_edge.allocator import keep_freed_memory
+from ionn_edge.measure import Bench, _graph, measure
+from ionn_edge.spread import MOST_ELEMENTS, MOST_FLOPS, Probe, spread
+from layergraph import capture, check_graph, work
+from layergraph.networks import NETWORKS
+from layergraph.ops import KINDS
+
+# IONN, SoCC'18, Table 3 (dropout is nothing at inference, and not in a graph), and what it lacks.
+TYPES = {
+    "convolution", "fully connected", "max pooling", "average pooling", "ReLU", "response norm",
+    "batch norm", "softmax", "concat", "element-wise", "scale", "flatten",
+    "depthwise conv.", "transposed conv.", "LSTM", "GRU", "attention", "layer norm", "embedding",
+}  # fmt: skip
+
+
+def probes(rounds: int, seed: int = 0) -> list[Probe]:
+    return [probe for some in islice(spread(seed), rounds) for probe in some]
+
+
+def test_every_round_has_every_type_and_every_kind() -> None:
+    for some in islice(spread(), 2):
+        assert {probe.type for probe in some} >= TYPES
+        kinds = {each.kind for probe in some for each in work(_graph(probe, 1))[0]}
+        assert {kind.partition("/")[0] for kind in kinds} == set(KINDS)
+
+
+def test_all_layers_are_sound_and_none_too_large() -> None:
+    for probe in probes(3):
+        graph = _graph(probe, 2)
+        check_graph(graph)
+        (layer,) = work(graph)
+        assert layer[: len(probe.calls)] == layer[len(probe.calls) :]
+        assert probe.flops <= MOST_FLOPS
+        # What is said of a layer's size is what it computes, where that is what counts.
+        if probe.flops:
+            assert sum(each.flops for each in layer[: len(probe.calls)]) == pytest.approx(
+                probe.flops, rel=0.01
+            )
+        assert all(each.made_bytes <= 4 * MOST_ELEMENTS for each in layer)
+
+
+def test_the_same_seed_gives_the_same_layers_and_another_others() -> None:
+    assert probes(2) == probes(2)
+    shared = set(probes(2)) & set(probes(2, seed=1))
+    assert len(shared) < 5
+
+
+def test_a_beginning_of_the_spread_covers_all_sizes() -> None:
+    sizes = sorted(probe.flops for probe in probes(8) if probe.type == "convolution")
+    assert sizes[0] < 1e6
+    assert sizes[-1] > 5e8
+
+
+@pytest.mark.parametrize("name", ["alexnet", "lenet", "mobilenet"])
+def test_no_layer_is_a_networks_own(name: str) -> None:
+    graph, _ = capture(NETWORKS[name].build(), NETWORKS[name].example())
+    own = {
+        (each.kind, each.flops, each.read_bytes, each.weight_bytes)
+        for layer in work(graph)
+        for each in layer
+        if each.flops > 1e6
+    }
+    measured = {
+        (each.kind, each.flops, each.read_bytes, each.weight_bytes)
+        for probe in probes(10)
+        for each in work(_graph(probe, 1))[0]
+    }
+    assert not own & measured
+
+
+def test_rows_are_of_every_layer_of_at_least_three_rounds() -> None:
+    rows, entry_s = measure("cpu", 0.0)
+    assert [row[0] for row in rows] == [probe.type for probe in probes(3)]
+    assert all(seconds > 0 and joules is None for _, _, seconds, joules in rows)
+    assert entry_s > 0
+
+
+class Meter:
+    """Counts a joule per reading."""
+
+    def lap_J(self) -> float:
+        return 1.0
+
+
+def test_joules_are_of_one_layer() -> None:
+    bench = Bench("cpu", Meter())  # type: ignore[arg-type]
+    (probe,) = (probe for probe in probes(1) if probe.type == "flatten")
+    joules = bench.measured(probe).joules
+    assert joules is not None
+    # A flatten takes microseconds, and so many fit into the time that a counter needs.
+    assert 0 < joules < 0.1
+
+
+def test_freed_memory_can_be_kept() -> None:
+    assert keep_freed_memory() in (True, False)
