@@ -4,7 +4,8 @@ Y. Kang et al., "Neurosurgeon: Collaborative Intelligence Between the Cloud and 
 ASPLOS'17, Algorithm 1. For each layer it predicts the time on the mobile and on the server (under
 the server's load K), the mobile's power, and the time to send the layer's output; then it tries
 every split point and takes the best in latency, or in mobile energy. The model is on the server
-beforehand. On a graph, a layer's output is all that is alive at the cut after it.
+beforehand. On a graph, a layer's output is all that is alive at the cut after it. The algorithm's
+text was not at hand: its steps are from memory.
 """
 
 from __future__ import annotations

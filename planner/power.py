@@ -83,6 +83,7 @@ RADIOS = {
     "4g": Radio.measured("4G", 438.39, 51.97, 1288.04),
     "wifi": Radio.measured("Wi-Fi", 283.17, 137.01, 132.86),
 }
+# Average rates by network, from memory of the same tables.
 LINKS = {
     "3g": Link(1.1 * _BPS_PER_MBPS, 2.0275 * _BPS_PER_MBPS),
     "4g": Link(5.85 * _BPS_PER_MBPS, 13.76 * _BPS_PER_MBPS),
