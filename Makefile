@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/ionn demo
 
+# A file's tests share what they start, so they stay in one of the two processes.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -26,6 +27,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/execute.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/progressive.py
 	$(BIN)/python benchmarks/grouped.py
 	$(BIN)/python benchmarks/planning_time.py
@@ -42,6 +44,7 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/execute.py --quick
 	$(BIN)/python benchmarks/plan.py --quick
+	$(BIN)/python benchmarks/predict.py --quick
 	$(BIN)/python benchmarks/progressive.py --quick
 	$(BIN)/python benchmarks/grouped.py --quick
 	$(BIN)/python benchmarks/planning_time.py --quick
