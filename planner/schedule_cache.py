@@ -218,6 +218,8 @@ class ScheduleCache:
         region = Region(**ranges)
         solver = Solver(costs, region, power, available)
         schedules = _section(found.get("schedules"), "schedules", list)
+        if len(schedules) > 2 * MOST_CELLS:
+            raise ValueError(f"schedules are at most {2 * MOST_CELLS}, not {len(schedules)}")
         placements = [_placement(cuts, len(costs), available) for cuts in schedules]
         numbers = [solver.number(placement) for placement in placements]
         root = _tree(_section(found.get("nodes"), "nodes", list), region.axes, solver, numbers)

@@ -267,6 +267,12 @@ def test_broken_schedules_are_refused(cuts: object) -> None:
         ScheduleCache.from_plain(PLAIN | {"schedules": [cuts]}, COSTS, POWER)
 
 
+def test_too_many_schedules_and_nodes_are_refused() -> None:
+    for field, entry in (("schedules", []), ("nodes", [[0], [], 0])):
+        with pytest.raises(ValueError, match=f"{field} are at most"):
+            ScheduleCache.from_plain(PLAIN | {field: [entry] * 200_000}, COSTS, POWER)
+
+
 @pytest.mark.parametrize("field", ["up_Bps", "down_Bps", "rtt_s", "server_load", "s_per_J"])
 @pytest.mark.parametrize("ends", [(2, 1), (-1, 1), (1, float("nan")), (1, float("inf")), (1,), 5])
 def test_wrong_regions_are_refused_by_name(field: str, ends: object) -> None:
