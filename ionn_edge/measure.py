@@ -24,7 +24,8 @@ import torch
 from ionn_edge.allocator import keep_freed_memory
 from ionn_edge.energy import LEAST_S as LEAST_S_OF_ENERGY
 from ionn_edge.energy import EnergyCounter, energy_counter
-from ionn_edge.spread import Call, Probe, spread
+from ionn_edge.probes import Call, Probe
+from ionn_edge.spread import spread
 from layergraph import Executor
 from layergraph.graph import (
     Argument,

@@ -8,7 +8,8 @@ import pytest
 
 from ionn_edge.allocator import keep_freed_memory
 from ionn_edge.measure import Bench, _graph, measure
-from ionn_edge.spread import MOST_ELEMENTS, MOST_FLOPS, Probe, spread
+from ionn_edge.probes import Probe
+from ionn_edge.spread import MOST_ELEMENTS, MOST_FLOPS, spread
 from layergraph import capture, check_graph, work
 from layergraph.networks import NETWORKS
 from layergraph.ops import KINDS
