@@ -36,7 +36,7 @@ from planner.power import LINKS, RADIOS, energy_prices
 
 DEVICE = "jetson-tx2"
 QUICK = ("alexnet", "pos", "chair")
-CLOSE = 0.03
+CLOSE, NEARLY = 0.03, 1.05
 LANGUAGE = ("pos", "ner", "chk")
 
 
@@ -164,6 +164,7 @@ def show_decisions(console: Console, decided: Sequence[Decision]) -> None:
         " at either end; all from memory."
     )
     show_differences(console, decided)
+    show_close_calls(console, decided)
     show_gains(console, decided)
 
 
@@ -188,6 +189,20 @@ def show_differences(console: Console, decided: Sequence[Decision]) -> None:
                 f"- {each.network}, {each.device}, {each.radio}, {each.objective}: ours is"
                 f" {each.split}, printed {each.printed.value} ({each.printed.known}): {each.why}."
             )
+
+
+def show_close_calls(console: Console, decided: Sequence[Decision]) -> None:
+    """Cells that a few percent would change: there, papers and profiles may well differ."""
+    close = [each for each in decided if each.second[1] <= NEARLY]
+    told = "; ".join(
+        f"{each.network} ({each.device}, {each.radio}, {each.objective}): {each.second[0]},"
+        f" {100 * (each.second[1] - 1):.1f}% more"
+        for each in close
+    )
+    console.print(
+        f"\nClose calls, where another split costs at most {100 * (NEARLY - 1):.0f}% more:"
+        f" {told or 'none'}."
+    )
 
 
 def show_gains(console: Console, decided: Sequence[Decision]) -> None:

@@ -22,7 +22,7 @@ STYLES = {CLIENT: "white on blue", EDGE: "black on green", MIXED: "black on yell
 def planner_table(rows: Sequence[Planned], *, edge_limited: bool) -> Table:
     """Every planner's schedule in numbers; how long the edge is busy only where that is limited."""
     table = _table("One query, when every weight is on the edge")
-    table.add_column("planner", no_wrap=True)
+    table.add_column("planner", overflow="fold")
     with_energy = any(row.route is not None and row.route.energy_J is not None for row in rows)
     headings = ["latency", "energy", "up", "down", "on edge", "planned"]
     shown = [True, with_energy, True, True, edge_limited, True]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ionn_client.devices import load_device
 from ionn_client.quantities import bit_rate
 from layergraph import LayerGraph
@@ -45,7 +47,8 @@ class Decision:
     """One cell: the layer after which we split ("input": nothing runs on the device, "end":
     everything does), what the paper has there, if that is known, and why they differ, if they do.
 
-    gain: what all on the server costs over this split, in the paper's sums.
+    gain: what all on the server costs over this split, in the paper's sums. second: the next best
+    split, and what it costs over the best.
     """
 
     objective: Target
@@ -56,6 +59,7 @@ class Decision:
     printed: Printed | None
     why: str
     gain: float
+    second: tuple[str, float]
 
     @property
     def agrees(self) -> bool | None:
@@ -86,12 +90,17 @@ def _decide(objective: Target, device: str, radio: str, network: str, world: Wor
         why = _why(world, power, objective, printed)
     target = LATENCY if objective == "latency" else mobile_energy(power)
     totals = split_prices(target.prices(world.costs, world.link))
-    gain = float(totals[0] / totals.min())
-    return Decision(objective, device, radio, network, split, printed, why, gain)
+    best, second = (int(point) for point in np.argsort(totals)[:2])
+    runner_up = _name(world, second), float(totals[second] / totals[best])
+    gain = float(totals[0] / totals[best])
+    return Decision(objective, device, radio, network, split, printed, why, gain, runner_up)
 
 
 def _split(world: World, power: Power, objective: Target) -> str:
-    point = neurosurgeon(world.costs, world.link, power, objective).point
+    return _name(world, neurosurgeon(world.costs, world.link, power, objective).point)
+
+
+def _name(world: World, point: int) -> str:
     if point == 0:
         return INPUT
     names = world.costs.names or ()
