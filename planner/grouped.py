@@ -32,6 +32,7 @@ from planner.costs import Floats, LayerCosts, numbers
 Span: TypeAlias = tuple[int, int]
 
 LEAST_s = 1e-9  # what a clock shows as less took about this long
+MOST_s = 1e9
 LEAST_SHARE = 0.1  # of what a layer takes alone, that it adds to a range
 
 
@@ -124,7 +125,7 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     1974, chapter 23) of relative errors. Layers measured alone are observations like longer
     ranges, and hold the others in place; none adds less to a range than a tenth of what it takes
     alone, so that none is free. Raises ValueError when `measured` has a range outside the model
-    or a time that is negative, infinite or NaN, or leaves out a layer.
+    or a time that is negative, NaN or more than 10^9 seconds, or leaves out a layer.
     """
     _check_count("layers", layers)
     checked = _checked(layers, measured)
@@ -137,6 +138,8 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     if not layers:
         return RangeTimes({}, 0.0, [])
     spans, times = list(checked), np.array(list(checked.values()))
+    if times.max() > MOST_s:
+        raise ValueError(f"measured has a range that takes {times.max():g} seconds")
     weight = 1 / np.maximum(times, LEAST_s)
     within = np.zeros((len(spans), layers + 1))
     for row, (start, stop) in enumerate(spans):

@@ -36,6 +36,16 @@ def test_what_is_exactly_start_up_and_marginal_is_found_again(startup_s, margina
         assert found.startup_s == pytest.approx(startup_s, rel=1e-3, abs=1e-6 * max(marginal_s))
 
 
+@settings(deadline=None)
+@given(st.integers(1, 12), st.data())
+def test_any_times_can_be_fitted(layers, data):
+    times = st.one_of(st.just(0.0), st.floats(0, 1e-300), st.floats(0, 1e9), st.floats(1e-6, 10))
+    measured = {span: data.draw(times) for span in sorted(spans(range_tilings(layers)))}
+    matrix = fit_ranges(layers, measured).matrix()
+    assert np.isfinite(matrix).all()
+    assert (matrix >= 0).all()
+
+
 def test_measured_ranges_are_told_as_they_are():
     measured = {(0, 1): 2.0, (1, 2): 2.0, (2, 3): 2.0, (0, 3): 3.0}
     found = fit_ranges(3, measured)
@@ -198,6 +208,7 @@ def test_refuses_numbers_of_layers_that_are_none(layers):
     ("wants", "message"),
     [
         (lambda: fit_ranges(3, {(0, 1): 1.0, (2, 3): 1.0}), "no range with layer 1"),
+        (lambda: fit_ranges(1, {(0, 1): 1e300}), r"measured has a range that takes 1e\+300"),
         (lambda: range_tilings(3, [1, 2]), "up_bytes has 2 entries; 4 are needed"),
         (lambda: range_tilings(3, None, [1, NAN, 1, 1]), "down_bytes"),
         (lambda: random_tilings(3, -2, 0), "count is a number from 0"),
