@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ionn_client.commands.energy import POWER_NEEDED, stated_objective, stated_power
 from ionn_client.comparison import Problem
 from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
@@ -19,8 +20,8 @@ from ionn_client.trial import planner_link
 from layergraph import capture, flatten_inputs
 from layergraph.load import load
 from planner import LayerCosts, Link
-from planner.objective import Limit, Objective, battery, deadline, edge_time
-from planner.power import LINKS, RADIOS, Power, Radio
+from planner.objective import Limit, battery, deadline, edge_time
+from planner.power import LINKS
 
 DEFAULT_RATE = "80mbit"
 _OPTIONS = {
@@ -31,7 +32,6 @@ _OPTIONS = {
     "slowdown": "--device-slowdown",
     "queries_per_h": "--queries-per-hour",
 }
-_OF_BOARD, _OF_RADIO = ("compute", "idle"), ("base", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ def subject(asked: Asked) -> Subject:
             raise ValueError(f"{_OPTIONS[option]} is a finite number, not {value}")
     device, edge = _profiles(asked)
     link = _link(asked)
-    power = _power(asked, device)
-    objective = _objective(asked, power)
+    power = stated_power(asked.power, asked.radio, device)
+    objective = stated_objective(asked.objective, asked.s_per_J, power)
     late, busy = _time("--deadline", asked.deadline), _time("--edge-limit", asked.edge_limit)
     if asked.battery_J is not None and power is None:
-        raise ValueError(f"--battery counts joules: {_POWER_NEEDED}")
+        raise ValueError(f"--battery counts joules: {POWER_NEEDED}")
     stay_s = _time("--stay", asked.stay)
     if stay_s is not None and power is None:
-        raise ValueError(f"--stay counts joules: {_POWER_NEEDED}")
+        raise ValueError(f"--stay counts joules: {POWER_NEEDED}")
     if asked.grouped and device is not None:
         raise ValueError("--grouped measures this machine; a stated --device has no such times")
     profiled, factor = _profiled(asked, device, edge)
@@ -126,7 +126,8 @@ def subject(asked: Asked) -> Subject:
 
 
 def _this_machine(factor: float, how: str) -> str:
-    return "this machine" if factor == 1 else f"this machine, {factor:.3g} times {how}"
+    shown = f"{factor:.3g}"
+    return "this machine" if shown == "1" else f"this machine, {shown} times {how}"
 
 
 def _time(option: str, text: str | None) -> float | None:
@@ -157,59 +158,6 @@ def _link(asked: Asked) -> Link:
     else:
         spec = LinkSpec.parse(asked.rate or DEFAULT_RATE, asked.up, asked.down, asked.rtt)
     return planner_link(spec)
-
-
-_POWER_NEEDED = (
-    "say what the device draws, with --radio, and --device or --power compute=5,idle=1.5"
-)
-
-
-def _power(asked: Asked, device: DeviceProfile | None) -> Power | None:
-    given = _power_numbers(asked.power) if asked.power is not None else {}
-    radio = RADIOS[asked.radio] if asked.radio is not None else None
-    if any(name in given for name in _OF_RADIO):
-        if missing := [name for name in _OF_RADIO if name not in given]:
-            raise ValueError(f"--power has no {missing[0]}, which the radio's power needs too")
-        radio = Radio.measured("given", *(given[name] * 1e3 for name in ("up", "down", "base")))
-    if any(name in given for name in _OF_BOARD):
-        if missing := [name for name in _OF_BOARD if name not in given]:
-            raise ValueError(f"--power has no {missing[0]}, which the device's power needs too")
-        if radio is None:
-            raise ValueError("--power says nothing of the radio: add --radio, or base, up and down")
-        return Power(given["compute"], given["idle"], radio)
-    if device is None or device.compute_W is None or radio is None:
-        return None
-    return device.power(radio)
-
-
-def _power_numbers(text: str) -> dict[str, float]:
-    known = ", ".join((*_OF_BOARD, *_OF_RADIO))
-    given: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, number = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in (*_OF_BOARD, *_OF_RADIO):
-            raise ValueError(f"--power: cannot read {part!r}; write NAME=WATTS, NAME of {known}")
-        if name in given:
-            raise ValueError(f"--power gives {name} twice")
-        try:
-            given[name] = float(number)
-        except ValueError:
-            raise ValueError(f"--power: {name} is a number of watts, not {number!r}") from None
-        if not (math.isfinite(given[name]) and given[name] >= 0):
-            raise ValueError(f"--power: {name} is a finite number from 0, not {number}")
-    return given
-
-
-def _objective(asked: Asked, power: Power | None) -> Objective:
-    if (asked.s_per_J is not None) != (asked.objective == "mix"):
-        raise ValueError("--objective mix needs --seconds-per-joule, and no other objective has it")
-    if asked.objective == "latency":
-        return Objective(power=power)
-    if power is None:
-        raise ValueError(f"--objective {asked.objective} counts joules: {_POWER_NEEDED}")
-    if asked.s_per_J is None:
-        return Objective(0.0, 1.0, power)
-    return Objective(1.0, asked.s_per_J, power)
 
 
 def _profiled(

@@ -19,7 +19,7 @@ _BYTES_PER_S: Mapping[str, float] = {
     "bit": 1 / 8, "kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8,
     "b/s": 1, "kb/s": 1e3, "mb/s": 1e6, "gb/s": 1e9,
 }  # fmt: skip
-_SECONDS: Mapping[str, float] = {"s": 1, "ms": 1e-3, "us": 1e-6}
+_SECONDS: Mapping[str, float] = {"s": 1, "ms": 1e-3, "us": 1e-6, "min": 60, "h": 3600}
 _BYTES: Mapping[str, float] = {
     "": 1,
     "b": 1,
@@ -36,7 +36,7 @@ def parse_rate(text: str) -> float:
 
 
 def parse_time(text: str) -> float:
-    """Seconds from "5ms", "0.5s", "300us"."""
+    """Seconds from "5ms", "0.5s", "300us", "10min", "2h"."""
     return _parse(text, _SECONDS, "time", "5ms or 0.5s")
 
 

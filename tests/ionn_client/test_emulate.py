@@ -56,6 +56,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
         (parse_time, "5ms", 0.005),
         (parse_time, "300us", 0.0003),
         (parse_time, "0.5s", 0.5),
+        (parse_time, "10min", 600.0),
+        (parse_time, "1.5h", 5400.0),
         (parse_size, "64k", 65_536),
         (parse_size, "1.5KB", 1_536),
         (parse_size, "1m", 1_048_576),
@@ -72,7 +74,7 @@ def test_a_rate_that_cannot_be_read_names_an_example(text):
         parse_rate(text)
 
 
-@pytest.mark.parametrize("text", ["", "5", "5min", "ms", "5 m s"])
+@pytest.mark.parametrize("text", ["", "5", "5m", "ms", "5 m s", "1h30min"])
 def test_a_time_that_cannot_be_read_names_an_example(text):
     with pytest.raises(ValueError, match=r"as a time: write 5ms or 0.5s"):
         parse_time(text)
