@@ -42,6 +42,7 @@ def profile(
 ) -> None:
     """Show each layer's time here, its weights, and what is alive where it could be cut.
 
+    Times are those that layers add to a range, which pay its start-up once, with the first layer.
     What is alive is shown as it is and as coded without loss.
     """
     if grouped:
