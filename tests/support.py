@@ -6,6 +6,7 @@ import hashlib
 
 import torch
 
+from ionn_client.processes import EdgeProcess
 from layergraph import LayerGraph, weight_bytes_view
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 
@@ -45,3 +46,8 @@ def chain(layers: int = 3, seed: int = 0) -> tuple[LayerGraph, dict[str, torch.T
 def blobs(graph: LayerGraph, tensors: dict[str, torch.Tensor]) -> list[memoryview]:
     """The bytes of each weight, in the graph's order."""
     return [weight_bytes_view(tensors[weight.name]) for weight in graph.weights]
+
+
+def quick_edge(store: str | None = None, port: int = 0) -> EdgeProcess:
+    """An edge process that does not measure its machine first, which takes seconds."""
+    return EdgeProcess(store, port=port, options=("--calibration", "off"))

@@ -40,7 +40,7 @@ def model() -> nn.Module:
 
 
 async def ask(
-    model: nn.Module, tolerance: float | None, precision: str | None = None
+    edge: EdgeProcess, model: nn.Module, tolerance: float | None, precision: str | None = None
 ) -> tuple[QueryResult, dict[str, Any]]:
     """An answer of the edge's, and the record of its way there."""
     records: list[dict[str, Any]] = []
@@ -51,7 +51,7 @@ async def ask(
         activation_tolerance=tolerance,
         trace=records.append,
     )
-    with EdgeProcess() as edge, LinkProcess(LINK, edge.address) as link:
+    with LinkProcess(LINK, edge.address) as link:
         address = f"{link.host}:{link.port}"
         async with ionn_client.connect(model, (X,), edge=address, options=options) as net:
             await net.uploaded(timeout_s=30)
@@ -60,14 +60,16 @@ async def ask(
     return result, hop
 
 
-async def test_coded_without_loss_the_answer_is_the_models_bit_for_bit(model: nn.Module) -> None:
-    assert_lossless(model, *await ask(model, None))
+async def test_coded_without_loss_the_answer_is_the_models_bit_for_bit(
+    edge: EdgeProcess, model: nn.Module
+) -> None:
+    assert_lossless(model, *await ask(edge, model, None))
 
 
 async def test_a_query_that_demands_exact_has_no_loss_whatever_is_tolerated(
-    model: nn.Module,
+    edge: EdgeProcess, model: nn.Module
 ) -> None:
-    assert_lossless(model, *await ask(model, 0.05, "exact"))
+    assert_lossless(model, *await ask(edge, model, 0.05, "exact"))
 
 
 def assert_lossless(model: nn.Module, result: QueryResult, hop: dict[str, Any]) -> None:
@@ -82,8 +84,10 @@ def assert_lossless(model: nn.Module, result: QueryResult, hop: dict[str, Any]) 
         assert torch.equal(result.value[name], tensor), name
 
 
-async def test_lossy_only_with_a_tolerance_and_within_it(model: nn.Module) -> None:
-    result, hop = await ask(model, 0.05)
+async def test_lossy_only_with_a_tolerance_and_within_it(
+    edge: EdgeProcess, model: nn.Module
+) -> None:
+    result, hop = await ask(edge, model, 0.05)
     assert result.lossy
     assert hop["up_coding"] in ("float16", "affine8", "affine8-png")
     assert hop["up_bytes"] < 0.5 * X.nbytes

@@ -26,10 +26,14 @@ OPTIONS = Options(
 X = torch.linspace(-1, 1, 1024).reshape(1, 1024).relu()
 
 
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 1024), nn.ReLU()).eval()
+
+
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 1024), nn.ReLU()).eval()
+    return network(seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +41,15 @@ def profiled(model: nn.Module) -> Profiled:
     return prepare(model, (X,), options=OPTIONS)
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    RECORDS.clear()
-    with EdgeProcess() as edge, LinkProcess(LinkSpec.parse("16mbit"), edge.address) as link:
+@pytest.fixture(scope="module")
+def address(edge: EdgeProcess) -> Iterator[str]:
+    with LinkProcess(LinkSpec.parse("16mbit"), edge.address) as link:
         yield f"{link.host}:{link.port}"
+
+
+@pytest.fixture(autouse=True)
+def _own_records() -> None:
+    RECORDS.clear()
 
 
 class Broken:
@@ -71,11 +79,13 @@ async def ask(model: nn.Module, profiled: Profiled, address: str) -> ionn_client
 
 
 async def test_weights_that_cannot_be_coded_go_as_they_are(
-    model: nn.Module, profiled: Profiled, address: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    unknown = network(seed=1)
+    profiled = prepare(unknown, (X,), options=OPTIONS)
     broken = Broken(None)
     monkeypatch.setattr("ionn_client.driver.encode_segment", broken)
-    assert (await ask(model, profiled, address)).served_by == "edge"
+    assert (await ask(unknown, profiled, address)).served_by == "edge"
     assert broken.failed > 0
     (ready,) = [record for record in RECORDS if record.get("phase") == "ready"]
     assert ready["sent_bytes"] == sum(profiled.graph.weight_bytes)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import ionn_client
-from ionn_client import Options, Profiled, prepare
+from ionn_client import Options, prepare
 from ionn_client.processes import EdgeProcess
 from planner import Link
 
@@ -26,22 +26,12 @@ SOON_BYTES = 1_234_567
 PIECE_BYTES = 4096
 
 
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    torch.manual_seed(0)
+FATES = ("none", "refused", "broken", "frozen", "half-open")
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(512, 4096), nn.ReLU(), nn.Linear(4096, 1024)).eval()
-
-
-@pytest.fixture(scope="module")
-def profiled(model: nn.Module) -> Profiled:
-    return prepare(model, (X,), options=OPTIONS)
-
-
-@pytest.fixture(scope="module")
-def reference(model: nn.Module) -> torch.Tensor:
-    with torch.inference_mode():
-        answer: torch.Tensor = model(X)
-    return answer
 
 
 class Relay:
@@ -114,22 +104,26 @@ async def relayed(edge: EdgeProcess, fate: str) -> AsyncIterator[str]:
         await relay.close()
 
 
-@pytest.mark.parametrize("fate", ["none", "refused", "broken", "frozen", "half-open"])
+@pytest.mark.parametrize("fate", FATES)
 async def test_whatever_becomes_of_the_lane_all_is_uploaded_and_answers_are_right(
-    profiled: Profiled, reference: torch.Tensor, fate: str
+    edge: EdgeProcess, fate: str
 ) -> None:
+    # The edge knows none of the others' weights.
+    model = network(seed=FATES.index(fate))
+    profiled = prepare(model, (X,), options=OPTIONS)
+    with torch.inference_mode():
+        reference = model(X)
     seen: list[dict[str, Any]] = []
     options = dataclasses.replace(OPTIONS, trace=seen.append, silence_s=0.5)
-    with EdgeProcess() as edge:
-        async with (
-            relayed(edge, fate) as address,
-            ionn_client.connect(profiled, (X,), edge=address, options=options) as net,
-        ):
-            async with asyncio.timeout(60):
-                while net.status.phase != "ready":
-                    assert torch.equal((await net.query(X)).value, reference)
-            result = await net.query(X)
-            status = net.status
+    async with (
+        relayed(edge, fate) as address,
+        ionn_client.connect(profiled, (X,), edge=address, options=options) as net,
+    ):
+        async with asyncio.timeout(60):
+            while net.status.phase != "ready":
+                assert torch.equal((await net.query(X)).value, reference)
+        result = await net.query(X)
+        status = net.status
     assert result.served_by != "client"
     assert torch.equal(result.value, reference)
     assert status.held_bytes == status.total_bytes

@@ -15,21 +15,22 @@ from ionn_client import Options, Profiled, QueryResult, prepare
 from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.processes import EdgeProcess
 from planner import Link
+from tests.support import quick_edge
 
 SLOW = Options(
     precision="progressive",
-    device_slowdown=400.0,
-    assumed_link=Link(5e5, 5e5, 0.002),
+    device_slowdown=1000.0,
+    assumed_link=Link(2.5e5, 2.5e5, 0.002),
     profile_runs=1,
     silence_s=10.0,
     patience=50.0,
 )
-LINK = LinkSpec.parse("4mbit", rtt="2ms")
+LINK = LinkSpec.parse("2mbit", rtt="2ms")
 X = torch.linspace(-1, 1, 256).reshape(1, 256)
 
 
-def network() -> nn.Module:
-    torch.manual_seed(0)
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     return nn.Sequential(
         nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)
     ).eval()
@@ -57,11 +58,11 @@ def difference(result: QueryResult, reference: torch.Tensor) -> float:
 
 
 async def test_answers_say_their_precision_and_are_as_close_and_exact_is_exact(
-    profiled: Profiled, reference: torch.Tensor
+    edge: EdgeProcess, profiled: Profiled, reference: torch.Tensor
 ) -> None:
     worst = {"float12": 0.0, "bfloat16": 0.0, "exact": 0.0}
     seen: dict[str, int] = dict.fromkeys(worst, 0)
-    with EdgeProcess() as edge, LinkProcess(LINK, edge.address) as link:
+    with LinkProcess(LINK, edge.address) as link:
         address = f"{link.host}:{link.port}"
         async with ionn_client.connect(profiled, (X,), edge=address, options=SLOW) as net:
             while net.status.phase != "ready":
@@ -93,7 +94,7 @@ async def test_a_precision_that_does_not_exist_is_refused(profiled: Profiled) ->
 async def test_planes_survive_a_killed_edge_and_an_exact_session_finishes_them(
     profiled: Profiled, reference: torch.Tensor, tmp_path: Path
 ) -> None:
-    edge = EdgeProcess(str(tmp_path)).__enter__()
+    edge = quick_edge(str(tmp_path)).__enter__()
     try:
         with LinkProcess(LINK, edge.address) as link:
             address = f"{link.host}:{link.port}"
@@ -103,8 +104,10 @@ async def test_planes_survive_a_killed_edge_and_an_exact_session_finishes_them(
                 assert net.status.exact_layers < net.status.weighted_layers
                 sent_before = net.status.sent_bytes
         edge.kill()
-        edge = EdgeProcess(str(tmp_path)).__enter__()
-        exact = Options(device_slowdown=400.0, assumed_link=Link(5e5, 5e5, 0.002), profile_runs=1)
+        edge = quick_edge(str(tmp_path)).__enter__()
+        exact = Options(
+            device_slowdown=1000.0, assumed_link=Link(2.5e5, 2.5e5, 0.002), profile_runs=1
+        )
         async with ionn_client.connect(profiled, (X,), edge=edge.address, options=exact) as net:
             rough_or_local = await net.query(X)
             assert torch.equal(rough_or_local.value, reference)
@@ -118,25 +121,25 @@ async def test_planes_survive_a_killed_edge_and_an_exact_session_finishes_them(
         edge.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("precision", ["exact", "progressive"])
+@pytest.mark.parametrize(("precision", "seed"), [("exact", 1), ("progressive", 2)])
 async def test_of_a_fine_tuned_model_only_the_head_is_sent(
-    model: nn.Module, precision: str
+    edge: EdgeProcess, precision: str, seed: int
 ) -> None:
+    model = network(seed)
     tuned = copy.deepcopy(model)
     with torch.no_grad():
         tuned[4].weight += 0.01  # type: ignore[operator, union-attr]
         tuned[4].bias += 0.01  # type: ignore[operator, union-attr]
-    options = Options(precision=precision, device_slowdown=400.0, profile_runs=1)
-    with EdgeProcess() as edge:
-        for network in (model, tuned):
-            async with ionn_client.connect(
-                network, (X,), edge=edge.address, options=options
-            ) as net:
-                await net.uploaded(timeout_s=30)
-                result = await net.query(X)
-                status = net.status
-            with torch.inference_mode():
-                assert torch.equal(result.value, network(X))
+    # An edge that a busy machine keeps waiting for seconds is not given up.
+    options = Options(precision=precision, device_slowdown=1000.0, profile_runs=1, silence_s=10.0)
+    for each in (model, tuned):
+        async with ionn_client.connect(each, (X,), edge=edge.address, options=options) as net:
+            await net.uploaded(timeout_s=30)
+            result = await net.query(X)
+            status = net.status
+        with torch.inference_mode():
+            assert torch.equal(result.value, each(X))
     head_bytes = 4 * (256 * 10 + 10)
-    assert 0 < status.sent_bytes <= head_bytes
+    # What a connection that broke had under way is sent again, and no part of the head.
+    assert 0 < status.sent_bytes - status.resent_bytes <= head_bytes
     assert status.skipped_bytes == status.total_bytes - head_bytes

@@ -10,12 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
-import ionn_client
 from ionn_client.offload import SyncOffload
-from ionn_client.processes import EdgeProcess
 from ionn_client.query import QueryResult
 from ionn_client.stream import StreamResult, stream
 
@@ -367,30 +363,3 @@ def test_the_blocking_stream_ends_by_itself_or_early() -> None:
         with pytest.raises(ValueError, match="tokens"):
             next(net.stream([], tokens=0))
     assert not any(t.name.startswith("ionn") for t in threading.enumerate())
-
-
-async def test_a_stream_through_a_real_edge_answers_each_frame_as_the_model_does() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-    frames = [torch.full((1, 32), float(number)) for number in range(40)]
-    options = ionn_client.Options(device_slowdown=200.0, profile_runs=1)
-    served = set()
-
-    async def camera(net: ionn_client.Offload) -> AsyncIterator[torch.Tensor]:
-        await net.uploaded(timeout_s=30)
-        for frame in frames:
-            yield frame
-            await asyncio.sleep(0)
-
-    with EdgeProcess() as edge, torch.inference_mode():
-        async with ionn_client.connect(
-            model, frames[:1], edge=edge.address, options=options
-        ) as net:
-            last = -1
-            async for each in net.stream(camera(net)):
-                assert each.frame - last - 1 == each.dropped
-                assert torch.equal(each.result.value, model(frames[each.frame]))
-                last = each.frame
-                served.add(each.result.served_by)
-    assert last == len(frames) - 1
-    assert served & {"edge", "both"}
