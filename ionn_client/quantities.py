@@ -12,6 +12,14 @@ def seconds(value: float) -> str:
     return f"{_three(value * 1e3)} ms" if value >= 1e-3 else f"{_three(value * 1e6)} µs"
 
 
+def duration(value: float) -> str:
+    """ "45.6 s", "10.0 min", "3.50 h", "12.0 days": of stays rather than queries"""
+    for unit_s, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if value >= 2 * unit_s:
+            return f"{_three(value / unit_s)} {name}"
+    return seconds(value)
+
+
 def joules(value: float) -> str:
     """ "1.23 J", "45.6 mJ" """
     if value == 0:

@@ -42,8 +42,12 @@ def draw_plan(
     names: Sequence[str],
     title: str,
     path: Path,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> None:
-    """One row per planner, cells beside bars, and below what queries take while uploading."""
+    """One row per planner, cells beside bars, and below what queries take while uploading.
+
+    marks: moments since the device met the edge, and what happens then.
+    """
     rows = [row for row in compared if row.route is not None]
     energies = [row.route.energy_J for row in rows if row.route and row.route.energy_J is not None]
     bars = 2 if energies else 1
@@ -61,7 +65,7 @@ def draw_plan(
     _bars(figure.add_subplot(grid[0, 1]), rows, latencies, "latency", seconds)
     if energies:
         _bars(figure.add_subplot(grid[0, 2]), rows, energies, "client's energy", joules)
-    _uploads(figure.add_subplot(grid[1, :]), orders)
+    _uploads(figure.add_subplot(grid[1, :]), orders, marks)
     figure.suptitle(title, fontsize=11, x=0.125, y=0.985, ha="left", va="top")
     figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
@@ -138,7 +142,7 @@ def _bars(
     _bare(axes)
 
 
-def _uploads(axes: Axes, orders: Sequence[UploadOrder]) -> None:
+def _uploads(axes: Axes, orders: Sequence[UploadOrder], marks: Sequence[tuple[float, str]]) -> None:
     for order in orders:
         points = order.line.points
         times = [*(point.time_s for point in points), 1.03 * order.line.horizon_s]
@@ -153,7 +157,15 @@ def _uploads(axes: Axes, orders: Sequence[UploadOrder]) -> None:
     axes.set_xlabel("time since the device met the edge (s)", fontsize=9)
     axes.set_ylabel("query latency (s)", fontsize=9)
     axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0, right=1.03 * max(order.line.horizon_s for order in orders) or 1.0)
+    end_s = 1.03 * max(order.line.horizon_s for order in orders) or 1.0
+    axes.set_xlim(left=0, right=end_s)
+    for time_s, text in marks:
+        if time_s <= end_s:
+            axes.axvline(time_s, color="#444444", linestyle=":", linewidth=1)
+            axes.annotate(
+                text, (time_s, 0.03), xycoords=("data", "axes fraction"), rotation=90, fontsize=7,
+                xytext=(-3, 0), textcoords="offset points", ha="right",
+            )  # fmt: skip
     axes.grid(axis="y", alpha=0.3)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

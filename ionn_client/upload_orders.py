@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ionn_client.comparison import Problem
-from ionn_client.quantities import joules, seconds
 from planner import Timeline, UploadPlan, timeline, upload_plan
-from planner.payback import payback
 from planner.timeline import Ack
 from planner.upload import Algorithm
 
@@ -42,27 +40,3 @@ def upload_orders(problem: Problem) -> tuple[UploadOrder, ...]:
             UploadOrder(name, order, timeline(problem.costs, problem.link, order, ack=ack))
         )
     return tuple(found)
-
-
-def payback_sentence(
-    problem: Problem, order: UploadOrder, stay_s: float, queries_per_h: float
-) -> str:
-    """Whether the joules of uploading come back before the device leaves.
-
-    Raises ValueError where the device's power is not known, and as `planner.payback`.
-    """
-    if problem.power is None:
-        raise ValueError("what the device draws is not known, so that nothing can pay back")
-    found = payback(
-        problem.costs, problem.link, problem.power, order.plan, stay_s, queries_per_h,
-        problem.objective,
-    )  # fmt: skip
-    told = (
-        f"In a stay of {seconds(stay_s)} with {queries_per_h:g} queries an hour, uploading takes"
-        f" {joules(found.spent_J)} and saves {joules(found.saved_J)}"
-    )
-    if found.net_J >= 0:
-        return f"{told}: it pays back."
-    if found.break_even_s is None:
-        return f"{told}: it does not pay back, however long the stay."
-    return f"{told}: it would pay back in a stay of {seconds(found.break_even_s)}."

@@ -23,6 +23,17 @@ _S_PER_H = 3600.0
 _SAME = 1e-12  # joules that differ by less, relative to the larger, are the same
 
 
+class HourExceeded(ValueError):
+    """The queries of an hour take longer than an hour; `most_per_h` of them fit into one."""
+
+    def __init__(self, queries_per_h: float, slowest_s: float) -> None:
+        self.most_per_h = _S_PER_H / slowest_s
+        super().__init__(
+            f"queries_per_h: {queries_per_h:g} queries take longer than an hour;"
+            f" {self.most_per_h:.4g} fit, at {slowest_s:.3g} s each"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Payback:
     """Joules of a stay: `spent_J` by the upload, `saved_J` by the queries, until the client leaves.
@@ -55,8 +66,8 @@ def payback(
     The upload begins with the stay, in one stream, and ends with it at the latest; a layer counts
     as in `planner.timeline`, when its last byte is acknowledged. Queries take the best route by
     `objective`; what they send meanwhile does not slow the upload. Raises ValueError when the stay
-    or the rate is negative or not finite, when an hour's queries take longer than an hour, and
-    for a plan that names layers that do not exist.
+    or the rate is negative or not finite, HourExceeded when an hour's queries take longer than an
+    hour, and ValueError for a plan that names layers that do not exist.
     """
     energy = _energy(costs, link, power, plan.layers, queries_per_h, objective)
     spent_J, saved_J = energy.until(not_negative("stay_s", stay_s))
@@ -138,8 +149,8 @@ def _energy(
         costs,
         layers,
     )
-    if rate_per_s * latency_s.max() > 1:
-        raise ValueError(f"queries_per_h: {queries_per_h} queries take longer than an hour")
+    if rate_per_s * latency_s.max() > 1 + _SAME:
+        raise HourExceeded(queries_per_h, float(latency_s.max()))
     above_idle_J = query_J - power.idle_W * latency_s
     saved_J = above_idle_J[0] - above_idle_J
     saved_J[np.abs(saved_J) <= _SAME * query_J[0]] = 0.0

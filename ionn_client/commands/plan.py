@@ -38,6 +38,13 @@ from ionn_client.explanation import (
     limit_sentences,
     moves,
 )
+from ionn_client.payback_report import (
+    StayReport,
+    stay_marks,
+    stay_report,
+    stay_sentence,
+    stay_table,
+)
 from ionn_client.plan_view import (
     layer_count,
     limit_lines,
@@ -47,7 +54,7 @@ from ionn_client.plan_view import (
 )
 from ionn_client.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.schedule_figure import check_picture, draw_plan
-from ionn_client.upload_orders import UploadOrder, payback_sentence, upload_orders
+from ionn_client.upload_orders import UploadOrder, upload_orders
 from planner.power import upload_energy_J
 
 MOST_REASONS = 8
@@ -110,14 +117,17 @@ def plan(
     )  # fmt: skip
     what = subject(asked)
     compared, orders = compare(what.problem), upload_orders(what.problem)
+    stays = None
+    if what.stay_s is not None:
+        stays = stay_report(what.problem, orders[0].plan, what.stay_s, queries_per_hour)
     if figure is not None:
         title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
-        draw_plan(compared, orders, what.names, title, figure)
+        draw_plan(compared, orders, what.names, title, figure, stay_marks(stays) if stays else ())
     if as_json:
-        print_json(report(asked, what, compared, orders, explain=explain))
+        print_json(report(asked, what, compared, orders, stays, explain=explain))
         return
     console = Console(highlight=False)
-    _show(console, network, what, compared, orders, queries_per_hour)
+    _show(console, network, what, compared, orders, stays)
     if explain:
         _explain(console, what.problem, what.names, compared[-1])
     if figure is not None:
@@ -136,7 +146,7 @@ def _show(
     what: Subject,
     compared: tuple[Planned, ...],
     orders: tuple[UploadOrder, ...],
-    queries_per_h: float,
+    stays: StayReport | None,
 ) -> None:
     costs, link = what.problem.costs, what.problem.link
     graph = what.profiled.graph
@@ -162,9 +172,11 @@ def _show(
     if what.problem.power is not None:
         upload_J = upload_energy_J(costs.total_bytes, link, what.problem.power)
         console.print(f"The radio takes {joules(upload_J)} to upload everything.")
-    if what.stay_s is not None:
-        console.print(payback_sentence(what.problem, orders[0], what.stay_s, queries_per_h))
     _show_order(console, what, orders[0])
+    if stays is not None:
+        console.print()
+        console.print(stay_table(stays))
+        console.print(stay_sentence(stays))
 
 
 def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:

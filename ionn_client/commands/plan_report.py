@@ -15,7 +15,8 @@ from ionn_client.explanation import (
     limit_sentences,
     reason_sentences,
 )
-from ionn_client.upload_orders import UploadOrder, payback_sentence
+from ionn_client.payback_report import StayReport, stay_plain
+from ionn_client.upload_orders import UploadOrder
 from planner.power import upload_energy_J
 
 
@@ -24,6 +25,7 @@ def report(
     what: Subject,
     compared: Sequence[Planned],
     orders: Sequence[UploadOrder],
+    stays: StayReport | None,
     *,
     explain: bool,
 ) -> dict[str, Any]:
@@ -58,8 +60,8 @@ def report(
     }
     if problem.power is not None:
         found["upload_J"] = upload_energy_J(costs.total_bytes, problem.link, problem.power)
-    if what.stay_s is not None:
-        found["payback"] = payback_sentence(problem, orders[0], what.stay_s, asked.queries_per_h)
+    if stays is not None:
+        found["payback"] = stay_plain(stays)
     if explain:
         found["explanation"] = _explanation(what)
     return found

@@ -98,9 +98,19 @@ def test_objectives_and_powers() -> None:
 
 def test_whether_the_joules_of_uploading_come_back() -> None:
     args = (*STATED, "--radio", "wifi", "--stay")
-    assert "it would pay back in a stay of" in " ".join(plan(*args, "60s").split())
-    text = plan_json(*args, "1000000s", "--queries-per-hour", "3600")["payback"]
-    assert text.endswith("it pays back.")
+    text = " ".join(plan(*args, "60s").split())
+    assert "Nothing is worth uploading for this stay. Everything would pay back" in text
+    found = plan_json(*args, "200h", "--queries-per-hour", "3600")["payback"]
+    assert found["stay_s"] == 720_000
+    assert "worth uploading for this stay" in found["sentence"]
+    assert found["worth"]["net_J"] >= found["everything"]["net_J"] > 0
+
+
+def test_more_queries_than_fit_into_an_hour_are_refused_by_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (*STATED, "--radio", "wifi", "--stay", "1h", "--queries-per-hour", "1e6")
+    assert "--queries-per-hour: at most" in mistake(monkeypatch, capsys, *args)
 
 
 def test_a_model_without_weights_has_nothing_to_upload(
@@ -175,7 +185,13 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--down", "0mbit"], "down_Bps"),
         (["--rate", "80"], "80mbit"),
         (["--stay", "600s"], "--stay"),
+        (["--stay", "600s", *BOARD], "--radio"),
         (["--stay", "long", *BOARD, "--radio", "4g"], "--stay"),
+        (["--stay", "-5min", *BOARD, "--radio", "4g"], "--stay"),
+        (["--stay", "nan", *BOARD, "--radio", "4g"], "--stay"),
+        (["--stay", "10", *BOARD, "--radio", "4g"], "--stay"),
+        (["--queries-per-hour", "-1"], "--queries-per-hour"),
+        (["--queries-per-hour", "inf"], "--queries-per-hour"),
         (["--queries-per-hour", "nan"], "--queries-per-hour"),
         (["--grouped", "--device", "jetson-tx2"], "--grouped"),
         (["--figure", "plan.doc"], ".png"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client.quantities import bit_rate, byte_count, joules, seconds, times
+from ionn_client.quantities import bit_rate, byte_count, duration, joules, seconds, times
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,11 @@ def test_the_others() -> None:
     ]
     assert bit_rate(2.36e6) == "18.9 Mbit/s"
     assert bit_rate(1e4) == "80.0 kbit/s"
+    assert [duration(value) for value in (0.0, 119.0, 600.0, 9e3, 1e6)] == [
+        "0 s",
+        "119 s",
+        "10.0 min",
+        "2.50 h",
+        "11.6 days",
+    ]
     assert times(2.0) == "2.00 times"

@@ -24,6 +24,7 @@ from planner import (
     upload_plan,
     worth_uploading,
 )
+from planner.payback import HourExceeded
 from tests.planner.tables import costs_and_links, powers, random_costs, seeds
 
 # One layer of 100 bytes, 10 s to upload; then a query draws 2 J instead of 20.
@@ -165,8 +166,10 @@ def test_queries_that_fill_more_than_an_hour_are_refused(table):
     costs, link = table
     slowest_s = route(costs, link).latency_s
     assume(slowest_s > 0)
-    with pytest.raises(ValueError, match="queries_per_h"):
+    with pytest.raises(HourExceeded, match="queries_per_h") as refused:
         payback(costs, link, POWER, upload_plan(costs, link), 1, 3601 / slowest_s)
+    assert refused.value.most_per_h == pytest.approx(3600 / slowest_s)
+    payback(costs, link, POWER, upload_plan(costs, link), 1, refused.value.most_per_h)
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
