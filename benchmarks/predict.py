@@ -3,7 +3,7 @@
 One process calibrates as `ionn edge calibrate` does, and, in turn with that, measures other layers
 of the same types (held out) and ranges of every network of `layergraph.networks` (never measured
 in calibration), so that what else the machine does touches all alike. Times are of one thread on
-the processor, and of each layer and range the least one counts. Then, ours beside the published
+the processor, and medians count. Then, ours beside the published
 regressions (planner/published_predictor.py):
 
 - per type of layer, R^2 and RMSE on held-out layers, as in IONN's Table 3;

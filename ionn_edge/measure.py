@@ -106,10 +106,7 @@ class Bench:
         return statistics.median(self._entries)
 
     def measured(self, probe: Probe) -> Measured:
-        """The least of a few runs, each with other weights, after one that finds algorithms.
-
-        The least, because whatever else the machine does only ever adds to a time.
-        """
+        """The median of a few runs, each with other weights, after one that finds algorithms."""
         together = self._together(probe)
         graph = _graph(probe, together)
         weights = self._weights(graph)
@@ -123,7 +120,9 @@ class Bench:
             self._exchange(weights, graph, executor)
             times.append(max(self._run(executor, 1, live) - entry_s, LEAST_S) / together)
         of_one = work(graph)[0][: len(probe.calls)]
-        return Measured(probe.type, of_one, min(times), self._joules(executor, live, together))
+        return Measured(
+            probe.type, of_one, statistics.median(times), self._joules(executor, live, together)
+        )
 
     def _exchange(
         self, weights: dict[str, torch.Tensor], graph: LayerGraph, executor: Executor

@@ -90,6 +90,20 @@ def batch_vector_product(u: Point) -> Probe:
     return _batch_multiplied(batch, rows, inner, columns, int(u[4] * 3))
 
 
+def permuted_product(u: Point) -> Probe:
+    """Weights by a permuted tensor, as layers do that have other weights at every place."""
+    batch, inner, rows = between(u[0], 2, 4096), between(u[1], 8, 2048), between(u[2], 2, 256)
+    columns = 1 if u[3] < 0.5 else between(2 * u[3] - 1, 2, 64)
+    source, right = (columns, inner, batch), (batch, inner, columns)
+    made = (batch, rows, columns)
+    calls = (
+        Call("aten.permute.default", (Ref(0), (2, 1, 0)), (right,)),
+        Call("aten.bmm.default", (WeightRef(0), Ref(1)), (made,)),
+    )
+    flops = 2.0 * size(made) * inner
+    return Probe("permuted product", (source,), ((batch, rows, inner),), calls, flops)
+
+
 def _batch_multiplied(batch: int, rows: int, inner: int, columns: int, weight: int) -> Probe:
     """`weight`: whether the left matrices are weights (0), the right ones (1), or none."""
     left, right = (batch, rows, inner), (batch, inner, columns)

@@ -62,6 +62,7 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (products.linear, 3),
     (products.batch_product, 2),
     (products.batch_vector_product, 2),
+    (products.permuted_product, 1),
     (products.attention, 2),
     (products.recurrent("aten.lstm.input", "LSTM", 4), 1),
     (products.recurrent("aten.gru.input", "GRU", 3), 1),

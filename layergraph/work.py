@@ -91,7 +91,15 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
     if base == "conv" and arguments["groups"] > 1 and arguments["weight"].shape[1] == 1:
         base = "depthwise_conv"
     computed = computation(base, arguments, read, made)
-    kind = _kind(base, operator, computed, copies, bool(weights), _broadcasts(read, made))
+    kind = _kind(
+        base,
+        operator,
+        computed,
+        copies=copies,
+        dense=dense,
+        weights=bool(weights),
+        broadcasts=_broadcasts(read, made),
+    )
     return NodeWork(
         kind,
         float(computed.flops),
@@ -208,7 +216,14 @@ def _broadcasts(read: list[TensorSpec], made: list[TensorSpec]) -> bool:
 
 
 def _kind(
-    base: str, operator: Operator, does: Computation, copies: bool, weights: bool, broadcasts: bool
+    base: str,
+    operator: Operator,
+    does: Computation,
+    *,
+    copies: bool,
+    dense: bool,
+    weights: bool,
+    broadcasts: bool,
 ) -> str:
     """The kind, with the variant whose times follow other coefficients."""
     if base == "conv":
@@ -222,10 +237,14 @@ def _kind(
         return base if whole else "transposed_conv/ragged"
     if base == "linear":
         if not weights or does.batch > 1:
-            if does.columns == 1:
-                return "linear/batch-column"
-            return "linear/batch-row" if does.rows == 1 else "linear/batch"
-        return "linear/vector" if does.rows == 1 else "linear"
+            kind = "linear/batch"
+            if 1 in (does.rows, does.columns):
+                kind += "-column" if does.columns == 1 else "-row"
+            # A permuted operand is copied first, or read against the grain.
+            return kind if dense else f"{kind}/permuted"
+        if does.rows > 1:
+            return "linear"
+        return "linear/vector" if does.inner >= _LONG_ROW else "linear/vector/short"
     if copies:
         converts = operator.name.startswith(_CONVERTS)
         return "move/convert" if converts else "move/permute"
@@ -238,6 +257,8 @@ def _kind(
 
 
 _VECTOR = 16
+# Shorter rows of a matrix are multiplied by a vector several at once.
+_LONG_ROW = 128
 # As many as an image has: such convolutions fill no vector with channels.
 _FEW_CHANNELS = 4
 

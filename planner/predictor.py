@@ -206,6 +206,8 @@ def _fitted(by_kind: Mapping[str, _Pairs]) -> dict[str, Row]:
 ROUNDS = 8
 # Errors up to this are noise; larger ones count less and less as squares.
 NOISE = 0.05
+# In samples: what it counts against a term that it makes up all of its largest sample.
+PENALTY = 0.03
 
 
 def _fit_row(pairs: _Pairs) -> Row:
@@ -213,6 +215,8 @@ def _fit_row(pairs: _Pairs) -> Row:
     costs = np.array([cost for _, cost in pairs])
     predicted, least = costs, 0.3 * costs.min()
     solution = np.zeros(features.shape[1])
+    # A term that only one or two samples have must not follow them wherever they are.
+    draw = math.sqrt(PENALTY) * np.eye(features.shape[1])
     # Dividing by what was measured would favour too little, and by what is predicted too much;
     # by the mean of both is, to first order, the squared logarithm.
     for number in range(ROUNDS):
@@ -224,7 +228,8 @@ def _fit_row(pairs: _Pairs) -> Row:
         # Operations count in billions and launches in ones.
         scale = weighted.max(axis=0)
         scale[scale == 0] = 1.0
-        solution = nnls(weighted / scale, costs * weight)[0] / scale
+        equations = np.vstack((weighted / scale, draw))
+        solution = nnls(equations, np.concatenate((costs * weight, np.zeros(len(draw)))))[0] / scale
         predicted = np.maximum(features @ solution, least)
     return tuple(solution.tolist())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import statistics
 import time
 from dataclasses import dataclass, field
 
@@ -49,8 +50,8 @@ class Network:
         return [self.cost_s((index, index + 1)) for index in range(self.layers)]
 
     def cost_s(self, layers: Range) -> float:
-        """The least of a range's times, as calibration takes it: others only ever add to it."""
-        return min(self.seconds[layers])
+        """The median of a range's times, as calibration takes it."""
+        return statistics.median(self.seconds[layers])
 
     def visit(self, layers: Range) -> None:
         """Measure a range once more; its first run of all is not counted."""

@@ -91,7 +91,7 @@ def test_one_entry_per_node_of_each_layer() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     graph, _ = capture(model, (torch.zeros(1, 2, 2),))
     assert [[node.kind for node in layer] for layer in work(graph)] == [
-        ["move/view"], ["linear/vector", "elementwise"], ["linear/vector"],
+        ["move/view"], ["linear/vector/short", "elementwise"], ["linear/vector/short"],
     ]  # fmt: skip
 
 
@@ -111,7 +111,8 @@ def test_bytes_of_weights_are_told_from_those_of_activations() -> None:
         (nn.Conv2d(8, 8, 3, groups=8), (X,), "depthwise_conv", (8, 16, 9, 1)),
         (nn.ConvTranspose2d(8, 4, 2), (X,), "transposed_conv/ragged", (1, 36, 8, 16)),
         (nn.Linear(6, 5), (X,), "linear", (1, 48, 6, 5)),
-        (nn.Linear(6, 5), (torch.zeros(1, 6),), "linear/vector", (1, 1, 6, 5)),
+        (nn.Linear(6, 5), (torch.zeros(1, 6),), "linear/vector/short", (1, 1, 6, 5)),
+        (nn.Linear(128, 5), (torch.zeros(1, 128),), "linear/vector", (1, 1, 128, 5)),
         (nn.Conv2d(32, 16, 3), (torch.zeros(1, 32, 6, 6),), "conv", (1, 16, 288, 16)),
         (nn.Conv2d(32, 16, 1), (torch.zeros(1, 32, 6, 6),), "conv/1x1", (1, 36, 32, 16)),
         (nn.ConvTranspose2d(32, 16, 2), (torch.zeros(1, 32, 6, 6),), "transposed_conv",
@@ -158,6 +159,10 @@ def test_windows_and_strides_count_elements() -> None:
             ["move/view", "elementwise", "move/permute", "move/view"],
         ),
         (lambda x: x.permute(0, 2, 3, 1).contiguous(), ["move/view", "move/permute"]),
+        (
+            lambda x: x[0].transpose(1, 2) @ x[0],
+            ["move/view", "move/view", "move/view", "linear/batch/permuted"],
+        ),
     ],
 )
 def test_what_needs_a_permuted_tensor_dense_copies_it(function: Any, kinds: list[str]) -> None:
