@@ -45,6 +45,7 @@ from planner.progressive import (
     progressive_plan,
     progressive_timeline,
 )
+from planner.published_predictor import PublishedPredictor
 from planner.residual import TensorPrices, residual_placement, tensor_prices
 from planner.route import Range, Route, priced, route, route_within
 from planner.schedule_cache import Cached, OutsideCache, ScheduleCache
@@ -52,6 +53,7 @@ from planner.schedule_cells import Region
 from planner.timeline import Point, Timeline, timeline
 from planner.training import TrainingCosts, TrainingPrices, training_costs, training_placement
 from planner.upload import UploadPlan, upload_plan
+from planner.work import OperatorWork, Work
 
 __all__ = [
     "LATENCY",
@@ -72,6 +74,7 @@ __all__ = [
     "LocalRoute",
     "LocalSplit",
     "Objective",
+    "OperatorWork",
     "OutsideCache",
     "Payback",
     "Placement",
@@ -83,6 +86,7 @@ __all__ = [
     "Processor",
     "ProgressivePlan",
     "ProgressiveTimeline",
+    "PublishedPredictor",
     "Radio",
     "Range",
     "RangeTimes",
@@ -99,6 +103,7 @@ __all__ = [
     "TrainingPrices",
     "UploadPlan",
     "Where",
+    "Work",
     "battery",
     "cheapest_path",
     "choose_codings",
