@@ -25,7 +25,8 @@ class Asked:
     """One query of a scenario. `time_s` since the session began; `difference` from the local
     model's answer: the largest, relative to the answer's largest element; 0 if bitwise equal.
     `same_top`: whether the largest element of the first tensor is where the local model has it.
-    `lossy`: activations crossed with loss."""
+    `lossy`: activations crossed with loss. `energy_J`: what the device drew, by its power model;
+    `battery_J`: what was left then; None without a power, and without a battery."""
 
     time_s: float
     latency_s: float
@@ -38,6 +39,8 @@ class Asked:
     precision: str = EXACT
     same_top: bool = True
     lossy: bool = False
+    energy_J: float | None = None
+    battery_J: float | None = None
 
     @property
     def exact(self) -> bool:
@@ -83,6 +86,8 @@ async def run_scenario(
                 result.precision,
                 same_top(result.value, references[index]),
                 result.lossy,
+                result.energy_J,
+                net.status.battery_J,
             )
         )
         on_query(asked[-1])

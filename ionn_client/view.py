@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionn_client.offload import Status
+from ionn_client.quantities import joules
 from ionn_client.scenario import EXACT, Asked
 
 PLAIN_INTERVAL_S = 2.0
@@ -50,7 +51,7 @@ def progress_line(status: Status) -> str:
 
 
 def query_line(asked: Sequence[Asked]) -> str:
-    """Number of queries, last and mean latency in one line."""
+    """Number of queries, last and mean latency, and joules where they are known, in one line."""
     if not asked:
         return "no query yet"
     last = asked[-1]
@@ -60,6 +61,10 @@ def query_line(asked: Sequence[Asked]) -> str:
         f"query {len(asked)}: {milliseconds(last.latency_s)} on {place}"
         f" (predicted {milliseconds(last.predicted_s)}), mean {milliseconds(mean_s)}"
     )
+    if last.energy_J is not None:
+        text = f"{text}, {joules(last.energy_J)}"
+    if last.battery_J is not None:
+        text = f"{text} ({joules(last.battery_J)} of the battery left)"
     if last.precision != EXACT:
         text = f"{text}, at {last.precision}"
     if last.lossy:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ionn_client.commands.energy import GoalKey, RadioKey
 from ionn_client.devices import shipped_devices
 
 Network = Annotated[
@@ -40,25 +41,30 @@ Precision = Annotated[
     ),
 ]
 
-
+_STATED = ", ".join(shipped_devices()) + ", or FILE.toml"
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="A stated device in place of this machine: "
-        + ", ".join(shipped_devices())
-        + ", or FILE.toml. Gives its power too.",
+        help=f"A stated device in place of this machine: {_STATED}. Gives its power too.",
+    ),
+]
+PowerOf = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help=f"A stated device whose power is counted: {_STATED}. Layers take their time here.",
     ),
 ]
 Edge = Annotated[
     str | None, typer.Option("--edge", help="A stated edge in place of this machine, likewise.")
 ]
 RadioName = Annotated[
-    Literal["3g", "4g", "wifi"] | None,
+    RadioKey | None,
     typer.Option(
         "--radio",
-        help="What the radio draws, and, where no rate is given, how fast it is on average"
-        " (both as the papers have them).",
+        help="What the radio draws, and, where no rate is given or measured yet, how fast it is on"
+        " average (both as the papers have them).",
     ),
 ]
 PowerText = Annotated[
@@ -70,7 +76,7 @@ PowerText = Annotated[
     ),
 ]
 Goal = Annotated[
-    Literal["latency", "energy", "mix"],
+    GoalKey,
     typer.Option("--objective", help="Minimise seconds, the device's joules, or both."),
 ]
 SecondsPerJoule = Annotated[
@@ -79,6 +85,15 @@ SecondsPerJoule = Annotated[
 ]
 Battery = Annotated[
     float | None, typer.Option(min=0.0, help="Joules of the device that a query may take at most.")
+]
+BatteryOfAll = Annotated[
+    float | None,
+    typer.Option(
+        "--battery",
+        min=0.0,
+        help="Joules of the device that these queries may take together. Each gets an even share"
+        " of what is left.",
+    ),
 ]
 Deadline = Annotated[
     str | None, typer.Option(help="How long a query may take at most, e.g. 200ms.")

@@ -15,6 +15,12 @@ POWER_NEEDED = "say what the device draws, with --radio, and --device or --power
 _OF_BOARD, _OF_RADIO = ("compute", "idle"), ("base", "up", "down")
 
 
+def check_finite(option: str, value: float | None) -> None:
+    """ValueError that names the option unless its value is a finite number, or not given."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{option} is a finite number, not {value}")
+
+
 def stated_power(
     text: str | None, radio_key: RadioKey | None, device: DeviceProfile | None
 ) -> Power | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from ionn_client.commands.energy import POWER_NEEDED, stated_objective, stated_power
+from ionn_client.commands.energy import (
+    POWER_NEEDED,
+    GoalKey,
+    RadioKey,
+    check_finite,
+    stated_objective,
+    stated_power,
+)
 from ionn_client.comparison import Problem
 from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
@@ -47,9 +52,9 @@ class Asked:
     edge_speed: float | None = None
     device: str | None = None
     edge: str | None = None
-    radio: Literal["3g", "4g", "wifi"] | None = None
+    radio: RadioKey | None = None
     power: str | None = None
-    objective: Literal["latency", "energy", "mix"] = "latency"
+    objective: GoalKey = "latency"
     s_per_J: float | None = None
     battery_J: float | None = None
     deadline: str | None = None
@@ -85,10 +90,8 @@ def subject(asked: Asked) -> Subject:
     Raises ValueError that names the option for what does not fit together, before anything is
     loaded or measured.
     """
-    for option in _OPTIONS:
-        value = getattr(asked, option)
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{_OPTIONS[option]} is a finite number, not {value}")
+    for name, option in _OPTIONS.items():
+        check_finite(option, getattr(asked, name))
     device, edge = _profiles(asked)
     link = _link(asked)
     power = stated_power(asked.power, asked.radio, device)

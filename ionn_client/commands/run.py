@@ -11,12 +11,34 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ionn_client.commands.arguments import Json, Network, Precision
+from ionn_client.battery import Battery
+from ionn_client.commands.arguments import (
+    BatteryOfAll,
+    Goal,
+    Json,
+    Network,
+    PowerOf,
+    PowerText,
+    Precision,
+    RadioName,
+    SecondsPerJoule,
+)
+from ionn_client.commands.energy import (
+    POWER_NEEDED,
+    RadioKey,
+    check_finite,
+    stated_objective,
+    stated_power,
+)
 from ionn_client.config import EdgeAddress, Options
+from ionn_client.devices import load_device
 from ionn_client.offload import connect
+from ionn_client.quantities import joules
 from ionn_client.scenario import Asked, run_scenario
 from ionn_client.trial import Subject, subject
 from ionn_client.view import View, milliseconds
+from planner import Link
+from planner.power import LINKS
 
 
 def run(
@@ -41,24 +63,49 @@ def run(
             " no more than this share of its largest element.",
         ),
     ] = None,
+    device: PowerOf = None,
+    radio: RadioName = None,
+    power: PowerText = None,
+    objective: Goal = "latency",
+    seconds_per_joule: SecondsPerJoule = None,
+    battery: BatteryOfAll = None,
     as_json: Json = False,
 ) -> None:
     """Ask queries of a network while its weights upload to an edge box, and show how it goes.
 
-    Queries are answered from the first on, and also when the edge box is not there.
+    Queries are answered from the first on, and also when the edge box is not there. Where it is
+    known what the device draws, each query's joules are shown.
     """
     address = str(EdgeAddress.parse(edge))
     console = Console(stderr=as_json)
+    check_finite("--seconds-per-joule", seconds_per_joule)
+    check_finite("--battery", battery)
+    draws = stated_power(power, radio, None if device is None else load_device(device))
+    for option, value in (("--battery", battery), ("--device", device), ("--power", power)):
+        if value is not None and draws is None:
+            raise ValueError(f"{option} counts joules: {POWER_NEEDED}")
+    options = Options(
+        device_slowdown=slowdown,
+        precision=precision,
+        activation_tolerance=tolerance,
+        objective=stated_objective(objective, seconds_per_joule, draws),
+        battery=None if battery is None else Battery(battery, queries),
+        assumed_link=_assumed_link(radio),
+    )
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
     what = subject(network, tolerance=tolerance)
-    options = Options(device_slowdown=slowdown, precision=precision, activation_tolerance=tolerance)
     asked = asyncio.run(_ask(what, address, options, queries, interval, deadline, console, as_json))
     if not as_json:
         console.print(summary(asked), highlight=False)
 
 
+def _assumed_link(radio: RadioKey | None) -> Link:
+    usual = Options().assumed_link
+    return usual if radio is None else dataclasses.replace(LINKS[radio], rtt_s=usual.rtt_s)
+
+
 def summary(asked: Sequence[Asked]) -> str:
-    """How fast and how exact the answers were, in a line."""
+    """How fast, how exact and how frugal the answers were, in a line."""
     mean_s = sum(query.latency_s for query in asked) / len(asked)
     exact = [query for query in asked if query.exact]
     text = (
@@ -71,7 +118,20 @@ def summary(asked: Sequence[Asked]) -> str:
         off = max(query.difference for query in lossy)
         text += f"; {len(lossy)} were coded with loss on the way, and are off by at most {off:.2g}"
         text += " of the largest element"
-    return f"{text}."
+    return f"{text}.{_drawn(asked)}"
+
+
+def _drawn(asked: Sequence[Asked]) -> str:
+    """The joules, where they are known."""
+    if any(query.energy_J is None for query in asked):
+        return ""
+    drawn_J, left_J = sum(query.energy_J or 0.0 for query in asked), asked[-1].battery_J
+    text = f" The device drew {joules(drawn_J)}, {joules(drawn_J / len(asked))} a query"
+    if left_J is None:
+        return f"{text}."
+    if left_J < 0:
+        return f"{text}: {joules(-left_J)} more than the battery had."
+    return f"{text}; {joules(left_J)} of the battery are left."
 
 
 async def _ask(

@@ -19,6 +19,8 @@ from ionn_client.figure import read_records
 from tests.support import quick_edge
 
 FAST = ["--network", "lenet", "--device-slowdown", "50"]
+RUN = ["run", "--edge", "127.0.0.1:9", "--network", "lenet", "--queries", "1"]
+POWER = ["--power", "compute=2,idle=1", "--radio", "wifi"]
 
 
 def ionn(*args: str) -> str:
@@ -129,6 +131,19 @@ def test_run_and_ps_with_a_box_and_without_one(
         (["plan", "--network", "lenet", "--rate", "fast", "--device-slowdown", "2"], "80mbit"),
         (["plan", "--network", "lenet", "--rtt", "x", "--device-slowdown", "2"], "5ms"),
         (["run", "--edge", "http://box", "--network", "lenet"], "ionn://"),
+        ([*RUN, "--objective", "energy"], "--radio"),
+        ([*RUN, "--objective", "mix", *POWER], "--seconds-per-joule"),
+        ([*RUN, "--seconds-per-joule", "1", *POWER], "--objective mix"),
+        ([*RUN, "--objective", "mix", "--seconds-per-joule", "nan", *POWER], "--seconds-per-joule"),
+        ([*RUN, "--battery", "5"], "--battery counts joules"),
+        ([*RUN, "--battery", "-5", *POWER], "--battery"),
+        ([*RUN, "--battery", "inf", *POWER], "--battery"),
+        ([*RUN, "--device", "odroid-xu4"], "--device counts joules"),
+        ([*RUN, "--device", "odroid", "--radio", "4g"], "odroid-xu4"),
+        ([*RUN, "--power", "compute=1,idle=1"], "--radio"),
+        ([*RUN, "--power", "compute=nan,idle=1", "--radio", "4g"], "compute"),
+        ([*RUN, "--power", "base=1,up=1,down=1"], "--power counts joules"),
+        ([*RUN, "--radio", "5g"], "--radio"),
         (["ps", "--edge", "box:port"], "port"),
         (["demo", "--device-slowdown", "0.5"], "device-slowdown"),
         (["demo", "--precision", "rough"], "progressive"),

@@ -59,6 +59,17 @@ def test_the_query_line_says_when_an_answer_is_not_exact() -> None:
     assert query_line([lossy]).endswith("at bfloat16, its tensors coded with loss")
 
 
+def test_joules_are_told_where_they_are_known() -> None:
+    drawn = dataclasses.replace(asked(), energy_J=0.5)
+    rationed = dataclasses.replace(drawn, battery_J=3.25)
+    assert query_line([drawn]).endswith("mean 400 ms, 500 mJ")
+    assert query_line([rationed]).endswith("mean 400 ms, 500 mJ (3.25 J of the battery left)")
+    assert summary([drawn, drawn]).endswith("The device drew 1.00 J, 500 mJ a query.")
+    assert summary([drawn, rationed]).endswith("500 mJ a query; 3.25 J of the battery are left.")
+    over = dataclasses.replace(drawn, battery_J=-0.1)
+    assert summary([drawn, over]).endswith("a query: 100 mJ more than the battery had.")
+
+
 def test_the_summary_of_a_run_keeps_apart_what_was_coded_with_loss() -> None:
     lossy = dataclasses.replace(asked(), lossy=True, difference=0.012)
     text = summary([asked(), lossy, dataclasses.replace(asked(), difference=1.0)])
