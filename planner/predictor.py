@@ -88,16 +88,16 @@ class Predictor:
         for sample in given:
             if len(sample.work) == 1:
                 by_kind[sample.work[0].kind].append((sample.work[0], sample.cost))
-        alone = _fitted(by_kind)
+        if not by_kind:
+            raise ValueError("no sample is of a single operator")
+        ordinary = _fit_row([pair for pairs in by_kind.values() for pair in pairs])
+        alone = _fitted(by_kind, ordinary)
         for work, cost in _separated(given, alone):
             by_kind[work.kind].append((work, cost))
-        everything = [pair for pairs in by_kind.values() for pair in pairs]
-        if not everything:
-            raise ValueError("no sample is of a single kind of operator")
         families: defaultdict[str, list[tuple[Work, float]]] = defaultdict(list)
         for kind, pairs in by_kind.items():
             families[kind.partition("/")[0]] += pairs
-        plain = cls(_fitted({**families, **by_kind}), _fit_row(everything), entry, unit)
+        plain = cls(_fitted({**families, **by_kind}, ordinary), ordinary, entry, unit)
         return replace(plain, factors=plain._factors(by_kind))
 
     def _factors(self, by_kind: Mapping[str, _Pairs]) -> dict[str, ShapeFactor]:
@@ -195,9 +195,9 @@ def _separated(samples: Sequence[Sample], rows: Mapping[str, Row]) -> Iterable[t
             yield unknown[0], max(sample.cost - others, LEAST_SHARE * sample.cost)
 
 
-def _fitted(by_kind: Mapping[str, _Pairs]) -> dict[str, Row]:
+def _fitted(by_kind: Mapping[str, _Pairs], ordinary: Row) -> dict[str, Row]:
     return {
-        kind: _fit_row(pairs)
+        kind: _fit_row(pairs, ordinary)
         for kind, pairs in sorted(by_kind.items())
         if len(pairs) >= FEWEST_SAMPLES
     }
@@ -206,17 +206,23 @@ def _fitted(by_kind: Mapping[str, _Pairs]) -> dict[str, Row]:
 ROUNDS = 8
 # Errors up to this are noise; larger ones count less and less as squares.
 NOISE = 0.05
-# In samples: what it counts against a term that it makes up all of its largest sample.
-PENALTY = 0.03
+# In samples: what it counts against a term to be all of its largest sample more, or less, than of
+# an ordinary operator. Terms of few samples must not follow them wherever they are.
+PENALTY = 0.1
+ORDINARY_TERMS = ("launch", "operations", "bytes read", "bytes of weights", "bytes made")
+_ORDINARY = np.array([term in ORDINARY_TERMS for term in TERMS])
 
 
-def _fit_row(pairs: _Pairs) -> Row:
+def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
+    """Drawn to the row of an ordinary operator; without one, only of the terms that those have."""
     features = np.array([terms(work) for work, _ in pairs])
+    if ordinary is None:
+        features *= _ORDINARY
     costs = np.array([cost for _, cost in pairs])
+    towards = np.zeros(len(TERMS)) if ordinary is None else np.array(ordinary)
     predicted, least = costs, 0.3 * costs.min()
-    solution = np.zeros(features.shape[1])
-    # A term that only one or two samples have must not follow them wherever they are.
-    draw = math.sqrt(PENALTY) * np.eye(features.shape[1])
+    solution = towards
+    draw = math.sqrt(PENALTY) * np.eye(len(TERMS))
     # Dividing by what was measured would favour too little, and by what is predicted too much;
     # by the mean of both is, to first order, the squared logarithm.
     for number in range(ROUNDS):
@@ -228,8 +234,9 @@ def _fit_row(pairs: _Pairs) -> Row:
         # Operations count in billions and launches in ones.
         scale = weighted.max(axis=0)
         scale[scale == 0] = 1.0
+        wanted = draw @ np.minimum(towards * scale, 1.0)
         equations = np.vstack((weighted / scale, draw))
-        solution = nnls(equations, np.concatenate((costs * weight, np.zeros(len(draw)))))[0] / scale
+        solution = nnls(equations, np.concatenate((costs * weight, wanted)))[0] / scale
         predicted = np.maximum(features @ solution, least)
     return tuple(solution.tolist())
 

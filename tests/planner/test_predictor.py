@@ -162,7 +162,7 @@ def test_refuses_to_learn_from_nothing():
 
 
 def test_refuses_only_mixtures():
-    with pytest.raises(ValueError, match="no sample is of a single kind"):
+    with pytest.raises(ValueError, match="no sample is of a single operator"):
         Predictor.fit([Sample((GOOD, replace(GOOD, kind="pool")), 1.0)])
 
 
