@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ionn_edge.arrivals import WholeFrames
 from ionn_edge.box import AGENT, Box
 from ionn_edge.calibrate import calibrated
 from ionn_edge.config import Config
@@ -74,6 +75,7 @@ async def _converse(box: Box, request: web.Request) -> web.StreamResponse:
     await ws.prepare(request)
     transport = request.transport
     assert transport is not None
+    WholeFrames.attach(transport)
     link = Link(box, ws, transport, request.remote or "a client")
     try:
         await link.serve()
