@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import types
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 
@@ -43,6 +44,8 @@ class Connection:
         self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
         self._frames: deque[bytes | memoryview] = deque()
+        # What remains to be done of a frame that the socket did not take at once.
+        self._unsent: Coroutine[Any, Any, None] | None = None
         self._waiting = asyncio.Event()
         self._closing = False
         self._tasks: tuple[asyncio.Task[str], ...] = ()
@@ -93,13 +96,39 @@ class Connection:
                 sending.cancel()
                 ended = await asyncio.gather(receiving, sending, return_exceptions=True)
             finally:
+                if self._unsent is not None:
+                    self._unsent.close()
                 await self._socket.close()
                 self.ended.set()
         return _reason(ended)
 
     def send(self, message: messages.Message) -> None:
-        """Raises LocalProtocolError for what cannot be sent."""
+        """`flush` follows. Raises LocalProtocolError for what cannot be sent."""
         self._frames.extend(self._encoder.encode(message))
+
+    def flush(self) -> None:
+        """Send what waits: at once as far as the socket takes it, the rest by `converse`."""
+        if not self._frames or self._unsent is not None or not self._tasks:
+            return
+        several = len(self._frames) > 1
+        if several:
+            self._cork(True)
+        while self._frames and self._unsent is None:
+            # Any buffer will do; aiohttp's annotation knows only bytes.
+            self._send_now(self._socket.send_bytes(cast(bytes, self._frames.popleft())))
+        if several:
+            self._cork(False)
+
+    def _send_now(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Run it until it must wait, as an eager task would: a task's turn costs a send's time."""
+        try:
+            waiting_for = sending.send(None)
+        except StopIteration:
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            self._unsent = _failed(error)
+        else:
+            self._unsent = _rest(waiting_for, sending)
         self._waiting.set()
 
     def close(self) -> None:
@@ -137,20 +166,28 @@ class Connection:
     async def _send_all(self) -> str:
         try:
             while True:
-                several = len(self._frames) > 1
-                if several:
-                    self._cork(True)
-                while self._frames:
-                    # Any buffer will do; aiohttp's annotation knows only bytes.
-                    await self._socket.send_bytes(cast(bytes, self._frames.popleft()))
-                if several:
-                    self._cork(False)
-                if self._closing:
+                self.flush()
+                if (unsent := self._unsent) is not None:
+                    await unsent
+                    self._unsent = None
+                elif self._closing:
                     return "closed"
-                self._waiting.clear()
-                await self._waiting.wait()
+                else:
+                    self._waiting.clear()
+                    await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
             return f"the connection broke: {cause(error)}"
+
+
+@types.coroutine
+def _rest(waiting_for: Any, sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that was begun, and waits."""
+    yield waiting_for
+    yield from sending
+
+
+async def _failed(error: Exception) -> None:
+    raise error
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:

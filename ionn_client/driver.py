@@ -118,6 +118,9 @@ class Driver:
             commands = self.session.failed(error, now)
         for command in commands:
             self._perform(command)
+        for connection in (self._connection, self._lane):
+            if connection is not None:
+                connection.flush()
         self._set_timer(self.session.wake_at)
 
     def _set_timer(self, wake_at: float | None) -> None:

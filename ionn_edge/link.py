@@ -11,8 +11,9 @@ import asyncio
 import hmac
 import logging
 import secrets
+import types
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 import aiohttp
@@ -59,6 +60,8 @@ class Link:
         self._wakes_at = 0.0
         self._encoder = Encoder(box.config.limits)
         self._frames: deque[bytes | memoryview] = deque()
+        # What remains to be done of a frame that the socket did not take at once.
+        self._unsent: Coroutine[Any, Any, None] | None = None
         self._unsent_bytes = 0
         self._frames_waiting = asyncio.Event()
         self._frames_sent = asyncio.Event()
@@ -192,6 +195,7 @@ class Link:
         clock = self._box.clock
         for command in self.session.handle(event, clock()):
             self._perform(command)
+        self._flush()
         wake_at = self.session.wake_at
         # One that goes off too early does no harm, and most are put off before they do.
         if wake_at is not None and (self._timer is None or wake_at < self._wakes_at):
@@ -206,7 +210,6 @@ class Link:
                 frames = self._encoder.encode(message)
                 self._frames.extend(frames)
                 self._unsent_bytes += sum(map(len, frames))
-                self._frames_waiting.set()
             case events.StoreSegment():
                 carrier = self._first or self
                 if carrier.session.model is not None:
@@ -259,22 +262,41 @@ class Link:
                 self._frames_sent.clear()
                 await self._frames_sent.wait()
 
+    def _flush(self) -> None:
+        """Send what waits: at once as far as the socket takes it, the rest by `_send_all`."""
+        while self._frames and self._unsent is None:
+            frame = self._frames.popleft()
+            # aiohttp's annotation is narrower than what it takes.
+            sending = self._socket.send_bytes(frame)  # type: ignore[arg-type]
+            # As an eager task would: a task's turn costs as much as a send.
+            try:
+                waiting_for = sending.send(None)
+            except StopIteration:
+                self._unsent_bytes -= len(frame)
+                continue
+            except (OSError, aiohttp.ClientError) as error:
+                self._unsent = _failed(error)
+            else:
+                self._unsent = _rest(waiting_for, sending)
+            self._frames_waiting.set()
+        self._frames_sent.set()
+
     async def _send_all(self) -> None:
         try:
-            while self._frames or not self._closing:
-                while self._frames:
-                    frame = self._frames.popleft()
-                    # aiohttp's annotation is narrower than what it takes.
-                    await self._socket.send_bytes(frame)  # type: ignore[arg-type]
-                    self._unsent_bytes -= len(frame)
-                    self._frames_sent.set()
-                self._frames_waiting.clear()
-                if not self._closing:
+            while self._unsent is not None or self._frames or not self._closing:
+                self._flush()
+                if self._unsent is not None:
+                    await self._unsent
+                    self._unsent, self._unsent_bytes = None, sum(map(len, self._frames))
+                elif not self._closing:
+                    self._frames_waiting.clear()
                     await self._frames_waiting.wait()
         except (OSError, aiohttp.ClientError):
             # The receiving side sees the end too.
             self._frames.clear()
         finally:
+            if self._unsent is not None:
+                self._unsent.close()
             self._close()
             await self._socket.close()
 
@@ -410,6 +432,17 @@ class Link:
         self._worker = self._listening = None
         if worker is not None and listening is not None:
             self._tasks.create_task(_end(worker, listening))
+
+
+@types.coroutine
+def _rest(waiting_for: Any, sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that was begun, and waits."""
+    yield waiting_for
+    yield from sending
+
+
+async def _failed(error: Exception) -> None:
+    raise error
 
 
 async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:

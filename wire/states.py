@@ -184,40 +184,54 @@ class Conversation:
 
     def __init__(self, role: Role) -> None:
         self.role = role
+        self._other = Role.EDGE if role is Role.CLIENT else Role.CLIENT
         self.state = State.HELLO
 
     def __repr__(self) -> str:
         return f"<Conversation: {self.role.value}, {self.state.value}>"
 
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        # Looked up once, because most messages change nothing.
+        self._may_send, self._may_come = SENDS[self.role][state], RECEIVES[self.role][state]
+
     def sent(self, message: Message) -> None:
         """This side says `message`. Raises LocalProtocolError where it may not, now."""
-        after = self._next(SENDS, message, self.role)
+        after = self._next(self._may_send, message, self.role)
         if after is None:
             raise LocalProtocolError(
                 f"the {self.role.value} may not send {_called(message)} while {self.state.value}"
             )
-        self.state = after
+        if after is not self._state:
+            self.state = after
 
     def received(self, message: Message) -> None:
         """The other side said `message`. Raises RemoteProtocolError("unexpected") if it may not.
 
         While CLOSING the message is to be dropped.
         """
-        other = Role.EDGE if self.role is Role.CLIENT else Role.CLIENT
-        after = self._next(RECEIVES, message, other)
+        after = self._next(self._may_come, message, self._other)
         if after is None:
             raise RemoteProtocolError(
-                f"the {other.value} may not send {_called(message)} "
+                f"the {self._other.value} may not send {_called(message)} "
                 f"while the {self.role.value} is {self.state.value}",
                 code="unexpected",
             )
-        self.state = after
+        if after is not self._state:
+            self.state = after
 
-    def _next(self, tables: Mapping[Role, Table], message: Message, sender: Role) -> State | None:
+    def _next(
+        self, row: Mapping[type[Message], State], message: Message, sender: Role
+    ) -> State | None:
         if isinstance(message, Error) and message.query is not None:
             answers = sender is Role.EDGE and self.state in ANSWERABLE[self.role]
             return self.state if answers else None
-        return tables[self.role][self.state].get(type(message))
+        return row.get(type(message))
 
 
 def _called(message: Message) -> str:
