@@ -15,7 +15,7 @@ from planner import Link
 MEMORY_S = 5.0
 RATE_MEMORY_S = 1.0
 BLOCK_S = 0.02
-BLOCK_CHUNKS = 8
+BLOCK_CHUNKS = 5
 # No edge is up for so many years, and a greater reading has no microseconds left to differ by.
 MAX_CLOCK_S = 1e9
 # Clocks drift against each other by less than this in MEMORY_S.
@@ -44,6 +44,10 @@ class Smallest:
             rising.pop()
         rising.append((now, value))
         return rising[0][1]
+
+    def shift(self, change: float) -> None:
+        """What is measured is greater from now on by so much."""
+        self._rising = deque((now, value + change) for now, value in self._rising)
 
 
 class Skew:
@@ -102,6 +106,12 @@ class Transit:
         self._there = Smallest(MEMORY_S)
         self._back = Smallest(MEMORY_S)
         self.round_trip_s: float | None = None
+
+    def shift(self, longer_s: float) -> None:
+        """Chunks take longer from now on, because they are larger."""
+        self._there.shift(longer_s)
+        if self.round_trip_s is not None:
+            self.round_trip_s = max(self.round_trip_s + longer_s, 0.0)
 
     def observe(self, sent_at: float, clock_s: float, now: float) -> tuple[float, float]:
         """The time to take for the arrival's, and how long the chunk waited in queues."""

@@ -160,7 +160,7 @@ class Queries:
         remaining_s = self._give_up_after(query, expected_s)
         self.sent_bytes += query.up_bytes
         if context.pacer is not None:
-            context.pacer.carried(query.up_bytes)
+            context.pacer.carried(query.up_bytes, context.now)
         context.send(
             messages.Execute(
                 query.number, start, stop, remaining_s, query.accepts, reply.coding, tensors
@@ -314,9 +314,13 @@ class Queries:
     @property
     def transfers_s(self) -> float:
         """How long tensors under way may hold up every answer behind them."""
+        if not self._open:
+            return 0.0
         return sum(query.transfer_s for query in self._open.values() if query.on_edge)
 
     @property
     def reply_s(self) -> float:
         """How long the largest answer awaited takes on the downlink."""
+        if not self._open:
+            return 0.0
         return max((q.reply_s for q in self._open.values() if q.on_edge), default=0.0)

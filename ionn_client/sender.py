@@ -9,13 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ionn_client.events import CodeSegment, SegmentCoded
+from ionn_client.pacer import FRAMING_BYTES
 from ionn_client.upload import Piece, Upload, raw_element_bytes
+from ionn_client.window import PACKET_BYTES
 from wire import DEFAULT_LIMITS, messages
+from wire.planes import WHOLE
 from wire.segments import encode_segment
 
 AHEAD_S = 0.05
 LEAST_AHEAD = 2
 MOST_AHEAD = 16
+# Of the link, for a segment that nothing shortens; what is lost of it with a connection is sent
+# again, and its bytes wait for each other at the edge.
+SEGMENT_S = 0.05
+LONGEST_BYTES = 256 << 10
 # Shorter segments are sent before a thread has answered.
 LEAST_BYTES = 2048
 LEAST_SAVING = 0.02
@@ -27,8 +34,6 @@ PROBE_INTERVAL = 512
 # What a core codes in a second, until it was seen.
 GUESSED_BPS = 4e8
 SPEED_WEIGHT = 0.2
-# How much longer a segment's last chunk may be than asked for.
-LONGER = 1.25
 
 
 def coding_keeps_up(rate_Bps: float, coder_Bps: float = GUESSED_BPS) -> bool:
@@ -46,6 +51,7 @@ class Sender:
         # Whether a weight's plane becomes shorter, once that is known.
         self._shrinks: dict[tuple[int, int], bool] = {}
         self._pieces = 0
+        self._rate_Bps = 0.0
         self.max_chunk_bytes = DEFAULT_LIMITS.max_chunk_bytes
         self.reset()
 
@@ -70,7 +76,7 @@ class Sender:
     def next(self, size_bytes: int) -> tuple[messages.Message, ...]:
         """The next chunk, after its segment's announcement if it is the first; or nothing.
 
-        A scrap that `size_bytes` would leave of the segment goes along.
+        Of about `size_bytes`: chunks divide a segment evenly, so that no scrap is left of it.
         """
         announced: tuple[messages.Message, ...] = ()
         if not self._rest:
@@ -78,18 +84,26 @@ class Sender:
             if piece is None:
                 return ()
             announced = (self._begin(piece),)
-        if self._rest.nbytes <= min(LONGER * size_bytes, self.max_chunk_bytes):
-            size_bytes = self._rest.nbytes
+        size_bytes = self._even(size_bytes)
         payload, self._rest = self._rest[:size_bytes], self._rest[size_bytes:]
         # Of the last chunk.
         self.chunk_bytes = payload.nbytes
         self._upload.advance(payload.nbytes)
         return (*announced, messages.Chunk(payload))
 
+    def _even(self, size_bytes: int) -> int:
+        rest_bytes = self._rest.nbytes
+        chunks = max(round(rest_bytes / size_bytes), 1)
+        if chunks == 1:
+            return min(rest_bytes, self.max_chunk_bytes)
+        packets = max(round((rest_bytes / chunks + FRAMING_BYTES) / PACKET_BYTES), 1)
+        return min(packets * PACKET_BYTES - FRAMING_BYTES, self.max_chunk_bytes)
+
     def _begin(self, piece: Piece) -> messages.Segment:
         payload, coding = self._coded.pop(piece, None), "planes"
         self._coding.discard(piece)
         if payload is None:
+            piece = self._longer(piece)
             dtype, blob = self._upload.dtypes[piece.weight], self._blobs[piece.weight]
             coding = "raw"
             payload = encode_segment(dtype, piece.plane, blob, piece.start, piece.count, coding)
@@ -100,8 +114,19 @@ class Sender:
             piece.weight, piece.plane, piece.start, piece.count, coding, payload.nbytes
         )
 
+    def _longer(self, piece: Piece) -> Piece:
+        """As much more of a blob that nothing shortens: each segment costs both sides the same."""
+        item = (piece.weight, piece.plane)
+        if piece.plane != WHOLE or self._shrinks.get(item, True):
+            return piece
+        most_bytes = min(SEGMENT_S * self._rate_Bps, LONGEST_BYTES)
+        most = piece.count * max(int(most_bytes / self._raw_bytes(piece)), 1)
+        count = min(most, self._upload.elements(piece.weight) - piece.start)
+        return Piece(piece.weight, piece.plane, piece.start, count)
+
     def ahead(self, rate_Bps: float) -> list[CodeSegment]:
         """What to code now, so that the next 50 ms of a link of this rate are ready."""
+        self._rate_Bps = rate_Bps
         if not self._stale:
             return []
         self._stale = False

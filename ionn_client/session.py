@@ -196,6 +196,8 @@ class Session:
                 times.append(self._heard_at + IDLE_PING_S)
         if self._offer_at is not None:
             times.append(self._offer_at)
+        if self.uploading.due_at is not None:
+            times.append(self.uploading.due_at)
         if self.lane.quiet_since is not None:
             half_s = self._silence_limit_s / 2
             later = self.context.now >= self.lane.quiet_since + half_s
@@ -391,7 +393,7 @@ class Session:
         They wait behind it on the downlink; the uplink need not wait with them.
         """
         pacer, reply_s = self.pacer, self.queries.reply_s
-        if pacer is None or not reply_s:
+        if not reply_s or pacer is None:
             return 0.0
         return min(pacer.stalled_s(self.context.now), reply_s) * self.link.up_Bps
 
@@ -439,13 +441,16 @@ class Session:
         return self.options.silence_s + self.queries.transfers_s
 
     def _watch_silence(self) -> None:
-        now = self.context.now
-        if not self._owed:
+        now, owed = self.context.now, self._owed
+        if not owed:
             self._owed_since = None
             if now - self._heard_at >= IDLE_PING_S:
                 self._ping()
-        if self._owed and self._owed_since is None:
+                owed = True
+        if not owed:
+            return
+        if self._owed_since is None:
             self._owed_since = now
         quiet_s = now - self._quiet_since
-        if self._owed_since is not None and quiet_s >= self._silence_limit_s:
+        if quiet_s >= self._silence_limit_s:
             self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")

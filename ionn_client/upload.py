@@ -170,6 +170,10 @@ class Upload:
                 yield Piece(*item, start, min(most, stop - start))
                 start += most
 
+    def elements(self, blob: int) -> int:
+        """How many elements a blob has."""
+        return self._elements[blob]
+
     def _unannounced(self, item: Item) -> bool:
         return self._announced.get(item, 0) < self._elements[item[0]]
 

@@ -27,10 +27,13 @@ class Uploading:
         self.usable = NOTHING
         self._planned_for: tuple[float, float] | None = None
         self._replan_at = 0.0
+        # When the next chunk may go although nothing is heard before.
+        self.due_at: float | None = None
 
     def interrupted(self) -> None:
         """The connection is gone: what is held is to be negotiated anew."""
         self.usable = NOTHING
+        self.due_at = None
         self.sender.reset()
         if self._context.pacer is not None:
             self._context.pacer.reset_flight()
@@ -143,7 +146,7 @@ class Uploading:
 
     def stop_sending(self) -> None:
         """Until it is negotiated anew what is held."""
-        self._context.pacer = None
+        self._context.pacer = self.due_at = None
         self.sender.reset()
 
     def send(
@@ -154,10 +157,11 @@ class Uploading:
         Without `begin`, only the segment at hand.
         """
         context, pacer = self._context, self._context.pacer
+        self.due_at = None
         # In "ready" too: a segment that has begun is finished where a new plan wants no more.
         if not context.agreed or pacer is None:
             return
-        while pacer.may_send(credit_bytes):
+        while pacer.may_send(context.now, credit_bytes):
             if not begin and self.sender.between_segments:
                 break
             parts = self.sender.next(pacer.chunk_bytes())
@@ -166,5 +170,7 @@ class Uploading:
             for part in parts:
                 say(part)
             pacer.sent(self.sender.chunk_bytes, context.now)
+        else:
+            self.due_at = pacer.due_at(credit_bytes)
         for command in self.sender.ahead(context.links.link.up_Bps):
             context.do(command)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 
 from ionn_client.pacer import UploadPacer
 
@@ -251,6 +252,7 @@ class _Run:
         self._random = random.Random(scenario.seed)
         self._asked_at: float | None = None
         self._ticking = False
+        self._timer = 0
 
     def run(self) -> Outcome:
         scenario, agenda = self._scenario, self._agenda
@@ -277,11 +279,24 @@ class _Run:
         if not self._scenario.upload:
             return
         now = self._agenda.now
-        while self.pacer.may_send(self._credit_bytes()):
+        credit_bytes = self._credit_bytes()
+        while self.pacer.may_send(now, credit_bytes):
             size = self.pacer.chunk_bytes()
             self.pacer.sent(size, now)
             self._upstream.write(size + CHUNK_BYTES, partial(self._edge.soon, self._store, size))
         self.outcome.queues_s.append((now, self._up.queueing_s))
+        self._set_timer(self.pacer.due_at(credit_bytes))
+
+    def _set_timer(self, due_at: float | None) -> None:
+        self._timer += 1
+        if due_at is not None:
+            # As epoll has it: rounded up to a millisecond.
+            wait_s = ceil(max(due_at - self._agenda.now, 0.0) * 1e3) / 1e3
+            self._agenda.at(self._agenda.now + wait_s, self._client.soon, self._wake, self._timer)
+
+    def _wake(self, timer: int) -> None:
+        if timer == self._timer:
+            self._send_chunks()
 
     def _credit_bytes(self) -> float:
         if self._asked_at is None:
@@ -306,7 +321,7 @@ class _Run:
     def _ask(self) -> None:
         size = self._scenario.query_bytes
         self._asked_at = self._agenda.now
-        self.pacer.carried(size)
+        self.pacer.carried(size, self._agenda.now)
         self._upstream.write(size + 60, lambda: self._edge.soon(self._reply))
         self._tick()
 

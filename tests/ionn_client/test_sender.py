@@ -160,7 +160,7 @@ def test_after_a_broken_connection_the_segment_starts_anew() -> None:
     again, chunk = bench.sender.next(1000)
     assert again == announced
     assert isinstance(chunk, messages.Chunk)
-    assert bytes(chunk.payload) == bytes(bench.blobs[0][:1000])
+    assert bytes(chunk.payload) == bytes(bench.blobs[0][: len(chunk.payload)])
 
 
 @pytest.mark.parametrize("precision", ["exact", "progressive"])
