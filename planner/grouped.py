@@ -24,8 +24,8 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import nnls
 
 from planner.costs import Floats, LayerCosts, numbers
 
@@ -147,7 +147,7 @@ def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
     within[:, layers] = weight  # the start-up
     least = np.zeros(layers + 1)
     least[:-1] = [LEAST_SHARE * checked.get((i, i + 1), 0.0) for i in range(layers)]
-    above, _ = nnls(within, weight * times - within @ least)
+    above, _ = scipy.optimize.nnls(within, weight * times - within @ least)
     fitted = least + above
     return RangeTimes(checked, float(fitted[-1]), fitted[:-1])
 

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, hstack, vstack
 
 from planner.costs import Floats
 from planner.jointdnn import edge_ends, range_sums
@@ -34,11 +34,11 @@ class Form(ABC):
     the equations are those of a network, so that every vertex is integral.
     """
 
-    equal: csr_array
+    equal: scipy.sparse.csr_array
     right: Floats
     integer: Floats
     most: Floats
-    sides: csr_array
+    sides: scipy.sparse.csr_array
     whole: NDArray[np.bool_]
     flows: bool = True
 
@@ -61,10 +61,10 @@ class PerLayer(Form):
     """The GLSVLSI'18 form: x (n), u (n + 1), d (n + 1) with x_k - x_{k-1} = u_k - d_k."""
 
     def __init__(self, may: NDArray[np.bool_]) -> None:
-        n = len(may)
+        n, sparse = len(may), scipy.sparse
         layer, cut = np.arange(n), np.arange(n + 1)
         ones = np.ones(n + 1)
-        self.equal = csr_array(coo_array(
+        self.equal = sparse.csr_array(sparse.coo_array(
             (np.concatenate([ones[:n], -ones[:n], -ones, ones]),
              (np.concatenate([layer, layer + 1, cut, cut]),
               np.concatenate([layer, layer, n + cut, 2 * n + 1 + cut]))),
@@ -73,7 +73,7 @@ class PerLayer(Form):
         self.right = np.zeros(n + 1)
         self.integer = np.concatenate([np.ones(n), np.zeros(2 * n + 2)])
         self.most = np.concatenate([may.astype(float), np.ones(2 * n + 2)])
-        self.sides = csr_array((np.ones(n), (layer, layer)), shape=(n, 3 * n + 2))
+        self.sides = sparse.csr_array((np.ones(n), (layer, layer)), shape=(n, 3 * n + 2))
         self.whole = self.integer == 0
 
     def priced(
@@ -101,7 +101,7 @@ class Grouped(Form):
         # Rows: 0 starts; 1..n-1 the edge takes over at that cut; n..2n-2 the client does.
         client = self._flow(*self._m, taken_over=0, takes_over=n - 1, n=n)
         edge = self._flow(*self._c, taken_over=n - 1, takes_over=0, n=n)
-        self.equal = csr_array(hstack([client, edge]))
+        self.equal = scipy.sparse.csr_array(scipy.sparse.hstack([client, edge]))
         self.right = np.concatenate([[1.0], np.zeros(2 * n - 2)])
         self.integer = self.most = np.ones(variables)
         self.whole = np.ones(variables, dtype=bool)
@@ -110,12 +110,12 @@ class Grouped(Form):
     @staticmethod
     def _flow(
         start: NDArray[np.intp], stop: NDArray[np.intp], taken_over: int, takes_over: int, n: int
-    ) -> csr_array:
+    ) -> scipy.sparse.csr_array:
         column = np.arange(len(start))
         ends = stop < n
         begins = np.where(start == 0, 0, takes_over + start)
         signs = np.where(start == 0, 1.0, -1.0)
-        return csr_array(coo_array(
+        return scipy.sparse.csr_array(scipy.sparse.coo_array(
             (np.concatenate([np.ones(int(ends.sum())), signs]),
              (np.concatenate([taken_over + stop[ends], begins]),
               np.concatenate([column[ends], column]))),
@@ -123,13 +123,16 @@ class Grouped(Form):
         ))  # fmt: skip
 
     @staticmethod
-    def _cover(offset: int, start: NDArray[np.intp], stop: NDArray[np.intp], n: int) -> csr_array:
+    def _cover(
+        offset: int, start: NDArray[np.intp], stop: NDArray[np.intp], n: int
+    ) -> scipy.sparse.csr_array:
         """1 where a layer (row) is in a group on the edge (column)."""
         lengths = stop - start
         ends = np.cumsum(lengths)
         rows = np.arange(int(lengths.sum())) - np.repeat(ends - lengths - start, lengths)
         columns = offset + np.repeat(np.arange(len(start)), lengths)
-        return csr_array((np.ones(len(rows)), (rows, columns)), shape=(n, offset + len(start)))
+        shape = n, offset + len(start)
+        return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
     def priced(
         self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
@@ -153,20 +156,24 @@ class Tied(Form):
 
     def __init__(self, form: Form) -> None:
         layers = form.sides.shape[0]
-        n = layers // 2
+        n, sparse = layers // 2, scipy.sparse
         self._form = form
         differs = form.sides[: n - 1 : -1] - form.sides[:n]
-        unit = csr_array((np.ones(n), (np.arange(n), np.arange(n))), shape=(n, n))
-        nothing = csr_array((form.equal.shape[0], 2 * n))
-        self.equal = csr_array(
-            vstack([hstack([form.equal, nothing]), hstack([differs, -unit, unit])])
+        unit = sparse.csr_array((np.ones(n), (np.arange(n), np.arange(n))), shape=(n, n))
+        nothing = sparse.csr_array((form.equal.shape[0], 2 * n))
+        self.equal = sparse.csr_array(
+            sparse.vstack(
+                [sparse.hstack([form.equal, nothing]), sparse.hstack([differs, -unit, unit])]
+            )
         )
         self.right = np.concatenate([form.right, np.zeros(n)])
         self.integer = np.concatenate([form.integer, np.zeros(2 * n)])
         self.flows = isinstance(form, PerLayer)
         self.most = np.concatenate([form.most, np.ones(2 * n)])
         self.whole = np.concatenate([form.whole, np.ones(2 * n, dtype=bool)])
-        self.sides = csr_array(hstack([form.sides, csr_array((layers, 2 * n))]))
+        self.sides = sparse.csr_array(
+            sparse.hstack([form.sides, sparse.csr_array((layers, 2 * n))])
+        )
 
     def priced(
         self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
