@@ -19,16 +19,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array, eye_array, hstack
 
 from planner.costs import Floats
 from planner.dominance import merge, needed_cuts
 from planner.ilp_forms import Form, Grouped, PerLayer, Ranges, Tied
 from planner.jointdnn import checked_available, checked_ranges
+from planner.larac import cheapest_of
 from planner.objective import ROUNDING, Infeasible, Limit
-from planner.prices import Placement, Prices
+from planner.prices import Placement, Prices, Where
 from planner.training import TrainingPrices
 
 # HiGHS stops within 1e-6 of the optimum and of a limit, whatever their size: make them large.
@@ -94,9 +94,10 @@ class _Problem:
 def _solve(problem: _Problem) -> Placement:
     form, limits = problem.formulated(problem.form), problem.limits
     costs, before = form.priced(problem.objective, problem.ranges)
-    rows, at_most, scales = _limit_rows(form, limits)
-    most = form.most * ~_unaffordable(problem, form, costs, rows.toarray() / scales[:, None])
-    costs = costs * _scale(costs * most, before + float(costs[costs < 0].sum()))
+    most = form.most * ~_unaffordable(problem, form, costs)
+    rows, at_most, _ = _limit_rows(form, limits, most > 0)
+    costs = costs * (most > 0)
+    costs *= _scale(costs, before + float(costs[costs < 0].sum()))
     margins = np.zeros(len(limits))
     for margin in _MARGINS:
         values = _least(form, costs, rows, at_most - margins, most)
@@ -110,26 +111,31 @@ def _solve(problem: _Problem) -> Placement:
     raise RuntimeError(f"HiGHS keeps breaking {', '.join(broken)} by rounding")
 
 
-def _unaffordable(
-    problem: _Problem, form: Form, costs: Floats, limited: Floats
-) -> NDArray[np.bool_]:
+def _unaffordable(problem: _Problem, form: Form, costs: Floats) -> NDArray[np.bool_]:
     """Variables that alone exceed a limit, or cost more than a schedule that is known."""
-    too_much = np.zeros(len(costs), dtype=bool)
-    for limit, row in zip(problem.limits, limited, strict=True):
-        too_much |= row > limit.at_most * (1 + ROUNDING)
-    if not problem.limits:
-        n = len(problem.objective)
-        at_home = problem.objective.along(["client"] * n)
-        if problem.ranges is not None:
-            at_home = float(problem.ranges[0][0, n])
-        too_much |= costs > at_home * (1 + ROUNDING)
+    too_much = costs > _known_price(problem) * (1 + ROUNDING)
+    for limit in problem.limits:
+        too_much |= form.priced(limit.prices)[0] > limit.at_most * (1 + ROUNDING)
     return too_much & form.whole
+
+
+def _known_price(problem: _Problem) -> float:
+    """The least price of some schedules that keep the limits, infinite where none of them does."""
+    n, objective, limits = len(problem.objective), problem.objective, problem.limits
+    here: Where = "client"
+    known: list[Placement] = [(here,) * n]
+    if problem.ranges is None:
+        known += [cheapest_of(limit.prices, problem.may.tolist())[0] for limit in limits]
+    kept = [placement for placement in known if not _broken(placement, limits)]
+    if kept and problem.ranges is not None:
+        return float(problem.ranges[0][0, n])
+    return min(map(objective.along, kept), default=np.inf)
 
 
 def _least(
     form: Form,
     costs: Floats,
-    rows: csr_array,
+    rows: scipy.sparse.csr_array,
     at_most: Floats,
     most: Floats,
     slack_costs: Floats | None = None,
@@ -138,19 +144,20 @@ def _least(
 
     With `slack_costs` (per row) a row may be exceeded at that cost.
     """
+    optimize, sparse = scipy.optimize, scipy.sparse
     slack_costs = np.zeros(0) if slack_costs is None else slack_costs
     slacks = len(slack_costs)
-    equal = hstack([form.equal, csr_array((form.equal.shape[0], slacks))])
-    constraints = [LinearConstraint(equal, form.right, form.right)]
+    equal = sparse.hstack([form.equal, sparse.csr_array((form.equal.shape[0], slacks))])
+    constraints = [optimize.LinearConstraint(equal, form.right, form.right)]
     if len(at_most):
-        slackened = hstack([rows, -eye_array(len(at_most), slacks)])
-        constraints.append(LinearConstraint(slackened, -np.inf, at_most))
+        slackened = sparse.hstack([rows, -sparse.eye_array(len(at_most), slacks)])
+        constraints.append(optimize.LinearConstraint(slackened, -np.inf, at_most))
     # Where nothing is limited, the vertices of the relaxation are schedules.
     relaxed = form.flows and not len(at_most)
-    result = milp(
+    result = optimize.milp(
         np.concatenate([costs, slack_costs]),
         integrality=np.concatenate([form.integer * (not relaxed), np.zeros(slacks)]),
-        bounds=Bounds(0.0, np.concatenate([most, np.full(slacks, np.inf)])),
+        bounds=optimize.Bounds(0.0, np.concatenate([most, np.full(slacks, np.inf)])),
         constraints=constraints,
         options={"mip_rel_gap": 0.0},
     )
@@ -162,24 +169,31 @@ def _least(
     return values
 
 
-def _limit_rows(form: Form, limits: Sequence[Limit]) -> tuple[csr_array, Floats, Floats]:
-    """One row per limit, what it must not exceed, and by how much both are scaled."""
+def _limit_rows(
+    form: Form, limits: Sequence[Limit], used: NDArray[np.bool_]
+) -> tuple[scipy.sparse.csr_array, Floats, Floats]:
+    """One row per limit, what it must not exceed, and by how much both are scaled.
+
+    What is not `used` counts nothing, so that its size does not set the scale.
+    """
     rows = np.zeros((len(limits), len(form.most)))
     at_most, scales = np.zeros((2, len(limits)))
     for row, limit in enumerate(limits):
-        rows[row], before = form.priced(limit.prices)
+        variables, before = form.priced(limit.prices)
+        rows[row] = variables * used
         scales[row] = _scale(rows[row], limit.at_most)
         at_most[row] = limit.at_most - before
-    return csr_array(rows * scales[:, None]), at_most * scales, scales
+    return scipy.sparse.csr_array(rows * scales[:, None]), at_most * scales, scales
 
 
 def _scale(coefficients: Floats, usual: float) -> float:
-    return _SCALE / (max(usual, float(np.max(np.abs(coefficients))) / _COEFFICIENTS) or 1.0)
+    largest = float(np.max(np.abs(coefficients)))
+    return _SCALE / (max(usual, largest / _COEFFICIENTS) if usual > 0 else largest or 1.0)
 
 
 def _infeasible(form: Form, limits: Sequence[Limit]) -> Infeasible:
     """By how much the limits must be raised: together with slack variables, and each alone."""
-    rows, at_most, scales = _limit_rows(form, limits)
+    rows, at_most, scales = _limit_rows(form, limits, form.most > 0)
     relative = np.array([_SCALE / limit.at_most if limit.at_most else 1.0 for limit in limits])
     values = _least(form, np.zeros(len(form.most)), rows, at_most, form.most, relative / scales)
     assert values is not None

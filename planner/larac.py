@@ -59,7 +59,7 @@ def larac_path(
     over, over_price = _cheapest(objective, 0.0, limit, available)
     if limit.allows(over):
         return LaracPath(over, over_price, over_price, 0.0)
-    keeps, least = _cheapest_of(limit.prices, available)
+    keeps, least = cheapest_of(limit.prices, available)
     if not limit.allows(keeps):
         missing = {limit.name: least - limit.at_most}
         raise Infeasible(missing, missing)
@@ -89,16 +89,17 @@ def _cheapest(
     available: Sequence[bool] | None,
 ) -> tuple[Placement, float]:
     if not multiplier:
-        return _cheapest_of(objective, available)
+        return cheapest_of(objective, available)
     limited = limit.prices * multiplier
     if isinstance(limited, TrainingPrices):
-        return _cheapest_of(limited + objective, available)
-    return _cheapest_of(objective + limited, available)
+        return cheapest_of(limited + objective, available)
+    return cheapest_of(objective + limited, available)
 
 
-def _cheapest_of(
+def cheapest_of(
     prices: Prices | TrainingPrices, available: Sequence[bool] | None
 ) -> tuple[Placement, float]:
+    """The cheapest placement without a limit, of queries or of training, and its price."""
     if isinstance(prices, TrainingPrices):
         price, placement = training_placement(prices, available)
     else:

@@ -221,3 +221,12 @@ def test_refuses_what_does_not_fit(arguments, message):
     prices = Prices([1, 1], [1, 1], [1, 1, 1], [1, 1, 1])
     with pytest.raises(ValueError, match=message):
         ilp_placement(prices, **arguments)
+
+
+@FORMS
+@pytest.mark.parametrize("out_of_reach", [1e3, 1e9, 1e11])
+def test_what_no_schedule_can_use_does_not_blur_the_others(form, out_of_reach):
+    prices = Prices([1e-3], [0], [out_of_reach, 0], [0, 1e-9])
+    assert ilp_placement(prices, form=form) == ("client",)
+    limited = Limit("limit", prices, 1e-3)
+    assert ilp_placement(Prices([1], [0], [0, 0], [0, 0]), [limited], form=form) == ("client",)
