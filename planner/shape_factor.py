@@ -34,7 +34,7 @@ DIMENSIONS: tuple[Callable[[Work], float], ...] = (
 KNOTS, KNOT_BITS = 10, 3.0
 # Logarithms: of one knot as stored, and of the whole factor.
 MOST_HUNDREDTHS, LARGEST_LOG = 100, 1.2
-SMOOTHNESS, SHRINKAGE = 1.0, 0.1
+SMOOTHNESS, SHRINKAGE = 3.0, 1.0
 ROUNDS, NOISE = 6, 0.03
 
 Table = tuple[tuple[int, ...], ...]

@@ -1,0 +1,58 @@
+"""The parts of benchmarks/predict.py that a wrong figure could come from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from predict_figures import regret as regrets
+from predict_figures.networks import load
+from predict_figures.regret import regret
+
+from planner import LayerCosts, Link, timeline, upload_plan
+
+LINK = Link(1e6, 1e6, 0.01)
+
+
+def table() -> LayerCosts:
+    r = np.random.default_rng(0)
+    cuts = np.array([2e5, 1e6, 1e4, 5e5, 1e3, 1e3])
+    weights = r.uniform(1e5, 1e6, 5)
+    return LayerCosts(r.uniform(0.2, 1, 5), r.uniform(0.01, 0.1, 5), weights, cuts, cuts)
+
+
+def test_right_times_are_not_regretted_and_wrong_ones_are() -> None:
+    costs = table()
+    right = regret(costs, costs.edge_s.tolist(), LINK)
+    assert (right.route, right.upload) == (0, 0)
+    # Taken for slower than the client: nothing would run there.
+    wrong = regret(costs, (10 * costs.client_s).tolist(), LINK)
+    best_s = min(costs.client_s.sum(), costs.edge_s.sum() + 0.01 + 2.01e5 / 1e6)
+    assert wrong.route == pytest.approx(costs.client_s.sum() / best_s - 1, rel=0.05)
+    assert wrong.upload > 0
+
+
+def test_the_mean_while_uploading_is_the_planners_own() -> None:
+    costs = table()
+    mean_s = regrets._mean_s(costs, costs, LINK)
+    assert mean_s == pytest.approx(timeline(costs, LINK, upload_plan(costs, LINK)).mean_latency_s)
+
+
+def test_ranges_are_of_the_network_and_their_runs_are_counted() -> None:
+    network = load("lenet", 3)
+    layers = len(network.graph.layers)
+    assert {(i, i + 1) for i in range(layers)} < set(network.ranges)
+    assert network.long_ranges == [(0, layers)]
+    # Enough copies of its 1.7 MB that none of their weights stays in a cache.
+    assert len(network.copies) * sum(network.graph.weight_bytes) > 48 << 20
+    network.visit((0, layers))
+    first = len(network.seconds[0, layers])
+    assert first >= 2
+    network.visit((0, layers))
+    assert len(network.seconds[0, layers]) > first
+    assert min(network.seconds[0, layers]) <= network.cost_s((0, layers))
