@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from planner.costs import Floats
 from planner.local_offloading import (
@@ -101,7 +100,7 @@ class _Programme:
 
     most: Floats
     integer: NDArray[np.bool_]
-    rows: csr_array
+    rows: scipy.sparse.csr_array
     low: Floats
     high: Floats
     sums: Mapping[str, Floats]
@@ -115,6 +114,7 @@ _Read: TypeAlias = Callable[[Floats], tuple[Schedule, dict[str, float]]]
 def _route_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, _Read[LocalRoute]]:
     """A variable per arc: at cut i from processor p to q, which runs layer i. A unit flow."""
     k, n = steps.may.shape
+    sparse = scipy.sparse
     may = np.ones((n + 2, k), dtype=bool)  # row i + 1: where layer i runs; the ends are the first
     may[0, 1:] = may[-1, 1:] = False
     may[1:-1] = steps.may.T
@@ -132,9 +132,9 @@ def _route_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, 
     at = np.concatenate((cut[runs] * k + q[runs], (cut[comes] - 1) * k + p[comes]))
     signs = np.concatenate((np.ones(runs.sum()), -np.ones(comes.sum())))
     columns = np.concatenate((arcs[runs], arcs[comes]))
-    flow = csr_array((signs, (at, columns)), shape=(n * k, len(cut)))
+    flow = sparse.csr_array((signs, (at, columns)), shape=(n * k, len(cut)))
     # One unit leaves the input; with no layers it goes straight to the end.
-    rows = csr_array(np.vstack([flow.toarray(), cut == 0]).astype(float))
+    rows = sparse.vstack([flow, sparse.csr_array((cut == 0)[None].astype(float))], format="csr")
     right = np.append(np.zeros(n * k), 1.0)
     best = local_route(costs), local_route(costs, None, 0.0, 1.0)
 
@@ -161,6 +161,7 @@ def _route_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, 
 def _split_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, _Read[LocalSplit]]:
     """Per layer and processor the units it has and whether it has any; per layer its time."""
     k, n = steps.may.shape
+    sparse = scipy.sparse
     units, back_s_per_byte = costs.units[:, None], costs.copy_s_per_byte[:, 0]
     copies_s = steps.move_s[:-1, 0, :] + costs.copy_s[:, 0]
     shares_s = costs.cut_bytes[1:, None] * back_s_per_byte
@@ -180,15 +181,17 @@ def _split_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, 
     def column(processor: int, values: Floats) -> Floats:
         return amount(values * (np.arange(k) == processor), none, np.zeros(n))
 
-    none, one, each = np.zeros((n, k)), np.ones(n), eye_array(n * k)
-    of_layer = np.kron(np.eye(n), np.ones((1, k)))
+    none, one, each = np.zeros((n, k)), np.ones(n), sparse.eye_array(n * k)
+    of_layer = sparse.kron(sparse.eye_array(n), np.ones((1, k)))
     held = {_memory(at): column(p, unit_bytes) for p, at in enumerate(costs.processors)}
     most_units = np.where(steps.may.T, units, 0)
-    zero = csr_array((n * k, n))
+    zero = sparse.csr_array((n * k, n))
     rows = [
-        hstack([csr_array(of_layer), csr_array((n, n * k)), csr_array((n, n))]),
-        hstack([each, -each * np.repeat(costs.units, k), zero]),
-        hstack([each * (ticks * unit_s.ravel()), each * (ticks * once_s.ravel()), -of_layer.T]),
+        sparse.hstack([of_layer, sparse.csr_array((n, n * k + n))]),
+        sparse.hstack([each, -each * np.repeat(costs.units, k), zero]),
+        sparse.hstack(
+            [each * (ticks * had_s.ravel()) for had_s in (unit_s, once_s)] + [-of_layer.T]
+        ),
     ]
     high = np.concatenate((costs.units, np.zeros(2 * n * k)))
     low = np.concatenate((costs.units, np.full(2 * n * k, -np.inf)))
@@ -208,7 +211,7 @@ def _split_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, 
     return _Programme(
         amount(most_units, steps.may.T.astype(float), np.full(n, np.inf)),
         amount(np.ones((n, k)), np.ones((n, k)), np.zeros(n)).astype(bool),
-        csr_array(vstack(rows)),
+        sparse.vstack(rows, format="csr"),
         low,
         high,
         {
@@ -245,20 +248,22 @@ def _least(
 
     Where limits may be exceeded, that costs as much as it is of the limit.
     """
+    optimize, sparse = scipy.optimize, scipy.sparse
     most = np.array(list(limits.values()))
     sums = np.array([programme.sums[name] for name in limits]).reshape(-1, len(costs))
     scales = np.array([_scale(row, limit) for row, limit in zip(sums, most, strict=True)])
     slacks = len(most) if may_exceed else 0
     slack_costs = _SCALE / (np.where(most > 0, most, _SCALE) * scales)[:slacks]
-    rows = hstack([programme.rows, csr_array((programme.rows.shape[0], slacks))])
-    constraints = [LinearConstraint(rows, programme.low, programme.high)]
+    rows = sparse.hstack([programme.rows, sparse.csr_array((programme.rows.shape[0], slacks))])
+    constraints = [optimize.LinearConstraint(rows, programme.low, programme.high)]
     if limits:
-        limited = hstack([csr_array(sums * scales[:, None]), -eye_array(len(most), slacks)])
-        constraints.append(LinearConstraint(limited, -np.inf, most * scales))
-    result = milp(
+        over = -sparse.eye_array(len(most), slacks)
+        limited = sparse.hstack([sparse.csr_array(sums * scales[:, None]), over])
+        constraints.append(optimize.LinearConstraint(limited, -np.inf, most * scales))
+    result = optimize.milp(
         np.concatenate([costs, slack_costs]),
         integrality=np.concatenate([programme.integer, np.zeros(slacks)]),
-        bounds=Bounds(0.0, np.concatenate([programme.most, np.full(slacks, np.inf)])),
+        bounds=optimize.Bounds(0.0, np.concatenate([programme.most, np.full(slacks, np.inf)])),
         constraints=constraints,
         options={"mip_rel_gap": 0.0},
     )
@@ -297,7 +302,7 @@ def _broken(amounts: Mapping[str, float], limits: Mapping[str, float]) -> dict[s
 
 def _scale(coefficients: Floats, usual: float) -> float:
     largest = float(np.max(np.abs(coefficients), initial=0.0))
-    return _SCALE / (max(usual, largest / _COEFFICIENTS) or 1.0)
+    return _SCALE / (max(usual, largest / _COEFFICIENTS) if usual > 0 else largest or 1.0)
 
 
 def _limits(

@@ -260,6 +260,17 @@ def test_what_is_out_of_reach_says_by_how_much() -> None:
             plan(costs, resources=Resources((1,), (1,), (6,)))
 
 
+def test_what_may_take_nothing_says_by_how_much_it_does() -> None:
+    # The 6 s and the 2 s on a processor that has half its time for us, while the board idles.
+    cpu, off = Processor("cpu", [1, 3], 0), Processor("off", [0, 1], 0, runs=[False, False])
+    costs = LocalCosts([cpu, off], [0, 0], [0, 0, 0], copy_s=[[0, 0], [1, 0]], idle_W=1)
+    seen = Resources((0.5, 0), (1, 1), (0, 0))
+    for plan in (limited_route, split_layers):
+        with pytest.raises(Infeasible) as raised:
+            plan(costs, "latency_s", seen, energy_J=0)
+        assert raised.value.excess == pytest.approx({"energy_J": 8})
+
+
 def test_fifty_layers_of_64_units_are_split() -> None:
     layer_s = [1e-3 * (1 + i % 7) for i in range(50)]
     processors = [
