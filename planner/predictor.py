@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from planner.roofline import TERMS, terms
 from planner.shape_factor import ShapeFactor
@@ -236,7 +236,9 @@ def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
         scale[scale == 0] = 1.0
         wanted = draw @ np.minimum(towards * scale, 1.0)
         equations = np.vstack((weighted / scale, draw))
-        solution = nnls(equations, np.concatenate((costs * weight, wanted)))[0] / scale
+        solution = (
+            scipy.optimize.nnls(equations, np.concatenate((costs * weight, wanted)))[0] / scale
+        )
         predicted = np.maximum(features @ solution, least)
     return tuple(solution.tolist())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def test_the_edge_knows_only_the_planners_predictor() -> None:
             "planner.roofline",
             "planner.accuracy",
         }, path
+
+
+def test_solvers_are_loaded_when_they_are_first_used() -> None:
+    # Edges and clients start with the planner; scipy's solvers would take most of a second of that.
+    program = "import planner, sys; print({'scipy.optimize', 'scipy.sparse'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "set()", run.stderr
 
 
 @pytest.mark.parametrize("name", SANS_IO)
