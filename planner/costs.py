@@ -34,9 +34,9 @@ class Link:
     def __post_init__(self) -> None:
         for name in ("up_Bps", "down_Bps"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (is_finite(value) and value > 0):
                 raise ValueError(f"{name} is a positive number of bytes per second, not {value!r}")
-        if not (math.isfinite(self.rtt_s) and self.rtt_s >= 0):
+        if not (is_finite(self.rtt_s) and self.rtt_s >= 0):
             raise ValueError(f"rtt_s is a number of seconds from 0, not {self.rtt_s!r}")
 
 
@@ -211,7 +211,7 @@ def numbers(name: str, given: ArrayLike, length: int | None) -> Floats:
     """`given` as a read-only array of finite numbers >= 0; ValueError that says `name` if not."""
     try:
         values = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is a list of numbers: {error}") from None
     if values.ndim != 1:
         raise ValueError(f"{name} is a flat list of numbers, not of shape {values.shape}")
@@ -225,8 +225,19 @@ def numbers(name: str, given: ArrayLike, length: int | None) -> Floats:
     return values
 
 
+def is_finite(value: object) -> bool:
+    """Whether this is a number that a float can hold: neither infinite nor NaN."""
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):
+        return False
+
+
 def _pairs(name: str, given: Iterable[tuple[int, int]], low: int, high: int) -> Pairs:
-    pairs = tuple((int(a), int(b)) for a, b in given)
+    try:
+        pairs = tuple((int(a), int(b)) for a, b in given)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is pairs of layers: {error}") from None
     for pair in pairs:
         if not all(low <= end <= high for end in pair):
             raise ValueError(f"{name} has {pair}, which is outside {low}..{high}")

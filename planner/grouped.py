@@ -27,7 +27,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from planner.costs import Floats, LayerCosts, numbers
+from planner.costs import Floats, LayerCosts, is_finite, numbers
 
 Span: TypeAlias = tuple[int, int]
 
@@ -63,7 +63,7 @@ class RangeTimes:
 
     def __mul__(self, factor: float) -> RangeTimes:
         """The same on a device that is `factor` times slower. Raises ValueError unless > 0."""
-        if not (math.isfinite(factor) and factor > 0):
+        if not (is_finite(factor) and factor > 0):
             raise ValueError(f"a factor of times is a positive number, not {factor!r}")
         measured = {span: factor * seconds for span, seconds in self.measured.items()}
         return RangeTimes(measured, factor * self.startup_s, factor * self.marginal_s)

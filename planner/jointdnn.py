@@ -111,7 +111,7 @@ def checked_ranges(name: str, given: ArrayLike | None, layers: Floats) -> Floats
         return range_sums(layers)
     try:
         ranges = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is a square of numbers: {error}") from None
     cuts = len(layers) + 1
     if ranges.shape != (cuts, cuts):

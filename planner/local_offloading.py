@@ -250,7 +250,10 @@ def priced_route(costs: LocalCosts, steps: LocalSteps, processors: Sequence[int]
 
 
 def _square(name: str, given: ArrayLike, k: int) -> Floats:
-    values = np.asarray(given, dtype=np.float64)
+    try:
+        values = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is one number, or {k} rows of {k}: {error}") from None
     if values.shape not in ((), (k, k)):
         raise ValueError(f"{name} is one number, or {k} rows of {k}, not of shape {values.shape}")
     square = np.where(np.eye(k, dtype=bool), values if values.ndim else 0.0, values)

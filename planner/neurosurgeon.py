@@ -10,13 +10,12 @@ text was not at hand: its steps are from memory.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from planner.costs import Floats, LayerCosts, Link
+from planner.costs import Floats, LayerCosts, Link, is_finite
 from planner.objective import LATENCY, Objective, mobile_energy
 from planner.power import Power
 from planner.prices import Placement, Prices
@@ -56,7 +55,7 @@ def neurosurgeon(
     what the server and the upload cost. Raises ValueError for an unknown objective, for "energy"
     without power, and for a load that is not positive and finite.
     """
-    if not (math.isfinite(server_load) and server_load > 0):
+    if not (is_finite(server_load) and server_load > 0):
         raise ValueError(f"server_load is a positive factor, not {server_load!r}")
     loaded = replace(costs, edge_s=costs.edge_s * server_load)
     target = _target(objective, power)

@@ -7,11 +7,10 @@ what the edge draws is not counted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.costs import LayerCosts, Link
+from planner.costs import LayerCosts, Link, is_finite
 from planner.prices import Prices, Where
 
 _BPS_PER_MBPS = 125e3
@@ -20,7 +19,7 @@ _S_PER_H = 3600.0
 
 def not_negative(name: str, value: float) -> float:
     """`value`; ValueError that says `name` unless it is finite and not negative."""
-    if not (math.isfinite(value) and value >= 0):
+    if not (is_finite(value) and value >= 0):
         raise ValueError(f"{name} is a finite number from 0, not {value!r}")
     return value
 

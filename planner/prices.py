@@ -8,7 +8,6 @@ TMC'19, section 3) is in `planner.power`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -16,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.costs import Floats, LayerCosts, Link, numbers, transfer_s
+from planner.costs import Floats, LayerCosts, Link, is_finite, numbers, transfer_s
 
 Where: TypeAlias = Literal["client", "edge"]
 Placement: TypeAlias = tuple[Where, ...]
@@ -59,7 +58,7 @@ class Prices:
         return Prices(*(mine + others for mine, others in pairs))
 
     def __mul__(self, weight: float) -> Prices:
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (is_finite(weight) and weight >= 0):
             raise ValueError(f"a weight of prices is a number from 0, not {weight!r}")
         return Prices(*(field * weight for field in self._fields))
 

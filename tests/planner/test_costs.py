@@ -3,7 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from planner import LayerCosts, Link
+from planner import (
+    LayerCosts,
+    Limit,
+    Link,
+    LocalCosts,
+    Objective,
+    Prices,
+    Processor,
+    Radio,
+    RangeTimes,
+    jointdnn_placement,
+    neurosurgeon,
+    training_costs,
+)
 from tests.planner.tables import random_costs
 
 FIELDS = ("client_s", "edge_s", "weight_bytes", "cut_up_bytes", "cut_down_bytes", "cut_up_s",
@@ -106,3 +119,36 @@ def test_grouping_adds_layers_and_keeps_boundaries():
 def test_grouping_refuses_cuts_outside_the_model(boundary):
     with pytest.raises(ValueError, match="cuts from 1 to 3"):
         random_costs(0, 4).grouped([boundary])
+
+
+NO_NUMBERS = pytest.mark.parametrize("wrong", ["fast", None, [], 1j, 10**400])
+
+
+@NO_NUMBERS
+@pytest.mark.parametrize("name", ["up_Bps", "down_Bps", "rtt_s"])
+def test_a_link_of_no_numbers_is_refused_by_name(name, wrong):
+    with pytest.raises(ValueError, match=name):
+        Link(**{"up_Bps": 1, "down_Bps": 1, name: wrong})
+
+
+@NO_NUMBERS
+def test_what_is_no_number_is_refused_by_name(wrong):
+    prices = Prices([1], [1], [1, 1], [1, 1])
+    table = LayerCosts([1], [1], [1], [1, 1], [1, 1])
+    link = Link(1, 1)
+    calls = {
+        r"client_s": lambda: LayerCosts([wrong], [1], [1], [1, 1], [1, 1]),
+        "edges": lambda: LayerCosts([1], [1], [1], [1, 1], [1, 1], edges=[(0, wrong)]),
+        "weight of prices": lambda: prices * wrong,
+        "base_W": lambda: Radio(1, 1, wrong),
+        "s_weight": lambda: Objective(wrong),
+        "at_most of battery": lambda: Limit("battery", prices, wrong),
+        "server_load": lambda: neurosurgeon(table, link, server_load=wrong),
+        "backward": lambda: training_costs(table, backward=wrong),
+        "client_ranges": lambda: jointdnn_placement(prices, [[0, wrong], [0, 0]]),
+        "copy_s": lambda: LocalCosts([Processor("cpu", [1], 1)], [1], [1, 1], copy_s=[[wrong]]),
+        "factor of times": lambda: RangeTimes({}, 1, [1]) * wrong,
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=name):
+            call()
