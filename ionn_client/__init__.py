@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ionn_client.offload import connect_sync as connect_sync
     from ionn_client.offload import prepare as prepare
     from ionn_client.query import QueryResult as QueryResult
+    from ionn_client.stay import Stay as Stay
     from ionn_client.stream import StreamResult as StreamResult
 
 # Imported on first use: the link emulator is a small process of its own out of this package,
@@ -46,6 +47,7 @@ _MODULES = {
         "prepare",
     ),
     "ionn_client.query": ("QueryResult",),
+    "ionn_client.stay": ("Stay",),
     "ionn_client.stream": ("StreamResult",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

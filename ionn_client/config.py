@@ -10,6 +10,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from ionn_client.battery import Battery
+from ionn_client.stay import Stay
 from planner import LATENCY, Link, Objective
 from planner.upload import Algorithm
 from wire import PRECISIONS
@@ -67,6 +68,9 @@ class Options:
         every result tells its joules. Uploads are ordered by it too.
     battery: joules that so many queries may draw; each takes the best route within its share of
         what is left, or the least hungry one. Needs the objective's power.
+    stay: how long the client stays near an edge, and how many queries an hour it asks: only as
+        much is uploaded as pays back in joules until it leaves, judged by `assumed_link` until
+        acknowledgements say better. Needs the objective's power, and exact precision.
     lane: whether to upload over a second connection, so that queries overtake weights where the
         queue of this machine's own interface is the narrowest place and honours priorities.
         Small queries gain a millisecond or two by it, large ones lose more, because TCP starts
@@ -90,6 +94,7 @@ class Options:
     activation_tolerance: float | None = None
     objective: Objective = LATENCY
     battery: Battery | None = None
+    stay: Stay | None = None
     lane: bool = False
     replan: bool = True
     device_slowdown: float = 1.0
@@ -115,8 +120,11 @@ class Options:
         tolerance = self.activation_tolerance
         if tolerance is not None and not 0 < tolerance < math.inf:
             raise ValueError(f"activation_tolerance is None or a positive number, not {tolerance}")
-        if self.battery is not None and self.objective.power is None:
-            raise ValueError("battery needs an objective with a power: Objective(power=...)")
+        for name in ("battery", "stay"):
+            if getattr(self, name) is not None and self.objective.power is None:
+                raise ValueError(f"{name} needs an objective with a power: Objective(power=...)")
+        if self.stay is not None and self.precision != "exact":
+            raise ValueError("stay needs precision 'exact': whole layers are judged")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if self.threads < 1 or self.profile_runs < 1:

@@ -13,6 +13,7 @@ import numpy as np
 from ionn_client.activations import Activations, raw_only
 from ionn_client.crossings import Crossings, Direction
 from ionn_client.routing import Routing
+from ionn_client.stay import Stay
 from ionn_client.upload import Step
 from layergraph import LayerGraph
 from layergraph.work import work
@@ -242,11 +243,20 @@ class Forecast:
         return ran_J + upload_energy_J(vain_bytes, link, power)
 
     def plan(
-        self, link: Link, missing_bytes: Sequence[int], algorithm: Algorithm, k: float
+        self,
+        link: Link,
+        missing_bytes: Sequence[int],
+        algorithm: Algorithm,
+        k: float,
+        stay: Stay | None = None,
     ) -> UploadPlan:
-        """The order in which to upload what is missing. What is there weighs nothing."""
-        table = self._objective.as_seconds(self.costs(link, missing_bytes), link)
-        return upload_plan(*table, algorithm=algorithm, k=k)
+        """The order in which to upload what is missing. What is there weighs nothing.
+
+        With a stay, only as much of it as pays back in joules while that lasts.
+        """
+        costs, objective = self.costs(link, missing_bytes), self._objective
+        plan = upload_plan(*objective.as_seconds(costs, link), algorithm=algorithm, k=k)
+        return plan if stay is None else stay.worth(costs, link, objective, plan)
 
     def progressive_plan(
         self, link: Link, missing_bytes: Sequence[tuple[int, int, int]]

@@ -27,6 +27,7 @@ class Uploading:
         self.usable = NOTHING
         self._planned_for: tuple[float, float] | None = None
         self._replan_at = 0.0
+        self._met_at: float | None = None
         # When the next chunk may go although nothing is heard before.
         self.due_at: float | None = None
 
@@ -80,7 +81,10 @@ class Uploading:
         if options.precision == "progressive":
             return context.forecast.progressive_plan(link, self.upload.missing_planes())
         missing = self.upload.missing_bytes()
-        plan = context.forecast.plan(link, missing, options.algorithm, options.k)
+        if self._met_at is None:
+            self._met_at = context.now
+        stay = options.stay and options.stay.after(context.now - self._met_at)
+        plan = context.forecast.plan(link, missing, options.algorithm, options.k, stay)
         return [[(layer, WHOLE) for layer in partition] for partition in plan.partitions]
 
     def _plan_basis(self) -> tuple[float, float]:

@@ -105,11 +105,11 @@ ServerLoad = Annotated[
     float,
     typer.Option(min=1.0, help="How many times as long the edge takes as when it is idle."),
 ]
-Stay = Annotated[
+StayText = Annotated[
     str | None,
     typer.Option(
-        help="How long the device stays near this edge, e.g. 600s: says whether the joules of"
-        " uploading come back.",
+        help="How long the device stays near this edge, e.g. 10min: how much of the upload pays"
+        " back its joules until then?",
     ),
 ]
 QueriesPerHour = Annotated[float, typer.Option(min=0.0, help="With --stay: how many queries.")]

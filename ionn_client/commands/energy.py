@@ -6,6 +6,7 @@ import math
 from typing import Literal, TypeAlias
 
 from ionn_client.devices import DeviceProfile
+from ionn_client.emulate.link import parse_time
 from planner.objective import Objective
 from planner.power import RADIOS, Power, Radio
 
@@ -19,6 +20,14 @@ def check_finite(option: str, value: float | None) -> None:
     """ValueError that names the option unless its value is a finite number, or not given."""
     if value is not None and not math.isfinite(value):
         raise ValueError(f"{option} is a finite number, not {value}")
+
+
+def stated_time(option: str, text: str | None) -> float | None:
+    """Seconds, or None where the option was not given. ValueError that names the option."""
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 def stated_power(

@@ -24,7 +24,7 @@ from ionn_client.commands.arguments import (
     SecondsPerJoule,
     ServerLoad,
     Slowdown,
-    Stay,
+    StayText,
     print_json,
 )
 from ionn_client.commands.plan_report import report
@@ -86,7 +86,7 @@ def plan(
     battery: Battery = None,
     deadline: Deadline = None,
     edge_limit: EdgeLimit = None,
-    stay: Stay = None,
+    stay: StayText = None,
     queries_per_hour: QueriesPerHour = 360.0,
     grouped: Annotated[
         bool,

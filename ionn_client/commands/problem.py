@@ -13,12 +13,12 @@ from ionn_client.commands.energy import (
     check_finite,
     stated_objective,
     stated_power,
+    stated_time,
 )
 from ionn_client.comparison import Problem
 from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
-from ionn_client.emulate.link import parse_time
 from ionn_client.local import profile_grouped
 from ionn_client.offload import Profiled, prepare
 from ionn_client.trial import planner_link
@@ -96,10 +96,13 @@ def subject(asked: Asked) -> Subject:
     link = _link(asked)
     power = stated_power(asked.power, asked.radio, device)
     objective = stated_objective(asked.objective, asked.s_per_J, power)
-    late, busy = _time("--deadline", asked.deadline), _time("--edge-limit", asked.edge_limit)
+    late, busy = (
+        stated_time("--deadline", asked.deadline),
+        stated_time("--edge-limit", asked.edge_limit),
+    )
     if asked.battery_J is not None and power is None:
         raise ValueError(f"--battery counts joules: {POWER_NEEDED}")
-    stay_s = _time("--stay", asked.stay)
+    stay_s = stated_time("--stay", asked.stay)
     if stay_s is not None and power is None:
         raise ValueError(f"--stay counts joules: {POWER_NEEDED}")
     if asked.grouped and device is not None:
@@ -131,13 +134,6 @@ def subject(asked: Asked) -> Subject:
 def _this_machine(factor: float, how: str) -> str:
     shown = f"{factor:.3g}"
     return "this machine" if shown == "1" else f"this machine, {shown} times {how}"
-
-
-def _time(option: str, text: str | None) -> float | None:
-    try:
-        return None if text is None else parse_time(text)
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
 
 
 def _profiles(asked: Asked) -> tuple[DeviceProfile | None, DeviceProfile | None]:

@@ -20,8 +20,10 @@ from ionn_client.commands.arguments import (
     PowerOf,
     PowerText,
     Precision,
+    QueriesPerHour,
     RadioName,
     SecondsPerJoule,
+    StayText,
 )
 from ionn_client.commands.energy import (
     POWER_NEEDED,
@@ -29,12 +31,14 @@ from ionn_client.commands.energy import (
     check_finite,
     stated_objective,
     stated_power,
+    stated_time,
 )
 from ionn_client.config import EdgeAddress, Options
 from ionn_client.devices import load_device
 from ionn_client.offload import connect
 from ionn_client.quantities import joules
 from ionn_client.scenario import Asked, run_scenario
+from ionn_client.stay import Stay
 from ionn_client.trial import Subject, subject
 from ionn_client.view import View, milliseconds
 from planner import Link
@@ -69,27 +73,36 @@ def run(
     objective: Goal = "latency",
     seconds_per_joule: SecondsPerJoule = None,
     battery: BatteryOfAll = None,
+    stay: StayText = None,
+    queries_per_hour: QueriesPerHour = 360.0,
     as_json: Json = False,
 ) -> None:
     """Ask queries of a network while its weights upload to an edge box, and show how it goes.
 
     Queries are answered from the first on, and also when the edge box is not there. Where it is
-    known what the device draws, each query's joules are shown.
+    known what the device draws, each query's joules are shown; with --stay, only as much is
+    uploaded as pays back until the device leaves.
     """
     address = str(EdgeAddress.parse(edge))
     console = Console(stderr=as_json)
     check_finite("--seconds-per-joule", seconds_per_joule)
     check_finite("--battery", battery)
+    check_finite("--queries-per-hour", queries_per_hour)
+    stay_s = stated_time("--stay", stay)
     draws = stated_power(power, radio, None if device is None else load_device(device))
-    for option, value in (("--battery", battery), ("--device", device), ("--power", power)):
+    needing = {"--battery": battery, "--device": device, "--power": power, "--stay": stay}
+    for option, value in needing.items():
         if value is not None and draws is None:
             raise ValueError(f"{option} counts joules: {POWER_NEEDED}")
+    if stay is not None and precision != "exact":
+        raise ValueError("--stay judges whole layers: leave --precision progressive out")
     options = Options(
         device_slowdown=slowdown,
         precision=precision,
         activation_tolerance=tolerance,
         objective=stated_objective(objective, seconds_per_joule, draws),
         battery=None if battery is None else Battery(battery, queries),
+        stay=None if stay_s is None else Stay(stay_s, queries_per_hour),
         assumed_link=_assumed_link(radio),
     )
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)

@@ -64,3 +64,17 @@ def test_without_a_power_no_joules_are_told(edge: EdgeProcess) -> None:
     assert query["energy_J"] is None
     assert query["battery_J"] is None
     assert "drew" not in run(edge, "--queries", "1")
+
+
+def held_bytes(edge: EdgeProcess) -> list[int]:
+    report = CliRunner().invoke(cli.app, ["ps", "--edge", edge.address, "--json"]).stdout
+    return [model["held_bytes"] for model in json.loads(report)["models"]]
+
+
+def test_a_stay_that_does_not_pay_uploads_nothing(edge: EdgeProcess) -> None:
+    before = held_bytes(edge)
+    few = ("--network", "chk", "--queries", "4")
+    asked = queries(edge, *FRUGAL, *few, "--stay", "0s")
+    assert all(query["difference"] == 0 for query in asked)
+    assert asked[-1]["phase"] == "ready"
+    assert sorted(held_bytes(edge)) == sorted([0, *before])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client import Battery, EdgeAddress, Options
+from ionn_client import Battery, EdgeAddress, Options, Stay
+from planner import Objective, Power, Radio
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,9 @@ def test_malformed_addresses(text: str) -> None:
         EdgeAddress.parse(text)
 
 
+JOULES = Objective(power=Power(1.0, 1.0, Radio(0.0, 0.0, 1.0)))
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -50,6 +54,8 @@ def test_malformed_addresses(text: str) -> None:
         {"activation_tolerance": float("nan")},
         {"activation_tolerance": float("inf")},
         {"battery": Battery(1.0, 1)},
+        {"stay": Stay(1.0, 1)},
+        {"stay": Stay(1.0, 1), "precision": "progressive", "objective": JOULES},
     ],
 )
 def test_bad_options(bad: dict[str, object]) -> None:
