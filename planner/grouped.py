@@ -28,6 +28,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from planner.costs import Floats, LayerCosts, is_finite, numbers
+from planner.jointdnn import range_sums
 
 Span: TypeAlias = tuple[int, int]
 
@@ -91,8 +92,7 @@ class RangeTimes:
 
         What the grouped execution nodes of JointDNN's graph cost.
         """
-        until = np.concatenate([[0.0], np.cumsum(self.marginal_s)])
-        result: Floats = np.triu(until[None, :] - until[:, None] + self.startup_s, 1)
+        result: Floats = np.triu(range_sums(self.marginal_s) + self.startup_s, 1)
         for span, seconds in self.measured.items():
             result[span] = seconds
         return result

@@ -100,8 +100,10 @@ def grouped_price(
 
 def range_sums(values: Floats) -> Floats:
     """(n + 1, n + 1): [i, j] is the sum of values [i, j) for i < j, and zero elsewhere."""
-    to = np.concatenate([[0.0], np.cumsum(values)])
-    sums: Floats = np.maximum(to[None, :] - to[:, None], 0.0)
+    n = len(values)
+    sums = np.zeros((n + 1, n + 1))
+    # Row by row, because differences of sums lose what is small beside what came before.
+    sums[:n, 1:] = np.cumsum(np.triu(np.broadcast_to(values, (n, n))), axis=1)
     return sums
 
 

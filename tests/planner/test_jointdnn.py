@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import Prices
+from planner import Prices, RangeTimes
 from planner.jointdnn import grouped_price, jointdnn_placement, range_sums
 from planner.prices import cheapest_path, latency_prices
 from tests.planner.tables import LINKS, random_costs, seeds, several_prices
@@ -106,3 +106,12 @@ def test_grouped_price_refuses_other_placements():
         grouped_price(prices, ("edge",))
     with pytest.raises(ValueError, match="not on 'cloud'"):
         grouped_price(prices, ("edge", "cloud"))
+
+
+def test_small_layers_behind_large_ones_keep_their_price():
+    times = np.array([1e9, 1e-9, 3e-9, 2e-9])
+    assert range_sums(times)[1, 4] == pytest.approx(6e-9, rel=1e-12)
+    assert RangeTimes({}, 0, times).matrix()[2, 4] == pytest.approx(5e-9, rel=1e-12)
+    price, placement = jointdnn_placement(Prices(times, [0, 1, 1, 1], [0] * 5, [0] * 5))
+    assert placement == ("edge", "client", "client", "client")
+    assert price == pytest.approx(6e-9, rel=1e-12)
