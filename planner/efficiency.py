@@ -132,7 +132,9 @@ class _Paths:
             first = int(reach[: last + 1].argmax())
             saved_s = now_s - float(starts[first]) - float(ends[last])
             if saved_s > least:
-                fraction = saved_s / float(after[last] - before[first])
+                # Running sums lose what is small beside what came before.
+                size = after[last] - before[first] or self.bytes[first : last + 1].sum()
+                fraction = saved_s / float(size)
                 # From the second round on the fraction only grows, but for rounding.
                 if found is not None and fraction <= trial * (1 + NOISE):
                     return found

@@ -206,3 +206,10 @@ def test_refuses_unknown_algorithms(unknown):
 
 def test_a_plan_lists_its_layers_in_upload_order():
     assert UploadPlan("x", ((2, 1), (0,))).layers == (2, 1, 0)
+
+
+@pytest.mark.parametrize("algorithm", ["efficiency", "emdl"])
+def test_a_few_bytes_beside_very_many_are_ordered_too(algorithm):
+    sizes = [1e18, 1, 3, 1e17]
+    costs = LayerCosts([1e-9, 5, 1e-9, 3], [1e-9] * 4, sizes, [1e9, 1, 5, 1, 3], [1, 1e9, 1, 1, 0])
+    assert upload_plan(costs, Link(1e6, 1e6), algorithm).layers[0] == 1
