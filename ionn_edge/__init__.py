@@ -9,4 +9,6 @@ store    weights as files, under a byte budget; what is there is `holdings`, and
          `blobs` and `leftovers` are those files
 graphs   graphs that were checked before
 engine   worker processes, seen from the event loop; `forkserver`, `worker`, `weights` are those
+calibrate  how fast this machine runs layers: `measure` runs a `spread` of `probes` (`products`,
+         `maps`) in a worker, with joules from `energy`; `calibration_table` shows it
 """
