@@ -194,12 +194,15 @@ class Window:
         if lack_s < -STUCK_S:
             self._doubt_the_way()
         # The chunk in service is part of the round trip, and comes on top of the window.
-        least = max(rate * trip_s - self._chunk_bytes, 0.25 * self._chunk_bytes)
+        least = max(rate * trip_s - self._chunk_bytes, 0.5 * self._chunk_bytes)
         self._full_bytes = min(max(self._full_bytes + lack_s * rate, least), self._full_bytes)
 
     def _widen(self, lack_s: float, rate: float, trip_s: float) -> None:
         self._steps_up += 1
         step = lack_s * rate * 2.0 ** max(self._steps_up - 2, 0)
+        if self._full_bytes < 2 * self._chunk_bytes:
+            # A window so small makes the rate small that steps are made of.
+            step = max(step, self._chunk_bytes / 4)
         # No link needs more that delivered what this one did in the round.
         most = rate * (trip_s + max(trip_s / 2, MARGIN_S)) + self._chunk_bytes
         self._full_bytes = max(min(self._full_bytes + step, most), self._full_bytes)
