@@ -198,11 +198,11 @@ def _readers(costs: LayerCosts) -> tuple[tuple[int, ...], ...]:
 
 def _sizes(name: str, cuts: Floats, readers: Sequence[Sequence[int]]) -> Floats:
     """What each tensor adds to the cuts where it is alive: from its layer to its last reader."""
-    sizes = np.zeros(len(cuts))
+    sizes, rounding = np.zeros(len(cuts)), 1e-9 * float(cuts.max())
     for cut, alive in _alive(readers):
         others = float(sum(sizes[tensor] for tensor in alive if tensor != cut))
         sizes[cut] = cuts[cut] - others
-        if sizes[cut] < -1e-9 * others:
+        if sizes[cut] < -rounding:
             raise ValueError(f"{name}[{cut}] is {cuts[cut]}; what is alive there takes {others}")
     return np.maximum(sizes, 0.0)
 

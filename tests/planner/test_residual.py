@@ -210,3 +210,11 @@ def test_refuses_what_does_not_fit():
         residual_placement(prices, [True, True])
     with pytest.raises(ValueError, match="2 sides for 1"):
         prices.along(["edge", "edge"])
+
+
+def test_small_tensors_beside_large_ones_are_told_but_for_rounding():
+    # The second tensor is told from a cut of 1 + 1e-9, less the first; that is not quite 1e-9.
+    edges = [(-1, 0), (-1, 1), (0, 1), (0, 2), (1, 2)]
+    alive = [1.0, 1.0 + 1e-9, 1e-9, 0.0]
+    costs = LayerCosts([1] * 3, [0] * 3, [0] * 3, alive, alive, edges=edges)
+    assert tensor_prices(costs, Link(1, 1)).layers.up == pytest.approx([1, 1e-9, 0, 0], rel=1e-6)
