@@ -36,7 +36,9 @@ def progress_line(status: Status) -> str:
     parts = [
         f"partition {min(status.partitions_done + 1, status.partitions)}/{status.partitions}"
         if status.phase == "uploading"
-        else f"all {status.partitions} partitions uploaded",
+        else f"all {status.partitions} partitions uploaded"
+        if status.partitions
+        else "nothing to upload",
         f"{megabytes(status.held_bytes)} of {megabytes(status.total_bytes)}",
     ]
     if status.exact_layers < status.uploaded_layers:

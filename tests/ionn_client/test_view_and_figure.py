@@ -41,6 +41,7 @@ def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert "were there already" in progress_line(status(skipped_bytes=1_000_000))
     assert "2 of 3 layers exact" in progress_line(status(uploaded_layers=3))
     assert progress_line(status("ready", time_left_s=None)).startswith("all 4 partitions")
+    assert progress_line(status("ready", partitions=0)).startswith("nothing to upload, 40.0 MB")
     assert progress_line(status("connecting", error="refused")) == "connecting (refused)"
 
 
