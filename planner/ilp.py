@@ -57,7 +57,7 @@ def ilp_placement(
     with the least sum relative to the limits, `alone` what each would need if only it were raised
     (limits for which no raise would do are not in it). Raises ValueError that names the argument
     when lengths differ, when two limits have the same name, for an unknown form, and for ranges
-    with "glsvlsi".
+    with "glsvlsi", and where sums are so large that HiGHS cannot tell whether limits are kept.
     """
     n = len(objective)
     may = checked_available(available, n)
@@ -198,6 +198,8 @@ def _infeasible(form: Form, limits: Sequence[Limit]) -> Infeasible:
     values = _least(form, np.zeros(len(form.most)), rows, at_most, form.most, relative / scales)
     assert values is not None
     excess = _broken(form.placement(values), limits)
+    if not excess:
+        raise ValueError(f"{limits[0].name}: too close to call for HiGHS, by sums of these sizes")
     alone: dict[str, float] = {}
     for row, limit in enumerate(limits):
         others = np.arange(len(limits)) != row

@@ -282,6 +282,10 @@ def _infeasible(
     values = _least(programme, np.zeros(len(programme.most)), limits, may_exceed=True)
     assert values is not None
     excess = _broken(read(values)[1], limits)
+    if not excess:
+        raise ValueError(
+            f"{next(iter(limits))}: too close to call for HiGHS, by sums of these sizes"
+        )
     alone: dict[str, float] = {}
     for name, most in limits.items():
         others = {other: limits[other] for other in limits if other != name}

@@ -230,3 +230,22 @@ def test_what_no_schedule_can_use_does_not_blur_the_others(form, out_of_reach):
     assert ilp_placement(prices, form=form) == ("client",)
     limited = Limit("limit", prices, 1e-3)
     assert ilp_placement(Prices([1], [0], [0, 0], [0, 0]), [limited], form=form) == ("client",)
+
+
+def training(client, edge, up, down, kept_up, kept_down):
+    return TrainingPrices(Prices(client, edge, up, down), kept_up, kept_down)
+
+
+def test_what_can_be_kept_is_never_said_to_be_out_of_reach():
+    # A limit of 1e11 and a bit, where HiGHS sees no bits.
+    objective = training(
+        [0.25, 1e11], [0.13, 0.43], [0.94, 1e11, 0.63], [0.52, 0.24, 0.59], [0.15], [1e11]
+    )
+    limited = training(
+        [1e11, 0.951], [1e11, 0.382], [1e11, 0.7, 1e11], [0.22, 0.56, 0.7], [0.23], [1e11]
+    )
+    limit = Limit("battery", limited, limited.along(["client", "client"]))
+    assert limit.allows(ilp_placement(objective, [limit], form="jointdnn"))
+    with pytest.raises(ValueError, match="battery: too close to call") as raised:
+        ilp_placement(objective, [limit], form="glsvlsi")
+    assert not isinstance(raised.value, Infeasible)
