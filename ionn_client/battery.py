@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from planner.costs import is_finite
+
 
 @dataclass(frozen=True, slots=True)
 class Battery:
@@ -21,7 +23,7 @@ class Battery:
     queries: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.energy_J) and self.energy_J >= 0):
+        if not (is_finite(self.energy_J) and self.energy_J >= 0):
             raise ValueError(f"energy_J is a number of joules from 0, not {self.energy_J!r}")
         if not (isinstance(self.queries, int) and self.queries >= 1):
             raise ValueError(f"queries is a whole number from 1, not {self.queries!r}")

@@ -60,7 +60,7 @@ def test_without_a_battery_nothing_is_rationed() -> None:
     assert (rations.left_J, rations.most_J) == (None, None)
 
 
-@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, "much", None, 10**400])
 def test_wrong_joules_are_refused_by_name(wrong: float) -> None:
     with pytest.raises(ValueError, match="energy_J"):
         Battery(wrong, 1)
