@@ -27,6 +27,7 @@ class Correction:
     def __init__(self, layers: int) -> None:
         self._log = np.zeros(layers)
         self._seen = np.zeros(layers, dtype=np.int64)
+        self._factors: Floats | None = None  # of the logs, made when asked for
 
     def observe(self, start: int, stop: int, predicted_s: float, observed_s: float) -> None:
         """Layers [start, stop) took `observed_s` where `predicted_s` was expected of the edge.
@@ -46,17 +47,21 @@ class Correction:
         bound = math.log(LARGEST)
         self._log[start:stop] = np.clip(logs + weight * step, -bound, bound)
         seen += 1
+        self._factors = None
 
     def relax(self, weight: float = 0.02) -> None:
         """Bring every factor a little nearer to 1; for queries that ran nothing on the edge."""
         self._log *= 1.0 - weight
+        self._factors = None
 
     def apply(self, edge_s: ArrayLike) -> Floats:
         """Predicted edge times (n seconds) times each layer's factor."""
         times = np.asarray(edge_s, dtype=np.float64)
         if times.shape != self._log.shape:
             raise ValueError(f"edge_s has shape {times.shape}; {self._log.shape} is needed")
-        return times * np.exp(self._logs())
+        if self._factors is None:
+            self._factors = np.exp(self._logs())
+        return times * self._factors
 
     def _logs(self) -> Floats:
         known = self._seen > 0

@@ -48,6 +48,15 @@ class Prices:
         ):
             object.__setattr__(self, name, numbers(name, given, length))
 
+    @classmethod
+    def _of(cls, client: Floats, edge: Floats, up: Floats, down: Floats) -> Prices:
+        """Of checked arrays, unchecked: every query makes some."""
+        prices = cls.__new__(cls)
+        for name, values in (("client", client), ("edge", edge), ("up", up), ("down", down)):
+            values.flags.writeable = False
+            object.__setattr__(prices, name, values)
+        return prices
+
     def __len__(self) -> int:
         return len(self.client)
 
@@ -86,7 +95,7 @@ class Prices:
 
 def latency_prices(costs: LayerCosts, link: Link) -> Prices:
     """Seconds: of computing, and of sending what crosses (b / rate + rtt / 2 + coding)."""
-    return Prices(costs.client_s, costs.edge_s, *transfer_s(costs, link))
+    return Prices._of(costs.client_s, costs.edge_s, *transfer_s(costs, link))
 
 
 def cheapest_path(
