@@ -76,10 +76,15 @@ class Forecast:
         # By whether they are of queries that must cross without loss, and of which layer times.
         self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
 
-    def meet_edge(self, predictor: Predictor, max_message_bytes: int) -> None:
-        """A new edge: its own predictions and limits, and no observations of it yet."""
+    def meet_edge(self, predictor: Predictor | None, max_message_bytes: int) -> None:
+        """A new edge: its own predictions and limits, and no observations of it yet.
+
+        Without a predictor the edge is taken to be as fast as the client, until it was observed.
+        """
         self._limit_cuts(max_message_bytes)
-        self._edge_s = np.array([predictor.layer_s(layer) for layer in work(self._graph)])
+        self._edge_s = self._client_s.copy()
+        if predictor is not None:
+            self._edge_s = np.array([predictor.layer_s(layer) for layer in work(self._graph)])
         self._edge_correction = Correction(len(self._graph.layers))
         self._costs.clear()
 

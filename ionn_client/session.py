@@ -309,10 +309,12 @@ class Session:
         except RemoteProtocolError as error:
             self._reject(VersionMismatch(str(error), error.code))
             return
+        predictor = None
         try:
             predictor = Predictor.from_plain(welcome.predictor)
         except ValueError as error:
-            raise RemoteProtocolError(str(error)) from error
+            # Of another version, say: what its queries take is learnt as they run.
+            self.context.record("unknown predictor", reason=str(error))
         self.forecast.meet_edge(predictor, welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
         self.lane.offered(welcome.lane)
