@@ -12,6 +12,7 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 
@@ -39,7 +40,8 @@ class Network:
     ranges: list[Range]
     weights: Weights
     copies: list[Weights]
-    seconds: dict[Range, list[float]] = field(default_factory=dict)
+    # Of each range, the seconds of all runs of each visit.
+    visits: dict[Range, list[list[float]]] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -60,19 +62,33 @@ class Network:
 
     def cost_s(self, layers: Range) -> float:
         """The median of a range's times, as calibration takes it."""
-        return statistics.median(self.seconds[layers])
+        return statistics.median(self.seconds(layers))
+
+    def seconds(self, layers: Range) -> list[float]:
+        """Of all runs of a range."""
+        return list(chain.from_iterable(self.visits[layers]))
+
+    def halves_s(self, layers: Range) -> tuple[float, float]:
+        """A range's cost as measured by every other visit, and by those between them.
+
+        How near they are is how well anyone could predict. Raises ValueError below two visits.
+        """
+        visits = self.visits[layers]
+        if len(visits) < 2:
+            raise ValueError(f"{self.name} {layers} was visited {len(visits)} times, not twice")
+        one, other = (chain.from_iterable(visits[first::2]) for first in (0, 1))
+        return statistics.median(one), statistics.median(other)
 
     def visit(self, layers: Range) -> None:
         """Measure a range once more; its first run of all is not counted."""
-        if layers not in self.seconds:
+        if layers not in self.visits:
             self._timed(layers)
-            self.seconds[layers] = []
-        taken_s = self._timed(layers)
-        if taken_s > SHORT_S:
-            self.seconds[layers].append(taken_s)
-            return
-        runs = max(2, min(MOST_RUNS, int(SHORT_S / taken_s)))
-        self.seconds[layers] += [self._timed(layers) for _ in range(runs)]
+            self.visits[layers] = []
+        taken_s = [self._timed(layers)]
+        if taken_s[0] <= SHORT_S:
+            runs = max(2, min(MOST_RUNS, int(SHORT_S / taken_s[0])))
+            taken_s = [self._timed(layers) for _ in range(runs)]
+        self.visits[layers].append(taken_s)
 
     def _timed(self, layers: Range) -> float:
         if len(self.copies) > 1:

@@ -51,8 +51,19 @@ def test_ranges_are_of_the_network_and_their_runs_are_counted() -> None:
     # Enough copies of its 1.7 MB that none of their weights stays in a cache.
     assert len(network.copies) * sum(network.graph.weight_bytes) > 48 << 20
     network.visit((0, layers))
-    first = len(network.seconds[0, layers])
+    first = len(network.seconds((0, layers)))
     assert first >= 2
     network.visit((0, layers))
-    assert len(network.seconds[0, layers]) > first
-    assert min(network.seconds[0, layers]) <= network.cost_s((0, layers))
+    assert len(network.seconds((0, layers))) > first
+    assert min(network.seconds((0, layers))) <= network.cost_s((0, layers))
+
+
+def test_half_of_the_visits_is_compared_with_the_other() -> None:
+    network = load("lenet", 1)
+    network.visits = {(0, 5): [[1.0, 2.0, 9.0], [4.0], [3.0]]}
+    assert network.cost_s((0, 5)) == 3
+    # Whole visits, because runs of one visit resemble each other.
+    assert network.halves_s((0, 5)) == (2.5, 4.0)
+    network.visits[0, 5] = [[1.0, 2.0]]
+    with pytest.raises(ValueError, match="1 times"):
+        network.halves_s((0, 5))
