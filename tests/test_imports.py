@@ -29,7 +29,7 @@ WITHOUT = {
 SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
         "session", "context", "uploading", "queries", "lane", "upload", "sender", "inventory",
-        "crossings", "pacer", "estimate", "query", "forecast",
+        "crossings", "pacer", "estimate", "query", "forecast", "routing", "battery",
     )),
     "ionn_edge/session.py", "ionn_edge/intake.py",
 )  # fmt: skip
