@@ -73,12 +73,17 @@ def _table(title: str) -> Table:
 def upload_table(orders: Sequence[UploadOrder]) -> Table:
     """Upload orders: partitions, and what queries take meanwhile and then."""
     table = _table("While the weights upload")
-    for heading in ("upload order", "partitions", "mean latency", "then"):
+    headings = ["upload order", "partitions", "mean latency", "then"]
+    if any(order.joules for order in orders):
+        headings += ["mean energy", "then"]
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "upload order" else "right")
     for order in orders:
         mean_s, then_s = order.line.mean_latency_s, order.line.points[-1].latency_s
-        count = str(len(order.plan.partitions))
-        table.add_row(order.name, count, seconds(mean_s), seconds(then_s))
+        cells = [str(len(order.plan.partitions)), seconds(mean_s), seconds(then_s)]
+        if order.joules is not None:
+            cells += [joules(order.joules.mean_J), joules(order.joules.at_points[-1])]
+        table.add_row(order.name, *cells)
     return table
 
 

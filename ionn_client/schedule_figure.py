@@ -43,9 +43,12 @@ def draw_plan(
     title: str,
     path: Path,
     marks: Sequence[tuple[float, str]] = (),
+    *,
+    by_energy: bool = False,
 ) -> None:
     """One row per planner, cells beside bars, and below what queries take while uploading.
 
+    by_energy: draw the joules of queries there, rather than their seconds.
     marks: moments since the device met the edge, and what happens then.
     """
     rows = [row for row in compared if row.route is not None]
@@ -65,7 +68,7 @@ def draw_plan(
     _bars(figure.add_subplot(grid[0, 1]), rows, latencies, "latency", seconds)
     if energies:
         _bars(figure.add_subplot(grid[0, 2]), rows, energies, "client's energy", joules)
-    _uploads(figure.add_subplot(grid[1, :]), orders, marks)
+    _uploads(figure.add_subplot(grid[1, :]), orders, marks, by_energy=by_energy)
     figure.suptitle(title, fontsize=11, x=0.125, y=0.985, ha="left", va="top")
     figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
@@ -142,20 +145,26 @@ def _bars(
     _bare(axes)
 
 
-def _uploads(axes: Axes, orders: Sequence[UploadOrder], marks: Sequence[tuple[float, str]]) -> None:
+def _uploads(
+    axes: Axes,
+    orders: Sequence[UploadOrder],
+    marks: Sequence[tuple[float, str]],
+    *,
+    by_energy: bool,
+) -> None:
     for order in orders:
-        points = order.line.points
-        times = [*(point.time_s for point in points), 1.03 * order.line.horizon_s]
-        latencies = [*(point.latency_s for point in points), points[-1].latency_s]
+        times = [*(point.time_s for point in order.line.points), 1.03 * order.line.horizon_s]
+        values, mean = _values(order, by_energy)
         ours = order.name == "efficiency"
         axes.step(
-            times, latencies, where="post", linewidth=2.2 if ours else 1.2,
+            times, [*values, values[-1]], where="post", linewidth=2.2 if ours else 1.2,
             color=ORDER_COLOURS.get(order.name, "black"), zorder=3 if ours else 2,
-            label=f"{order.name}: {seconds(order.line.mean_latency_s)} on average",
+            label=f"{order.name}: {mean} on average",
         )  # fmt: skip
     axes.set_title("While the weights upload", fontsize=9, loc="left")
     axes.set_xlabel("time since the device met the edge (s)", fontsize=9)
-    axes.set_ylabel("query latency (s)", fontsize=9)
+    what = "client's energy for a query (J)" if by_energy else "query latency (s)"
+    axes.set_ylabel(what, fontsize=9)
     axes.set_ylim(bottom=0)
     end_s = 1.03 * max(order.line.horizon_s for order in orders) or 1.0
     axes.set_xlim(left=0, right=end_s)
@@ -171,6 +180,12 @@ def _uploads(axes: Axes, orders: Sequence[UploadOrder], marks: Sequence[tuple[fl
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _values(order: UploadOrder, by_energy: bool) -> tuple[Sequence[float], str]:
+    if by_energy and order.joules is not None:
+        return order.joules.at_points, joules(order.joules.mean_J)
+    return [point.latency_s for point in order.line.points], seconds(order.line.mean_latency_s)
 
 
 def _bare(axes: Axes) -> None:

@@ -122,7 +122,10 @@ def plan(
         stays = stay_report(what.problem, orders[0].plan, what.stay_s, queries_per_hour)
     if figure is not None:
         title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
-        draw_plan(compared, orders, what.names, title, figure, stay_marks(stays) if stays else ())
+        marks = stay_marks(stays) if stays else ()
+        draw_plan(
+            compared, orders, what.names, title, figure, marks, by_energy=objective == "energy"
+        )
     if as_json:
         print_json(report(asked, what, compared, orders, stays, explain=explain))
         return
@@ -180,7 +183,7 @@ def _show(
 
 
 def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:
-    console.print("Order of the first, by layer:")
+    console.print(f"Order by {order.name}:")
     sizes = what.profiled.graph.weight_bytes
     for number, partition in enumerate(order.plan.partitions, 1):
         names = [what.names[layer] for layer in partition]

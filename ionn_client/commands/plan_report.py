@@ -90,6 +90,11 @@ def _planned(row: Planned) -> dict[str, Any]:
 
 
 def _order(order: UploadOrder) -> dict[str, Any]:
+    energy = {} if order.joules is None else {
+        "mean_energy_J": order.joules.mean_J,
+        "final_energy_J": order.joules.at_points[-1],
+        "energies_J": list(order.joules.at_points),
+    }  # fmt: skip
     return {
         "scheme": order.name,
         "partitions": len(order.plan.partitions),
@@ -97,6 +102,7 @@ def _order(order: UploadOrder) -> dict[str, Any]:
         "final_latency_s": order.line.points[-1].latency_s,
         "points": [[point.time_s, point.latency_s] for point in order.line.points],
         "layers": list(order.plan.layers),
+        **energy,
     }
 
 
