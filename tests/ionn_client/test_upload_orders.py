@@ -10,8 +10,8 @@ from planner import LayerCosts, Link, Objective, Power, Radio, route, timeline, 
 from planner.objective import mobile_energy
 
 LINK = Link(1e6, 1e6, 0.01)
-# Layer 0 is quick to upload and saves seconds; crossing before layer 2 costs few bytes, so that
-# it saves joules where the radio draws much.
+# Layer 0 saves the most seconds for its bytes. Crossing before layer 2 takes few bytes, so that it
+# saves joules where the radio draws much.
 COSTS = LayerCosts(
     [1.0, 0.0, 0.2],
     [0.01, 0.0, 0.01],
@@ -19,7 +19,7 @@ COSTS = LayerCosts(
     [2e5, 2e5, 1e3, 1e3],
     [2e5, 2e5, 1e3, 1e3],
 )
-POWER = Power(1.0, 0.1, Radio(0.0, 0.0, 3.0))
+POWER = Power(1.0, 0.1, Radio(0.0, 0.0, 5.0))
 
 
 def ours(problem: Problem) -> UploadOrder:
