@@ -25,7 +25,6 @@ from ionn_client.tensors import (
     wire_bytes,
 )
 from ionn_client.uploading import Uploading
-from layergraph import InvalidInput
 from layergraph.execute import Live
 from planner import Route
 from wire import RemoteProtocolError, messages
@@ -205,18 +204,15 @@ class Queries:
             self._context.do(DecodeTensors(query.number, result.tensors))
 
     def decoded(self, event: TensorsDecoded) -> None:
+        """Raises InvalidInput for tensors that are no answer; the query is left waiting."""
         query = self._open.get(event.query)
         if query is not None and (result := query.result) is not None:
+            live = live_from_wire(event.tensors, self._context.graph, result.stop)
             query.result = None
             self._context.forecast.observe_crossing_down(
                 result.stop, query.reply_coding, decode_s=event.seconds
             )
-            try:
-                live = live_from_wire(event.tensors, self._context.graph, result.stop)
-            except InvalidInput as error:
-                self._run_here(query, f"the edge broke the protocol: {error}")
-            else:
-                self._arrived(query, result, live)
+            self._arrived(query, result, live)
 
     def undecodable(self, number: int, reason: str) -> None:
         query = self._open.get(number)

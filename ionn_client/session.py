@@ -122,7 +122,7 @@ class Session:
             case TensorsEncoded():
                 self.queries.encoded(event)
             case TensorsDecoded():
-                self.queries.decoded(event)
+                self._decoded(event)
             case TensorsUndecodable(number, reason):
                 self._undecodable(number, reason)
             case Started():
@@ -383,6 +383,12 @@ class Session:
         self.error = error
         self.context.enter("rejected", reason=str(error))
         self._drop_connection(str(error))
+
+    def _decoded(self, event: TensorsDecoded) -> None:
+        try:
+            self.queries.decoded(event)
+        except InvalidInput as error:
+            self._undecodable(event.query, f"the edge broke the protocol: {error}")
 
     def _undecodable(self, number: int, reason: str) -> None:
         if self.context.online:

@@ -133,8 +133,9 @@ def test_an_answer_that_decodes_to_something_else_says_what_is_wrong(threaded: B
     (message,) = sent(threaded.step(encoded(coding)))
     threaded.hear(coded_answer(threaded, message))
     short = messages.Tensor("float32", (1, 8), (0, 1), bytes(28))
-    run = only(threaded.step(events.TensorsDecoded(0, (short,), 0.001)), events.RunRange)
-    answer = only(threaded.local(run), events.FinishQuery).answer
+    commands = threaded.step(events.TensorsDecoded(0, (short,), 0.001))
+    assert events.AbortConnection in kinds(commands)
+    answer = only(threaded.local(only(commands, events.RunRange)), events.FinishQuery).answer
     assert answer.served_by == "client"
     assert answer.fallback_reason == (
         "the edge broke the protocol: float32[1, 8] needs 32 bytes; there are 28"
