@@ -81,11 +81,19 @@ def argmax(u: Point) -> Probe:
     return Probe("argmax", (shape,), (), (call,), 0.0)
 
 
-def resample(u: Point) -> Probe:
-    shape = _map(u, 2, 96)
-    made = (*shape[:2], 2 * shape[2], 2 * shape[3])
-    call = Call("aten.upsample_nearest2d.vec", (Ref(0), made[2:], None), (made,))
-    return Probe("resample", (shape,), (), (call,), 0.0)
+def nearest(u: Point) -> Probe:
+    return _resampled("nearest", u, "aten.upsample_nearest2d.vec")
+
+
+def bilinear(u: Point) -> Probe:
+    return _resampled("bilinear", u, "aten.upsample_bilinear2d.vec", False)
+
+
+def _resampled(type: str, u: Point, op: str, *aligned: bool) -> Probe:
+    shape, factor = _map(u, 2, 96), one_of(u[2], 2, 2, 3, 4)
+    made = (*shape[:2], factor * shape[2], factor * shape[3])
+    call = Call(op, (Ref(0), made[2:], *aligned, None), (made,))
+    return Probe(type, (shape,), (), (call,), 0.0)
 
 
 def softmax(u: Point) -> Probe:

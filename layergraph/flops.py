@@ -20,8 +20,9 @@ Specs: TypeAlias = list[TensorSpec]
 class Computation:
     """Operations, and `batch` products of (rows, inner) by (inner, columns), in `steps` turns.
 
-    Without a matrix product the four are 0. `window` and `stride` are a filter's elements and
-    the product of its strides, 1 where there is none.
+    What multiplies nothing passes over memory in lines: `rows` of them, of `columns` elements
+    each, `batch` and `inner` 1; without lines the four are 0. `window` and `stride` are a filter's
+    elements and the product of its strides, 1 where there is none.
     """
 
     flops: float
@@ -138,18 +139,80 @@ def _recurrent(a: Arguments, _read: Specs, _made: Specs) -> Computation:
     )
 
 
+def _lines(flops: float, total: int, columns: int, window: int = 1, stride: int = 1) -> Computation:
+    """Of a pass over `total` elements, in lines of `columns`."""
+    columns = max(columns, 1)
+    return Computation(flops, 1, total / columns, 1, columns, window=window, stride=stride)
+
+
+def _last(spec: TensorSpec) -> int:
+    return spec.shape[-1] if spec.shape else 1
+
+
 def _pool(a: Arguments, read: Specs, made: Specs) -> Computation:
-    window = a.get("kernel_size")
+    window, source, total = a.get("kernel_size"), elements(read[0]), elements(made[0])
     if window is None:
-        return Computation(float(max(elements(read[0]), elements(made[0]))))
+        # A line is what becomes one element, or is made of a line.
+        if total < source:
+            return _lines(float(source), source, source // max(total, 1))
+        return _lines(float(total), total, _last(made[0]))
     dimensions = len(read[0].shape) - 2
     size = product_of_sides(window, dimensions)
     stride = product_of_sides(a.get("stride") or window, dimensions)
-    return Computation(float(elements(made[0]) * size), window=size, stride=stride)
+    return _lines(float(total * size), total, _last(made[0]), size, stride)
 
 
-def _per_element(cost: float) -> Callable[[Arguments, Specs, Specs], Computation]:
-    return lambda _a, _read, made: Computation(cost * sum(map(elements, made)))
+def _normalised(a: Arguments, _read: Specs, made: Specs) -> Computation:
+    total = elements(made[0])
+    if "normalized_shape" in a:
+        columns = math.prod(a["normalized_shape"])
+    else:
+        columns = math.prod(made[0].shape[2:])
+    return _lines(5.0 * total, total, columns)
+
+
+def _softmax(_a: Arguments, _read: Specs, made: Specs) -> Computation:
+    return _lines(5.0 * elements(made[0]), elements(made[0]), _last(made[0]))
+
+
+def _looked_up(_a: Arguments, _read: Specs, made: Specs) -> Computation:
+    return _lines(0.0, elements(made[0]), _last(made[0]))
+
+
+def _elementwise(_a: Arguments, read: Specs, made: Specs) -> Computation:
+    total = sum(map(elements, made))
+    return _lines(float(total), total, min((_run(spec, made[0]) for spec in read), default=total))
+
+
+def _run(spec: TensorSpec, made: TensorSpec) -> int:
+    """Elements of `made` that follow each other and take equally many of `spec`, or a single one.
+
+    Where a tensor is stretched to the shape of another, that is the inner loop.
+    """
+    shape = (1,) * (len(made.shape) - len(spec.shape)) + spec.shape
+    run, stretched = 1, None
+    for mine, whole in zip(reversed(shape), reversed(made.shape), strict=True):
+        if whole != 1:
+            if stretched not in (None, mine != whole):
+                break
+            stretched = mine != whole
+        run *= whole
+    return run
+
+
+def _moved(a: Arguments, read: Specs, made: Specs) -> Computation:
+    if "tensors" in a and read and made:
+        # A concatenation copies as many lines as there are pieces before the dimension.
+        before = math.prod(made[0].shape[: _axis(a.get("dim"), len(made[0].shape))])
+        pieces = max(before * len(read), 1)
+        total = elements(made[0])
+        return Computation(0.0, 1, pieces, 1, total / pieces)
+    total = sum(map(elements, made))
+    return _lines(0.0, total, _last(made[0]) if made else 1)
+
+
+def _axis(dim: Any, dimensions: int) -> int:
+    return dim % dimensions if isinstance(dim, int) and dimensions else 0
 
 
 _BY_KIND: dict[str, Callable[[Arguments, Specs, Specs], Computation]] = {
@@ -159,10 +222,10 @@ _BY_KIND: dict[str, Callable[[Arguments, Specs, Specs], Computation]] = {
     "linear": _linear,
     "attention": _attention,
     "recurrent": _recurrent,
-    "norm": _per_element(5),
+    "norm": _normalised,
     "pool": _pool,
-    "softmax": _per_element(5),
-    "embedding": _per_element(0),
-    "elementwise": _per_element(1),
-    "move": _per_element(0),
+    "softmax": _softmax,
+    "embedding": _looked_up,
+    "elementwise": _elementwise,
+    "move": _moved,
 }

@@ -99,6 +99,7 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
         dense=dense,
         weights=bool(weights),
         broadcasts=_broadcasts(read, made),
+        made=made,
     )
     return NodeWork(
         kind,
@@ -175,9 +176,10 @@ _VARIANTS = {
     for variant, stems in {
         "elementwise/power": "pow",
         "elementwise/exponential": (
-            "exp exp2 expm1 erf log log1p log2 log10 log_sigmoid softplus mish elu selu celu glu"
+            "exp exp2 expm1 erf log log1p log2 log10 log_sigmoid softplus mish glu"
             " sin cos tan sinh cosh asin acos atan atan2"
         ),
+        "elementwise/elu": "elu selu celu",
         "elementwise/sigmoid": "sigmoid silu",
         "elementwise/tanh": "tanh",
         "elementwise/gelu": "gelu",
@@ -186,9 +188,10 @@ _VARIANTS = {
         "pool/average3d": "avg_pool3d",
         "pool/index": "argmax argmin topk sort argsort adaptive_max_pool1d adaptive_max_pool2d",
         "pool/resample": (
-            "upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d"
-            " upsample_bicubic2d upsample_trilinear3d grid_sampler affine_grid_generator"
+            "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d"
+            " grid_sampler affine_grid_generator"
         ),
+        "pool/nearest": "upsample_nearest1d upsample_nearest2d",
         "pool/reduce": (
             "mean sum prod var std amax amin max min any all logsumexp"
             " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
@@ -224,6 +227,7 @@ def _kind(
     dense: bool,
     weights: bool,
     broadcasts: bool,
+    made: list[TensorSpec],
 ) -> str:
     """The kind, with the variant whose times follow other coefficients."""
     if base == "conv":
@@ -237,6 +241,8 @@ def _kind(
         return base if whole else "transposed_conv/ragged"
     if base == "linear":
         if not weights or does.batch > 1:
+            if does.rows * does.inner * does.columns < _TINY_PRODUCT:
+                return "linear/batch/tiny"
             kind = "linear/batch"
             if 1 in (does.rows, does.columns):
                 kind += "-column" if does.columns == 1 else "-row"
@@ -253,10 +259,18 @@ def _kind(
     if base == "elementwise" and broadcasts:
         return "elementwise/broadcast"
     variant = _VARIANTS.get(operator.name.split(".")[1], base)
+    if variant in _RESAMPLING and sum(made[0].shape[-2:]) <= _SMALL_MAP:
+        return f"{variant}/small"
     return variant if variant.startswith(base) else base
 
 
 _VECTOR = 16
+# Torch multiplies batches of matrices with fewer multiplications in loops of its own, and resamples
+# to maps of at most this height and width together with other kernels (LinearAlgebra.cpp,
+# UpSampleKernel.cpp).
+_TINY_PRODUCT = 400
+_SMALL_MAP = 128
+_RESAMPLING = ("pool/resample", "pool/nearest")
 # Shorter rows of a matrix are multiplied by a vector several at once.
 _LONG_ROW = 128
 # As many as an image has: such convolutions fill no vector with channels.

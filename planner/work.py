@@ -13,8 +13,9 @@ class Work(Protocol):
     `kind` is a type of operator, with a variant behind a slash where several algorithms run
     ("conv/1x1"). Bytes are of activations read, of weights, and of what is made. What multiplies
     matrices does `batch` products of (`rows`, `inner`) by (`inner`, `columns`), `steps` times one
-    after the other; 0 otherwise. `window` and `stride` are a filter's elements and the product
-    of its strides.
+    after the other; what multiplies nothing passes over `rows` lines of `columns` elements, with
+    `batch` and `inner` 1, or all four are 0. `window` and `stride` are a filter's elements and
+    the product of its strides.
     """
 
     @property

@@ -43,15 +43,15 @@ X = torch.zeros(1, 8, 6, 6)
             ("transposed_conv/ragged", 2 * 288 * 16, 4 * (288 + 128 + 576)),
         ),
         (nn.Linear(6, 5, bias=False), (X,), ("linear", 2 * 48 * 6 * 5, 4 * (288 + 30 + 240))),
-        (Call(torch.matmul), (X, X), ("linear/batch", 2 * 8 * 6 * 6 * 6, 4 * 3 * 288)),
+        (Call(torch.matmul), (X, X), ("linear/batch/tiny", 2 * 8 * 6 * 6 * 6, 4 * 3 * 288)),
         (
             Call(lambda a, b: torch.addmm(a, b, b)), (torch.zeros(3, 3), torch.zeros(3, 3)),
-            ("linear/batch", 2 * 27, 4 * 36),
+            ("linear/batch/tiny", 2 * 27, 4 * 36),
         ),
         (
             Call(lambda a, b: torch.einsum("bij,bjk->bik", a, b)),
             (torch.zeros(2, 3, 4), torch.zeros(2, 4, 5)),
-            ("linear/batch", 2 * 2 * 3 * 4 * 5, 4 * (24 + 40 + 30)),
+            ("linear/batch/tiny", 2 * 2 * 3 * 4 * 5, 4 * (24 + 40 + 30)),
         ),
         (
             Call(F.scaled_dot_product_attention), (torch.zeros(1, 2, 5, 4),) * 3,
@@ -117,12 +117,14 @@ def test_bytes_of_weights_are_told_from_those_of_activations() -> None:
         (nn.Conv2d(32, 16, 1), (torch.zeros(1, 32, 6, 6),), "conv/1x1", (1, 36, 32, 16)),
         (nn.ConvTranspose2d(32, 16, 2), (torch.zeros(1, 32, 6, 6),), "transposed_conv",
          (1, 36, 32, 64)),
-        (Call(torch.bmm), (torch.zeros(7, 1, 3), torch.zeros(7, 3, 4)), "linear/batch-row",
-         (7, 1, 3, 4)),
-        (Call(torch.bmm), (torch.zeros(7, 2, 3), torch.zeros(7, 3, 4)), "linear/batch",
-         (7, 2, 3, 4)),
-        (Call(torch.bmm), (torch.zeros(7, 2, 3), torch.zeros(7, 3, 1)), "linear/batch-column",
-         (7, 2, 3, 1)),
+        (Call(torch.bmm), (torch.zeros(7, 1, 100), torch.zeros(7, 100, 4)), "linear/batch-row",
+         (7, 1, 100, 4)),
+        (Call(torch.bmm), (torch.zeros(7, 2, 50), torch.zeros(7, 50, 4)), "linear/batch",
+         (7, 2, 50, 4)),
+        (Call(torch.bmm), (torch.zeros(7, 3, 133), torch.zeros(7, 133, 1)), "linear/batch/tiny",
+         (7, 3, 133, 1)),
+        (Call(torch.bmm), (torch.zeros(7, 4, 100), torch.zeros(7, 100, 1)), "linear/batch-column",
+         (7, 4, 100, 1)),
         (Call(F.scaled_dot_product_attention), (torch.zeros(1, 2, 5, 4),) * 3, "attention",
          (2, 5, 4, 5)),
         (nn.GRU(5, 4, batch_first=True), (torch.zeros(1, 7, 5),), "recurrent/gru", (1, 1, 4, 12)),
@@ -132,6 +134,32 @@ def test_matrix_products(model: nn.Module, args: Any, kind: str, product: tuple[
     got = only(model, *args)
     assert got.kind == kind
     assert (got.batch, got.rows, got.inner, got.columns) == product
+
+
+@pytest.mark.parametrize(
+    ("function", "rows", "columns"),
+    [
+        (torch.relu, 1, 288),
+        (lambda x: x * x[:, :, :1, :1], 8, 36),
+        (lambda x: x + x[0, 0, 0], 48, 6),
+        (lambda x: x + x[0, :, :1], 48, 6),
+        (lambda x: torch.cat([x, x], 1), 2, 288),
+        (lambda x: torch.cat([x, x, x], -1), 144, 6),
+        (lambda x: F.pad(x, (1, 1)), 48, 8),
+        (lambda x: F.max_pool2d(x, 2), 24, 3),
+        (lambda x: F.interpolate(x, scale_factor=2), 96, 12),
+        (lambda x: x.mean((2, 3)), 8, 36),
+        (lambda x: x.argmax(-1), 48, 6),
+        (lambda x: x.softmax(-1), 48, 6),
+        (lambda x: F.layer_norm(x, (6, 6)), 8, 36),
+        (lambda x: F.batch_norm(x, x[0, :, 0, 0], x[0, :, 0, 0]), 8, 36),
+        (lambda x: F.embedding(x[0, 0].long(), x[0, 0]), 36, 6),
+        (lambda x: x.permute(0, 2, 3, 1).contiguous(), 36, 8),
+    ],
+)
+def test_passes_over_memory_are_in_lines(function: Any, rows: int, columns: int) -> None:
+    got = only(Call(function), X)
+    assert (got.batch, got.rows, got.inner, got.columns) == (1, rows, 1, columns)
 
 
 def test_steps_follow_one_after_the_other() -> None:
@@ -161,7 +189,7 @@ def test_windows_and_strides_count_elements() -> None:
         (lambda x: x.permute(0, 2, 3, 1).contiguous(), ["move/view", "move/permute"]),
         (
             lambda x: x[0].transpose(1, 2) @ x[0],
-            ["move/view", "move/view", "move/view", "linear/batch/permuted"],
+            ["move/view", "move/view", "move/view", "linear/batch/tiny"],
         ),
     ],
 )
@@ -170,6 +198,12 @@ def test_what_needs_a_permuted_tensor_dense_copies_it(function: Any, kinds: list
     assert [node.kind for node in layer] == kinds
     copies = [node for node in layer if node.kind == "move/permute"]
     assert all((node.read_bytes, node.made_bytes) == (1152, 1152) for node in copies)
+
+
+def test_products_of_permuted_tensors_are_told_apart_unless_tiny() -> None:
+    permuted = Call(lambda x: x.transpose(1, 2) @ x)
+    assert only(permuted, torch.zeros(7, 8, 8)).kind == "linear/batch/permuted"
+    assert only(permuted, torch.zeros(7, 7, 7)).kind == "linear/batch/tiny"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +216,10 @@ def test_what_needs_a_permuted_tensor_dense_copies_it(function: Any, kinds: list
         (lambda x: x**0.75, "elementwise/power"),
         (lambda x: F.avg_pool2d(x, 2), "pool/average"),
         (lambda x: x.argmax(1), "pool/index"),
-        (lambda x: F.interpolate(x, scale_factor=2), "pool/resample"),
+        (lambda x: F.interpolate(x, scale_factor=2), "pool/nearest/small"),
+        (lambda x: F.interpolate(x, size=(64, 65)), "pool/nearest"),
+        (lambda x: F.interpolate(x, size=(64, 65), mode="bilinear"), "pool/resample"),
+        (F.elu, "elementwise/elu"),
         (lambda x: F.pad(x, (1, 1)), "move/pad"),
         (lambda x: F.unfold(x, 3), "move/window"),
         (lambda x: torch.logical_not(x), "elementwise"),
