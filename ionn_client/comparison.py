@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ionn_client.quantities import joules, seconds
+from ionn_client.schedule_file import Schedules
 from planner import LayerCosts, Link, Placement, RangeTimes, Route
 from planner.constrained import cheapest_within
 from planner.ilp import ilp_placement
@@ -21,9 +23,12 @@ from planner.neurosurgeon import neurosurgeon
 from planner.objective import LATENCY, Infeasible, Limit, Objective
 from planner.power import Power
 from planner.prices import Prices, Where, cheapest_path
+from planner.residual import TensorPrices, residual_placement, tensor_prices
 from planner.route import priced
 
 OURS = "ours"
+RESIDUAL = "JointDNN, residual blocks"
+CACHED = "cached"
 # What people call the limits, and how they read their values.
 LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
     "battery": ("battery budget", joules),
@@ -37,7 +42,8 @@ class Problem:
     """What the planners are asked: costs (the edge's load included), link, objective and limits.
 
     ranges: what layers take in one go on the client, where that was measured; `costs` then has
-    the start-up of a range where the client is entered (`RangeTimes.on_client`).
+    the start-up of a range where the client is entered (`RangeTimes.on_client`). schedules: what
+    was solved beforehand, and takes no notice of limits.
     """
 
     costs: LayerCosts
@@ -45,6 +51,7 @@ class Problem:
     objective: Objective = LATENCY
     limits: tuple[Limit, ...] = ()
     ranges: RangeTimes | None = field(default=None, repr=False)
+    schedules: Schedules | None = field(default=None, repr=False)
 
     @property
     def power(self) -> Power | None:
@@ -55,7 +62,8 @@ class Problem:
 class Planned:
     """One planner's answer.
 
-    method: how it looks for a schedule. route: None where it found none; `note` then says why.
+    method: how it looks for a schedule. route: None where it found none; `note` then says why, and
+    else what there is to know of it.
     cpu_s: processor time of planning. up_bytes, down_bytes: what crosses the link in one query.
     edge_s: how long the query keeps the edge busy. broken: names of limits that it exceeds.
     """
@@ -116,14 +124,37 @@ def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
         split = partial(neurosurgeon, costs, link, power, "energy")
         found.append(("Neurosurgeon, energy", one_split, lambda: split().placement))
     found.append(("JointDNN", published, lambda: jointdnn_placement(prices)[1]))
+    if (blocks := _blocks(problem)) is not None:
+        found.append((RESIDUAL, published, lambda: residual_placement(blocks)[1]))
     if problem.ranges is not None:
         grouped = partial(_grouped, problem, problem.ranges)
         found.append(("JointDNN, grouped", published, grouped))
     if len(limits) == 1:
         found.append(("LARAC", "one limit (TMC'19)", lambda: larac(prices, limits[0])))
     found.append(("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits)))
+    if (schedules := problem.schedules) is not None:
+        found.append((CACHED, "looked up (TMC'19)", lambda: schedules.lookup().placement))
     found.append((OURS, "shortest path, exact search or ILP under limits", lambda: ours(problem)))
     return found
+
+
+def _blocks(problem: Problem, objective: Objective | None = None) -> TensorPrices | None:
+    """The prices of single tensors, where layers branch and what each tensor takes is known."""
+    try:
+        found = tensor_prices(problem.costs, problem.link, objective or problem.objective)
+    except ValueError:
+        return None
+    return found if any(len(layers) > 1 for layers in found.readers) else None
+
+
+def _note(problem: Problem, planner: str, route: Route) -> str:
+    """What residual blocks would take as JointDNN prices them, where ours is another way."""
+    if planner != RESIDUAL or (by_tensor := _blocks(problem, LATENCY)) is None:
+        return ""
+    alone_s = by_tensor.along(route.placement)
+    if math.isclose(alone_s, route.latency_s):
+        return ""
+    return f"{seconds(alone_s)} if every tensor crossed by itself; here all crosses at the cut"
 
 
 def _grouped(problem: Problem, ranges: RangeTimes) -> Placement:
@@ -146,15 +177,17 @@ def _planned(problem: Problem, name: str, method: str, planner: Planner) -> Plan
         return Planned(name, method, None, time.process_time() - began, note=_missing(error))
     cpu_s = time.process_time() - began
     up, down = crossings(placement)
+    route = priced(costs, problem.link, placement, problem.objective)
     return Planned(
         name,
         method,
-        priced(costs, problem.link, placement, problem.objective),
+        route,
         cpu_s,
         float(costs.cut_up_bytes[list(up)].sum()),
         float(costs.cut_down_bytes[list(down)].sum()),
         float(sum(costs.edge_s[i] for i, where in enumerate(placement) if where == "edge")),
         _broken(problem.limits, placement),
+        _note(problem, name, route),
     )
 
 

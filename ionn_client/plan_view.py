@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ionn_client.cells import CLIENT, EDGE, MIXED, columns, folded, layer_span, segments
 from ionn_client.comparison import LIMITS, OURS, Planned
-from ionn_client.quantities import byte_count, joules, seconds
+from ionn_client.quantities import bit_rate, byte_count, joules, seconds
+from ionn_client.schedule_file import Schedules
 from ionn_client.upload_orders import UploadOrder
 from planner.objective import Limit
 
@@ -60,7 +61,26 @@ def limit_lines(rows: Sequence[Planned], limits: Sequence[Limit]) -> list[str]:
     for note in notes:
         none = "; ".join(row.planner for row in rows if row.route is None and row.note == note)
         lines.append(f"No schedule from {none}: {note}.")
+    lines += [f"{row.planner}: {row.note}." for row in rows if row.route is not None and row.note]
     return lines
+
+
+def cache_sentence(schedules: Schedules) -> str:
+    """What a cache holds for which conditions, and how near the best its schedules are."""
+    cache, here = schedules.cache, schedules.lookup()
+    region = cache.region
+    ups, downs = ([bit_rate(rate) for rate in ends] for ends in (region.up_Bps, region.down_Bps))
+    came = "read" if schedules.solved_s is None else f"solved in {seconds(schedules.solved_s)}"
+    counted = "1 schedule" if cache.schedules == 1 else f"{cache.schedules} schedules"
+    held = "1 cell" if cache.cells == 1 else f"{cache.cells} cells"
+    share = here.regret / here.price if here.price else 0.0
+    bound = f"costs at most {share:.2%} more than the best" if share else "is proved the best"
+    return (
+        f"Cache {schedules.path} ({came}): {counted} in {held}, for {ups[0]} to {ups[1]} up,"
+        f" {downs[0]} to {downs[1]} down, round trips up to {seconds(region.rtt_s[1])},"
+        f" server loads up to {region.server_load[1]:g}, and no limits. Its schedule for this link {bound};"
+        f" anywhere it costs at most {cache.regret:.2%} more."
+    )
 
 
 def _table(title: str) -> Table:

@@ -46,6 +46,7 @@ from ionn_client.payback_report import (
     stay_table,
 )
 from ionn_client.plan_view import (
+    cache_sentence,
     layer_count,
     limit_lines,
     planner_table,
@@ -99,6 +100,13 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why layers are where they are.")
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Look the schedule up in this file; where it is not there yet, solve for a"
+            " hundredfold of rates, round trips and loads, and save that."
+        ),
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw it all into this file, e.g. plan.png.")
     ] = None,
@@ -113,7 +121,7 @@ def plan(
     asked = Asked(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
         objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
-        stay, queries_per_hour,
+        stay, queries_per_hour, None if cache is None else str(cache),
     )  # fmt: skip
     what = subject(asked)
     compared, orders = compare(what.problem), upload_orders(what.problem)
@@ -165,6 +173,8 @@ def _show(
     console.print(planner_table(compared, edge_limited=edge_limited))
     for line in limit_lines(compared, limits):
         console.print(line)
+    if what.problem.schedules is not None:
+        console.print(cache_sentence(what.problem.schedules))
     console.print()
     show_schedules(console, compared, what.names)
     console.print()

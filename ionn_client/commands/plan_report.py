@@ -16,6 +16,7 @@ from ionn_client.explanation import (
     reason_sentences,
 )
 from ionn_client.payback_report import StayReport, stay_plain
+from ionn_client.schedule_file import Schedules
 from ionn_client.upload_orders import UploadOrder
 from planner.power import upload_energy_J
 
@@ -60,6 +61,8 @@ def report(
     }
     if problem.power is not None:
         found["upload_J"] = upload_energy_J(costs.total_bytes, problem.link, problem.power)
+    if problem.schedules is not None:
+        found["cache"] = _cache(problem.schedules)
     if stays is not None:
         found["payback"] = stay_plain(stays)
     if explain:
@@ -103,6 +106,19 @@ def _order(order: UploadOrder) -> dict[str, Any]:
         "points": [[point.time_s, point.latency_s] for point in order.line.points],
         "layers": list(order.plan.layers),
         **energy,
+    }
+
+
+def _cache(schedules: Schedules) -> dict[str, Any]:
+    cache, here = schedules.cache, schedules.lookup()
+    return {
+        "file": str(schedules.path),
+        "solved_cpu_s": schedules.solved_s,
+        "cells": cache.cells,
+        "schedules": cache.schedules,
+        "region": {name: list(ends) for name, ends in cache.region.ranges.items()},
+        "regret_bound": cache.regret,
+        "here": {"price": here.price, "regret_bound": here.regret},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
 from ionn_client.local import profile_grouped
 from ionn_client.offload import Profiled, prepare
+from ionn_client.schedule_file import cached_schedules, check_cache
 from ionn_client.trial import planner_link
 from layergraph import capture, flatten_inputs
 from layergraph.load import load
@@ -63,6 +65,7 @@ class Asked:
     grouped: bool = False
     stay: str | None = None
     queries_per_h: float = 360.0
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,17 @@ def subject(asked: Asked) -> Subject:
         raise ValueError(f"--stay counts joules: {POWER_NEEDED}")
     if asked.grouped and device is not None:
         raise ValueError("--grouped measures this machine; a stated --device has no such times")
+    cache = None if asked.cache is None else Path(asked.cache)
+    if cache is not None:
+        if device is None or edge is None:
+            raise ValueError(
+                "--cache keeps schedules for later: state --device and --edge, because times"
+                " measured here are others each time"
+            )
+        check_cache(cache, objective)
     profiled, factor = _profiled(asked, device, edge)
-    costs = _costs(asked, profiled, factor, link, device, edge)
+    idle = _costs(asked, profiled, factor, link, device, edge)
+    costs = replace(idle, edge_s=asked.server_load * idle.edge_s)
     limits: list[Limit] = []
     if asked.battery_J is not None and power is not None:
         limits.append(battery(costs, link, power, asked.battery_J))
@@ -124,6 +136,9 @@ def subject(asked: Asked) -> Subject:
             objective,
             tuple(limits),
             factor * profiled.ranges if asked.grouped and profiled.ranges is not None else None,
+            None
+            if cache is None
+            else cached_schedules(cache, idle, link, asked.server_load, objective),
         ),
         device.name if device else _this_machine(factor, "slower"),
         edge.name if edge else _this_machine(asked.edge_speed or 1.0, "faster"),
@@ -194,6 +209,6 @@ def _costs(
     return replace(
         costs,
         client_s=client_s,
-        edge_s=asked.server_load * edge_s,
+        edge_s=edge_s,
         names=tuple(layer.name for layer in graph.layers),
     )

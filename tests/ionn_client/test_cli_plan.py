@@ -138,6 +138,28 @@ def test_explanations_in_sentences() -> None:
     assert found["sentences"][0] in text
 
 
+def test_schedules_solved_beforehand_are_a_row(tmp_path: Path) -> None:
+    args = (*STATED, "--radio", "wifi", "--cache", str(tmp_path / "schedules.json"))
+    solved, found = plan_json(*args), plan_json(*args, "--up", "9mbit", "--server-load", "2")
+    assert solved["cache"]["solved_cpu_s"] > 0
+    assert found["cache"]["solved_cpu_s"] is None
+    assert found["cache"]["regret_bound"] <= 0.01
+    assert found["cache"]["region"]["server_load"] == [1.0, 10.0]
+    rows = planners(found)
+    assert rows["cached"]["latency_s"] <= rows["ours"]["latency_s"] * 1.01
+    text = " ".join(plan(*args, "--up", "9mbit").split())
+    assert "schedules.json (read): 3 schedules in 491 cells" in text
+    assert "server loads up to 10" in text
+
+
+def test_residual_blocks_are_a_row_where_layers_branch() -> None:
+    args = ("--device", "jetson-tk1-cpu", "--edge", "gtx-1080", "--radio", "wifi")
+    rows = planners(plan_json("--network", "googlenet", *args))
+    blocks = rows["JointDNN, residual blocks"]
+    assert blocks["latency_s"] >= rows["ours"]["latency_s"] * (1 - 1e-9)
+    assert "JointDNN, residual blocks" not in planners(plan_json(*STATED))
+
+
 def test_infeasible_limits_are_told_in_words() -> None:
     text = " ".join(plan(*SMALL, "--deadline", "10us", "--explain").split())
     assert "raise the deadline by" in text
@@ -194,6 +216,14 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--queries-per-hour", "inf"], "--queries-per-hour"),
         (["--queries-per-hour", "nan"], "--queries-per-hour"),
         (["--grouped", "--device", "jetson-tx2"], "--grouped"),
+        (["--cache", "schedules.json"], "--device"),
+        (["--cache", "schedules.json", "--edge", "gtx-1080"], "--device"),
+        ([*SMALL[2:], "--cache", "no-such-folder/schedules.json"], "no-such-folder"),
+        ([*SMALL[2:], "--cache", "."], "not a file"),
+        (
+            [*SMALL[2:], *BOARD, "--radio", "4g", "--objective", "energy", "--cache", "a.json"],
+            "--objective latency",
+        ),
         (["--figure", "plan.doc"], ".png"),
         (["--figure", "no-such-folder/plan.png"], "no-such-folder"),
     ],

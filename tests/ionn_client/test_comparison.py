@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from ionn_client.comparison import OURS, Planned, Problem, compare, crossings
+from ionn_client.comparison import OURS, RESIDUAL, Planned, Problem, compare, crossings
 from ionn_client.explanation import (
     battery_sentence,
     change_sentences,
@@ -123,6 +124,32 @@ def test_a_ranges_start_up_is_counted_once() -> None:
     problem = Problem(ranges.on_client(costs()), LINK, ranges=ranges)
     rows = by_name(problem)
     assert rows["JointDNN, grouped"].letters == rows[OURS].letters
+
+
+def test_residual_blocks_say_what_they_take_tensor_by_tensor() -> None:
+    # Layer 3 adds what layer 0 made to what layers 1 and 2 make of it. Only layer 2 is quick on the
+    # edge: at the cuts round it, layer 0's tensor goes along.
+    skip = LayerCosts(
+        [0.001, 0.001, 0.2, 0.001],
+        [0.5, 0.5, 0.001, 0.5],
+        [0, 1e5, 1e5, 0],
+        [1e3, 50e3, 60e3, 60e3, 4e3],
+        [1e3, 50e3, 60e3, 60e3, 4e3],
+        edges=[(-1, 0), (0, 1), (1, 2), (2, 3), (0, 3), (3, 4)],
+    )
+    row = by_name(Problem(skip, LINK))[RESIDUAL]
+    assert row.letters == "CCEC"
+    assert row.up_bytes == row.down_bytes == 60e3
+    assert row.route is not None
+    assert row.route.latency_s == pytest.approx(0.004 + 0.062 + 0.017)
+    # Layer 1's output alone is 10 KB, as is layer 2's.
+    assert row.note.startswith("20.5 ms if every tensor crossed by itself")
+
+
+def test_networks_without_branches_have_no_row_of_residual_blocks() -> None:
+    assert RESIDUAL not in by_name(Problem(costs(), LINK))
+    chain = replace(costs(), edges=[(-1, 0), (0, 1), (1, 2), (2, 3), (3, 4)])
+    assert RESIDUAL not in by_name(Problem(chain, LINK))
 
 
 def test_crossings_are_the_cuts_where_sides_change() -> None:
