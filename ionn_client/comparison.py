@@ -66,6 +66,7 @@ class Planned:
     else what there is to know of it.
     cpu_s: processor time of planning. up_bytes, down_bytes: what crosses the link in one query.
     edge_s: how long the query keeps the edge busy. broken: names of limits that it exceeds.
+    weight_bytes: of what crosses, the weights that a training step changes.
     """
 
     planner: str
@@ -77,6 +78,7 @@ class Planned:
     edge_s: float = 0.0
     broken: tuple[str, ...] = ()
     note: str = ""
+    weight_bytes: float = 0.0
 
     @property
     def letters(self) -> str:
@@ -102,7 +104,7 @@ def ours(problem: Problem) -> Placement:
     """
     prices = problem.objective.prices(problem.costs, problem.link)
     _, placement = cheapest_path(prices)
-    if not _broken(problem.limits, placement):
+    if not exceeded(problem.limits, placement):
         return placement
     if len(problem.limits) == 1:
         return cheapest_within(prices, problem.limits[0])
@@ -113,7 +115,7 @@ def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
     costs, link, power, limits = problem.costs, problem.link, problem.power, problem.limits
     n = len(costs)
     prices = problem.objective.prices(costs, link)
-    on_client, on_edge = _everywhere("client", n), _everywhere("edge", n)
+    on_client, on_edge = everywhere("client", n), everywhere("edge", n)
     one_split, published = "one split (ASPLOS'17, Algorithm 1)", "shortest path (TMC'19)"
     found: list[tuple[str, str, Planner]] = [
         ("client only", "every layer on the device", lambda: on_client),
@@ -170,12 +172,9 @@ def _grouped(problem: Problem, ranges: RangeTimes) -> Placement:
 
 def _planned(problem: Problem, name: str, method: str, planner: Planner) -> Planned:
     costs = problem.costs
-    began = time.process_time()
-    try:
-        placement = planner()
-    except Infeasible as error:
-        return Planned(name, method, None, time.process_time() - began, note=_missing(error))
-    cpu_s = time.process_time() - began
+    placement, cpu_s, note = attempt(planner)
+    if placement is None:
+        return Planned(name, method, None, cpu_s, note=note)
     up, down = crossings(placement)
     route = priced(costs, problem.link, placement, problem.objective)
     return Planned(
@@ -186,9 +185,19 @@ def _planned(problem: Problem, name: str, method: str, planner: Planner) -> Plan
         float(costs.cut_up_bytes[list(up)].sum()),
         float(costs.cut_down_bytes[list(down)].sum()),
         float(sum(costs.edge_s[i] for i, where in enumerate(placement) if where == "edge")),
-        _broken(problem.limits, placement),
+        exceeded(problem.limits, placement),
         _note(problem, name, route),
     )
+
+
+def attempt(planner: Planner) -> tuple[Placement | None, float, str]:
+    """What a planner finds, the processor time that it takes, and why it finds nothing."""
+    began = time.process_time()
+    try:
+        placement = planner()
+    except Infeasible as error:
+        return None, time.process_time() - began, _missing(error)
+    return placement, time.process_time() - began, ""
 
 
 def _missing(error: Infeasible) -> str:
@@ -206,9 +215,11 @@ def crossings(placement: Sequence[Where]) -> tuple[tuple[int, ...], tuple[int, .
     return up, down
 
 
-def _broken(limits: Sequence[Limit], placement: Placement) -> tuple[str, ...]:
+def exceeded(limits: Sequence[Limit], placement: Placement) -> tuple[str, ...]:
+    """The names of the limits that a placement does not keep."""
     return tuple(limit.name for limit in limits if not limit.allows(placement))
 
 
-def _everywhere(where: Where, layers: int) -> Placement:
+def everywhere(where: Where, layers: int) -> Placement:
+    """The placement that has all layers on one side."""
     return (where,) * layers

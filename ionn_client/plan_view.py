@@ -20,13 +20,19 @@ from planner.objective import Limit
 STYLES = {CLIENT: "white on blue", EDGE: "black on green", MIXED: "black on yellow"}
 
 
-def planner_table(rows: Sequence[Planned], *, edge_limited: bool) -> Table:
+def planner_table(
+    rows: Sequence[Planned],
+    *,
+    edge_limited: bool,
+    title: str = "One query, when every weight is on the edge",
+) -> Table:
     """Every planner's schedule in numbers; how long the edge is busy only where that is limited."""
-    table = _table("One query, when every weight is on the edge")
+    table = _table(title)
     table.add_column("planner", overflow="fold")
     with_energy = any(row.route is not None and row.route.energy_J is not None for row in rows)
-    headings = ["latency", "energy", "up", "down", "on edge", "planned"]
-    shown = [True, with_energy, True, True, edge_limited, True]
+    with_weights = any(row.weight_bytes for row in rows)
+    headings = ["latency", "energy", "up", "down", "of it weights", "on edge", "planned"]
+    shown = [True, with_energy, True, True, with_weights, edge_limited, True]
     for heading in compress(headings, shown):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
@@ -37,13 +43,14 @@ def planner_table(rows: Sequence[Planned], *, edge_limited: bool) -> Table:
 
 def _numbers(row: Planned) -> list[str]:
     if row.route is None:
-        return ["none", *[""] * 4, seconds(row.cpu_s)]
+        return ["none", *[""] * 5, seconds(row.cpu_s)]
     energy_J = row.route.energy_J
     return [
         seconds(row.route.latency_s),
         "" if energy_J is None else joules(energy_J),
         byte_count(row.up_bytes),
         byte_count(row.down_bytes),
+        byte_count(row.weight_bytes),
         seconds(row.edge_s),
         seconds(row.cpu_s),
     ]
@@ -78,8 +85,8 @@ def cache_sentence(schedules: Schedules) -> str:
     return (
         f"Cache {schedules.path} ({came}): {counted} in {held}, for {ups[0]} to {ups[1]} up,"
         f" {downs[0]} to {downs[1]} down, round trips up to {seconds(region.rtt_s[1])},"
-        f" server loads up to {region.server_load[1]:g}, and no limits. Its schedule for this link {bound};"
-        f" anywhere it costs at most {cache.regret:.2%} more."
+        f" server loads up to {region.server_load[1]:g}, and no limits. Its schedule for this link"
+        f" {bound}; anywhere it costs at most {cache.regret:.2%} more."
     )
 
 

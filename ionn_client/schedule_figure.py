@@ -48,7 +48,8 @@ def draw_plan(
 ) -> None:
     """One row per planner, cells beside bars, and below what queries take while uploading.
 
-    by_energy: draw the joules of queries there, rather than their seconds.
+    by_energy: draw the joules of queries there, rather than their seconds. Nothing is drawn there
+    without orders.
     marks: moments since the device met the edge, and what happens then.
     """
     rows = [row for row in compared if row.route is not None]
@@ -58,18 +59,23 @@ def draw_plan(
     shown = columns([row.letters for row in rows], MOST_CELLS)
     longest = max((len(_column(names, *span)) for span in shown), default=0)
     high = 0.36 * len(rows)
-    figure = pyplot.figure(figsize=(cells_wide + 2.1 * bars + 2.2, high + 3.6 + 0.05 * longest))
+    below = 2.6 if orders else 0.01
+    figure = pyplot.figure(
+        figsize=(cells_wide + 2.1 * bars + 2.2, high + below + 1.0 + 0.05 * longest)
+    )
     grid = figure.add_gridspec(
-        2, 1 + bars, height_ratios=[high, 2.6], width_ratios=[cells_wide] + [2.1] * bars,
-        hspace=(0.75 + 0.062 * longest) / (0.5 * (high + 2.6)), wspace=0.06,
+        2, 1 + bars, height_ratios=[high, below], width_ratios=[cells_wide] + [2.1] * bars,
+        hspace=(0.75 + 0.062 * longest) / (0.5 * (high + below)), wspace=0.06,
     )  # fmt: skip
     _cells(figure.add_subplot(grid[0, 0]), rows, names, shown)
     latencies = [row.route.latency_s if row.route else 0.0 for row in rows]
     _bars(figure.add_subplot(grid[0, 1]), rows, latencies, "latency", seconds)
     if energies:
         _bars(figure.add_subplot(grid[0, 2]), rows, energies, "client's energy", joules)
-    _uploads(figure.add_subplot(grid[1, :]), orders, marks, by_energy=by_energy)
-    figure.suptitle(title, fontsize=11, x=0.125, y=0.985, ha="left", va="top")
+    if orders:
+        _uploads(figure.add_subplot(grid[1, :]), orders, marks, by_energy=by_energy)
+    above = figure.subplotpars.top + 0.36 / figure.get_figheight()  # the legend is between
+    figure.suptitle(title, fontsize=11, x=0.125, y=above, ha="left", va="bottom")
     figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(figure)
 

@@ -27,7 +27,7 @@ from ionn_client.commands.arguments import (
     StayText,
     print_json,
 )
-from ionn_client.commands.plan_report import report
+from ionn_client.commands.plan_report import report, training_report
 from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
 from ionn_client.comparison import OURS, Planned, Problem, compare
 from ionn_client.explanation import (
@@ -55,6 +55,7 @@ from ionn_client.plan_view import (
 )
 from ionn_client.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.schedule_figure import check_picture, draw_plan
+from ionn_client.training_step import training_step
 from ionn_client.upload_orders import UploadOrder, upload_orders
 from planner.power import upload_energy_J
 
@@ -97,6 +98,13 @@ def plan(
             " too.",
         ),
     ] = False,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training",
+            help="Plan a training step in place of a query: all layers forward, then backward.",
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why layers are where they are.")
     ] = False,
@@ -121,15 +129,18 @@ def plan(
     asked = Asked(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
         objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
-        stay, queries_per_hour, None if cache is None else str(cache),
+        stay, queries_per_hour, None if cache is None else str(cache), training, explain,
     )  # fmt: skip
     what = subject(asked)
+    title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
+    if training:
+        _training(asked, what, title, figure, as_json=as_json)
+        return
     compared, orders = compare(what.problem), upload_orders(what.problem)
     stays = None
     if what.stay_s is not None:
         stays = stay_report(what.problem, orders[0].plan, what.stay_s, queries_per_hour)
     if figure is not None:
-        title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
         marks = stay_marks(stays) if stays else ()
         draw_plan(
             compared, orders, what.names, title, figure, marks, by_energy=objective == "energy"
@@ -160,14 +171,7 @@ def _show(
     stays: StayReport | None,
 ) -> None:
     costs, link = what.problem.costs, what.problem.link
-    graph = what.profiled.graph
-    console.print(
-        f"{network}: {layer_count(len(costs))}, {byte_count(sum(graph.weight_bytes))} of weights,"
-        f" {byte_count(costs.total_bytes)} as coded.\n"
-        f"Client: {what.device}, {seconds(float(costs.client_s.sum()))} for a query alone.\n"
-        f"Edge: {what.edge}, {seconds(float(costs.edge_s.sum()))}.\n"
-        f"Link: {_title(what)}.\n"
-    )
+    _show_subject(console, network, what)
     limits = what.problem.limits
     edge_limited = any(limit.name == "edge_time" for limit in limits)
     console.print(planner_table(compared, edge_limited=edge_limited))
@@ -190,6 +194,44 @@ def _show(
         console.print()
         console.print(stay_table(stays))
         console.print(stay_sentence(stays))
+
+
+def _training(
+    asked: Asked, what: Subject, title: str, figure: Path | None, *, as_json: bool
+) -> None:
+    step = training_step(what.problem)
+    names = step.costs.steps.names or ()
+    if figure is not None:
+        draw_plan(step.rows, (), names, f"A training step of {title}", figure)
+    if as_json:
+        print_json(training_report(asked, what, step))
+        return
+    console = Console(highlight=False)
+    _show_subject(console, asked.network, what)
+    console.print(
+        "A training step runs these layers forward on that input, then backward, taken to be twice"
+        " as long. Weights are on both sides before, and after: what the edge changes comes down."
+        " This is planned only; ionn does not train.\n"
+    )
+    edge_limited = any(limit.name == "edge_time" for limit in step.limits)
+    console.print(planner_table(step.rows, edge_limited=edge_limited, title="One training step"))
+    for line in limit_lines(step.rows, step.limits):
+        console.print(line)
+    console.print()
+    show_schedules(console, step.rows, names)
+    if figure is not None:
+        console.print(f"\nDrawn: {figure}")
+
+
+def _show_subject(console: Console, network: str, what: Subject) -> None:
+    costs, graph = what.problem.costs, what.profiled.graph
+    console.print(
+        f"{network}: {layer_count(len(costs))}, {byte_count(sum(graph.weight_bytes))} of weights,"
+        f" {byte_count(costs.total_bytes)} as coded.\n"
+        f"Client: {what.device}, {seconds(float(costs.client_s.sum()))} for a query alone.\n"
+        f"Edge: {what.edge}, {seconds(float(costs.edge_s.sum()))}.\n"
+        f"Link: {_title(what)}.\n"
+    )
 
 
 def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:

@@ -17,6 +17,7 @@ from ionn_client.explanation import (
 )
 from ionn_client.payback_report import StayReport, stay_plain
 from ionn_client.schedule_file import Schedules
+from ionn_client.training_step import TrainingStep
 from ionn_client.upload_orders import UploadOrder
 from planner.power import upload_energy_J
 
@@ -31,9 +32,38 @@ def report(
     explain: bool,
 ) -> dict[str, Any]:
     """Numbers in seconds, joules, bytes and bytes per second; layers counted from 0."""
+    problem = what.problem
+    found = _subject(asked, what) | {
+        "planners": [_planned(row) for row in compared],
+        "schemes": [_order(order) for order in orders],
+        "order": [[what.names[i] for i in part] for part in orders[0].plan.partitions],
+    }
+    if problem.power is not None:
+        found["upload_J"] = upload_energy_J(problem.costs.total_bytes, problem.link, problem.power)
+    if problem.schedules is not None:
+        found["cache"] = _cache(problem.schedules)
+    if stays is not None:
+        found["payback"] = stay_plain(stays)
+    if explain:
+        found["explanation"] = _explanation(what)
+    return found
+
+
+def training_report(asked: Asked, what: Subject, step: TrainingStep) -> dict[str, Any]:
+    """As `report`; placements are of 2N layers, forward and then backward."""
+    steps = step.costs.steps
+    rows = [_planned(row) | {"weight_bytes": row.weight_bytes} for row in step.rows]
+    backward_s = [
+        {"client_s": steps.client_s[-1 - i], "edge_s": steps.edge_s[-1 - i]}
+        for i in range(len(steps) // 2)
+    ]
+    return _subject(asked, what) | {"training": {"planners": rows, "backward": backward_s}}
+
+
+def _subject(asked: Asked, what: Subject) -> dict[str, Any]:
     problem, graph = what.problem, what.profiled.graph
     costs = problem.costs
-    found: dict[str, Any] = {
+    return {
         "network": asked.network,
         "device": what.device,
         "edge": what.edge,
@@ -55,19 +85,7 @@ def report(
             for i in range(len(costs))
         ],
         "answer_bytes": costs.cut_down_bytes[-1],
-        "planners": [_planned(row) for row in compared],
-        "schemes": [_order(order) for order in orders],
-        "order": [[what.names[i] for i in part] for part in orders[0].plan.partitions],
     }
-    if problem.power is not None:
-        found["upload_J"] = upload_energy_J(costs.total_bytes, problem.link, problem.power)
-    if problem.schedules is not None:
-        found["cache"] = _cache(problem.schedules)
-    if stays is not None:
-        found["payback"] = stay_plain(stays)
-    if explain:
-        found["explanation"] = _explanation(what)
-    return found
 
 
 def _planned(row: Planned) -> dict[str, Any]:

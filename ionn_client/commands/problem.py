@@ -66,6 +66,8 @@ class Asked:
     stay: str | None = None
     queries_per_h: float = 360.0
     cache: str | None = None
+    training: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,15 @@ def subject(asked: Asked) -> Subject:
                 " measured here are others each time"
             )
         check_cache(cache, objective)
+    if asked.training:
+        for option, given in (
+            ("--stay", stay_s is not None),
+            ("--cache", cache is not None),
+            ("--grouped", asked.grouped),
+            ("--explain", asked.explain),
+        ):
+            if given:
+                raise ValueError(f"{option} is of queries; --training plans a training step")
     profiled, factor = _profiled(asked, device, edge)
     idle = _costs(asked, profiled, factor, link, device, edge)
     costs = replace(idle, edge_s=asked.server_load * idle.edge_s)

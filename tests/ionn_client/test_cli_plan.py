@@ -152,6 +152,26 @@ def test_schedules_solved_beforehand_are_a_row(tmp_path: Path) -> None:
     assert "server loads up to 10" in text
 
 
+def test_a_training_step_in_place_of_a_query(tmp_path: Path) -> None:
+    path = tmp_path / "training.png"
+    args = ("--network", "alexnet", "--device", "jetson-tk1-cpu", "--edge", "gtx-1080",
+            "--radio", "wifi", "--training", "--deadline", "1s")  # fmt: skip
+    found = plan_json(*args)
+    rows = planners(found["training"])
+    assert set(rows) == {"client only", "edge only", "LARAC", "ILP", "ours"}
+    assert "schemes" not in found
+    assert len(rows["ours"]["placement"]) == 18
+    assert rows["ours"]["exceeds"] == []
+    assert rows["ours"]["latency_s"] == pytest.approx(rows["ILP"]["latency_s"])
+    assert rows["edge only"]["weight_bytes"] == pytest.approx(0.83 * 243.9e6, rel=0.02)
+    text = plan(*args, "--figure", str(path))
+    assert "conv2 backward" in text
+    assert "Over the deadline of 1.00 s: client only; edge only." in text
+    assert "While the weights upload" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_residual_blocks_are_a_row_where_layers_branch() -> None:
     args = ("--device", "jetson-tk1-cpu", "--edge", "gtx-1080", "--radio", "wifi")
     rows = planners(plan_json("--network", "googlenet", *args))
@@ -216,6 +236,10 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--queries-per-hour", "inf"], "--queries-per-hour"),
         (["--queries-per-hour", "nan"], "--queries-per-hour"),
         (["--grouped", "--device", "jetson-tx2"], "--grouped"),
+        (["--training", "--explain"], "--explain"),
+        (["--training", "--grouped"], "--grouped"),
+        (["--training", "--stay", "1h", *BOARD, "--radio", "4g"], "--stay"),
+        ([*SMALL[2:], "--training", "--cache", "schedules.json"], "--cache"),
         (["--cache", "schedules.json"], "--device"),
         (["--cache", "schedules.json", "--edge", "gtx-1080"], "--device"),
         ([*SMALL[2:], "--cache", "no-such-folder/schedules.json"], "no-such-folder"),
