@@ -19,23 +19,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from planner.costs import Floats
 from planner.dominance import merge, needed_cuts
-from planner.ilp_forms import Form, Grouped, PerLayer, Ranges, Tied
+from planner.ilp_forms import Form, Grouped, PerLayer, Ranges, Tied, ranged_price
 from planner.jointdnn import checked_available, checked_ranges
 from planner.larac import cheapest_of
-from planner.objective import ROUNDING, Infeasible, Limit
+from planner.objective import Limit
 from planner.prices import Placement, Prices, Where
+from planner.programme import Bound, Programme, Total
 from planner.training import TrainingPrices
 
-# HiGHS stops within 1e-6 of the optimum and of a limit, whatever their size: make them large.
-_SCALE = 1e3
-_COEFFICIENTS = 1e4  # how many times its scale a coefficient may be before it sets the scale
-_MARGINS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # what to take off a limit that rounding broke, scaled
-_INFEASIBLE = 2  # milp's status
 _COMPACT = "glsvlsi"
 _FORMS: dict[str, type[PerLayer] | type[Grouped]] = {_COMPACT: PerLayer, "jointdnn": Grouped}
 
@@ -86,136 +80,49 @@ class _Problem:
     ranges: Ranges | None = None
     training: bool = False
 
+    def programme(self, form: Form) -> Programme[Placement]:
+        """Known to it: all on the client, and the cheapest by each criterion that adds up."""
+        criteria = [limit.prices for limit in self.limits]
+        criteria += [self.objective] if self.ranges is None else []
+        here: Where = "client"
+        may = self.may.tolist()
+        return Programme(
+            form.most,
+            form.integer > 0,
+            np.ones(len(form.most), dtype=bool),
+            form.equal,
+            form.right,
+            form.right,
+            form.placement,
+            [(here,) * len(may), *(cheapest_of(prices, may)[0] for prices in criteria)],
+            form.flows,
+        )
+
     def formulated(self, form: str) -> Form:
         plain = _FORMS[form](self.may)
         return Tied(plain) if self.training else plain
 
+    def bounds(self, form: Form) -> list[Bound[Placement]]:
+        return [
+            Bound(limit.name, Total(form.priced(limit.prices), limit.prices.along), limit.at_most)
+            for limit in self.limits
+        ]
+
+    def price(self, placement: Placement) -> float:
+        """The sum of the objective, with groups priced as groups."""
+        if self.ranges is None:
+            return self.objective.along(placement)
+        return ranged_price(self.objective, placement, self.ranges)
+
 
 def _solve(problem: _Problem) -> Placement:
-    form, limits = problem.formulated(problem.form), problem.limits
-    costs, before = form.priced(problem.objective, problem.ranges)
-    most = form.most * ~_unaffordable(problem, form, costs)
-    rows, at_most, _ = _limit_rows(form, limits, most > 0)
-    costs = costs * (most > 0)
-    costs *= _scale(costs, before + float(costs[costs < 0].sum()))
-    margins = np.zeros(len(limits))
-    for margin in _MARGINS:
-        values = _least(form, costs, rows, at_most - margins, most)
-        if values is None:
-            raise _infeasible(problem.formulated(_COMPACT), limits)
-        placement = form.placement(values)
-        broken = _broken(placement, limits)
-        if not broken:
-            return placement
-        margins = np.array([margin * (limit.name in broken) for limit in limits]).clip(margins)
-    raise RuntimeError(f"HiGHS keeps breaking {', '.join(broken)} by rounding")
-
-
-def _unaffordable(problem: _Problem, form: Form, costs: Floats) -> NDArray[np.bool_]:
-    """Variables that alone exceed a limit, or cost more than a schedule that is known."""
-    too_much = costs > _known_price(problem) * (1 + ROUNDING)
-    for limit in problem.limits:
-        too_much |= form.priced(limit.prices)[0] > limit.at_most * (1 + ROUNDING)
-    return too_much & form.whole
-
-
-def _known_price(problem: _Problem) -> float:
-    """The least price of some schedules that keep the limits, infinite where none of them does."""
-    n, objective, limits = len(problem.objective), problem.objective, problem.limits
-    here: Where = "client"
-    known: list[Placement] = [(here,) * n]
-    if problem.ranges is None:
-        known += [cheapest_of(limit.prices, problem.may.tolist())[0] for limit in limits]
-    kept = [placement for placement in known if not _broken(placement, limits)]
-    if kept and problem.ranges is not None:
-        return float(problem.ranges[0][0, n])
-    return min(map(objective.along, kept), default=np.inf)
-
-
-def _least(
-    form: Form,
-    costs: Floats,
-    rows: scipy.sparse.csr_array,
-    at_most: Floats,
-    most: Floats,
-    slack_costs: Floats | None = None,
-) -> Floats | None:
-    """The variables, up to `most`, with the least cost that keep the rows; None if there are none.
-
-    With `slack_costs` (per row) a row may be exceeded at that cost.
-    """
-    optimize, sparse = scipy.optimize, scipy.sparse
-    slack_costs = np.zeros(0) if slack_costs is None else slack_costs
-    slacks = len(slack_costs)
-    equal = sparse.hstack([form.equal, sparse.csr_array((form.equal.shape[0], slacks))])
-    constraints = [optimize.LinearConstraint(equal, form.right, form.right)]
-    if len(at_most):
-        slackened = sparse.hstack([rows, -sparse.eye_array(len(at_most), slacks)])
-        constraints.append(optimize.LinearConstraint(slackened, -np.inf, at_most))
-    # Where nothing is limited, the vertices of the relaxation are schedules.
-    relaxed = form.flows and not len(at_most)
-    result = optimize.milp(
-        np.concatenate([costs, slack_costs]),
-        integrality=np.concatenate([form.integer * (not relaxed), np.zeros(slacks)]),
-        bounds=optimize.Bounds(0.0, np.concatenate([most, np.full(slacks, np.inf)])),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
-    if result.status == _INFEASIBLE:
-        return None
-    if result.x is None:
-        raise RuntimeError(f"HiGHS: {result.message}")
-    values: Floats = result.x[: len(costs)]
-    return values
-
-
-def _limit_rows(
-    form: Form, limits: Sequence[Limit], used: NDArray[np.bool_]
-) -> tuple[scipy.sparse.csr_array, Floats, Floats]:
-    """One row per limit, what it must not exceed, and by how much both are scaled.
-
-    What is not `used` counts nothing, so that its size does not set the scale.
-    """
-    rows = np.zeros((len(limits), len(form.most)))
-    at_most, scales = np.zeros((2, len(limits)))
-    for row, limit in enumerate(limits):
-        variables, before = form.priced(limit.prices)
-        rows[row] = variables * used
-        scales[row] = _scale(rows[row], limit.at_most)
-        at_most[row] = limit.at_most - before
-    return scipy.sparse.csr_array(rows * scales[:, None]), at_most * scales, scales
-
-
-def _scale(coefficients: Floats, usual: float) -> float:
-    largest = float(np.max(np.abs(coefficients)))
-    return _SCALE / (max(usual, largest / _COEFFICIENTS) if usual > 0 else largest or 1.0)
-
-
-def _infeasible(form: Form, limits: Sequence[Limit]) -> Infeasible:
-    """By how much the limits must be raised: together with slack variables, and each alone."""
-    rows, at_most, scales = _limit_rows(form, limits, form.most > 0)
-    relative = np.array([_SCALE / limit.at_most if limit.at_most else 1.0 for limit in limits])
-    values = _least(form, np.zeros(len(form.most)), rows, at_most, form.most, relative / scales)
-    assert values is not None
-    excess = _broken(form.placement(values), limits)
-    if not excess:
-        raise ValueError(f"{limits[0].name}: too close to call for HiGHS, by sums of these sizes")
-    alone: dict[str, float] = {}
-    for row, limit in enumerate(limits):
-        others = np.arange(len(limits)) != row
-        costs = rows[[row]].toarray()[0]
-        values = _least(form, costs, rows[others], at_most[others], form.most)
-        if values is not None:
-            alone |= _broken(form.placement(values), [limit])
-    return Infeasible(excess, alone)
-
-
-def _broken(placement: Placement, limits: Sequence[Limit]) -> dict[str, float]:
-    return {
-        limit.name: limit.prices.along(placement) - limit.at_most
-        for limit in limits
-        if not limit.allows(placement)
-    }
+    form = problem.formulated(problem.form)
+    objective = Total(form.priced(problem.objective, problem.ranges), problem.price)
+    placement = problem.programme(form).cheapest(objective, problem.bounds(form))
+    if placement is None:
+        compact = problem.formulated(_COMPACT)
+        raise problem.programme(compact).infeasible(problem.bounds(compact))
+    return placement
 
 
 def _checked_ranges(

@@ -19,7 +19,7 @@ import scipy
 from numpy.typing import NDArray
 
 from planner.costs import Floats
-from planner.jointdnn import edge_ends, range_sums
+from planner.jointdnn import edge_ends, grouped_price, range_sums
 from planner.prices import Placement, Prices
 from planner.training import TrainingPrices
 
@@ -29,9 +29,9 @@ Ranges: TypeAlias = tuple[Floats, Floats]
 class Form(ABC):
     """Variables from 0 to `most` with `equal @ variables == right`; `integer` marks the binaries.
 
-    `sides` @ variables is 1 for each layer on the edge and 0 for each on the client. `whole` marks
-    the variables that cost a part of the price; others cost the difference that they make. `flows`:
-    the equations are those of a network, so that every vertex is integral.
+    `sides` @ variables is 1 for each layer on the edge and 0 for each on the client. Each variable
+    costs a part of the price, none the difference that it makes, so that what is too dear can be
+    left out. `flows`: the equations are those of a network, so that every vertex is integral.
     """
 
     equal: scipy.sparse.csr_array
@@ -39,14 +39,11 @@ class Form(ABC):
     integer: Floats
     most: Floats
     sides: scipy.sparse.csr_array
-    whole: NDArray[np.bool_]
     flows: bool = True
 
     @abstractmethod
-    def priced(
-        self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
-    ) -> tuple[Floats, float]:
-        """What each variable costs, and what is paid where all are zero.
+    def priced(self, prices: Prices | TrainingPrices, ranges: Ranges | None = None) -> Floats:
+        """What each variable costs.
 
         `ranges`: what groups cost on the client and on the edge, where layers do not add up.
         """
@@ -58,31 +55,28 @@ class Form(ABC):
 
 
 class PerLayer(Form):
-    """The GLSVLSI'18 form: x (n), u (n + 1), d (n + 1) with x_k - x_{k-1} = u_k - d_k."""
+    """The GLSVLSI'18 form: x, 1 - x (n), u, d (n + 1) with x_k - x_{k-1} = u_k - d_k."""
 
     def __init__(self, may: NDArray[np.bool_]) -> None:
         n, sparse = len(may), scipy.sparse
         layer, cut = np.arange(n), np.arange(n + 1)
         ones = np.ones(n + 1)
+        variables = 4 * n + 2
         self.equal = sparse.csr_array(sparse.coo_array(
-            (np.concatenate([ones[:n], -ones[:n], -ones, ones]),
-             (np.concatenate([layer, layer + 1, cut, cut]),
-              np.concatenate([layer, layer, n + cut, 2 * n + 1 + cut]))),
-            shape=(n + 1, 3 * n + 2),
+            (np.concatenate([ones[:n], -ones[:n], -ones, ones, ones[:n], ones[:n]]),
+             (np.concatenate([layer, layer + 1, cut, cut, n + 1 + layer, n + 1 + layer]),
+              np.concatenate([layer, layer, 2 * n + cut, 3 * n + 1 + cut, layer, n + layer]))),
+            shape=(2 * n + 1, variables),
         ))  # fmt: skip
-        self.right = np.zeros(n + 1)
-        self.integer = np.concatenate([np.ones(n), np.zeros(2 * n + 2)])
-        self.most = np.concatenate([may.astype(float), np.ones(2 * n + 2)])
-        self.sides = sparse.csr_array((np.ones(n), (layer, layer)), shape=(n, 3 * n + 2))
-        self.whole = self.integer == 0
+        self.right = np.concatenate([np.zeros(n + 1), np.ones(n)])
+        self.integer = np.concatenate([np.ones(n), np.zeros(3 * n + 2)])
+        self.most = np.concatenate([may.astype(float), np.ones(3 * n + 2)])
+        self.sides = sparse.csr_array((np.ones(n), (layer, layer)), shape=(n, variables))
 
-    def priced(
-        self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
-    ) -> tuple[Floats, float]:
+    def priced(self, prices: Prices | TrainingPrices, ranges: Ranges | None = None) -> Floats:
         assert isinstance(prices, Prices)
         assert ranges is None
-        variables = np.concatenate([prices.edge - prices.client, prices.up, prices.down])
-        return variables, float(prices.client.sum())
+        return np.concatenate([prices.edge, prices.client, prices.up, prices.down])
 
 
 class Grouped(Form):
@@ -104,7 +98,6 @@ class Grouped(Form):
         self.equal = scipy.sparse.csr_array(scipy.sparse.hstack([client, edge]))
         self.right = np.concatenate([[1.0], np.zeros(2 * n - 2)])
         self.integer = self.most = np.ones(variables)
-        self.whole = np.ones(variables, dtype=bool)
         self.sides = self._cover(len(start), *self._c, n=n)
 
     @staticmethod
@@ -134,9 +127,7 @@ class Grouped(Form):
         shape = n, offset + len(start)
         return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
-    def priced(
-        self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
-    ) -> tuple[Floats, float]:
+    def priced(self, prices: Prices | TrainingPrices, ranges: Ranges | None = None) -> Floats:
         assert isinstance(prices, Prices)
         client, edge = ranges or (range_sums(prices.client), range_sums(prices.edge))
         ends = np.append(prices.up[:-1], 0.0)
@@ -145,7 +136,7 @@ class Grouped(Form):
         return np.concatenate([
             client[self._m] + ends[self._m[1]],
             edge[self._c] + prices.down[self._c[1]] + first[self._c[0]],
-        ]), 0.0  # fmt: skip
+        ])  # fmt: skip
 
 
 class Tied(Form):
@@ -170,14 +161,21 @@ class Tied(Form):
         self.integer = np.concatenate([form.integer, np.zeros(2 * n)])
         self.flows = isinstance(form, PerLayer)
         self.most = np.concatenate([form.most, np.ones(2 * n)])
-        self.whole = np.concatenate([form.whole, np.ones(2 * n, dtype=bool)])
         self.sides = sparse.csr_array(
             sparse.hstack([form.sides, sparse.csr_array((layers, 2 * n))])
         )
 
-    def priced(
-        self, prices: Prices | TrainingPrices, ranges: Ranges | None = None
-    ) -> tuple[Floats, float]:
+    def priced(self, prices: Prices | TrainingPrices, ranges: Ranges | None = None) -> Floats:
         prices = TrainingPrices.of(prices)
-        chain, before = self._form.priced(prices.chain, ranges)
-        return np.concatenate([chain, prices.kept_up, prices.kept_down]), before
+        chain = self._form.priced(prices.chain, ranges)
+        return np.concatenate([chain, prices.kept_up, prices.kept_down])
+
+
+def ranged_price(prices: Prices | TrainingPrices, placement: Placement, ranges: Ranges) -> float:
+    """What a placement costs when each of its maximal ranges runs in one go."""
+    if isinstance(prices, Prices):
+        return grouped_price(prices, placement, *ranges)
+    nothing = np.zeros(len(prices))
+    bare = Prices(nothing, nothing, np.zeros(len(prices) + 1), np.zeros(len(prices) + 1))
+    kept = TrainingPrices(bare, prices.kept_up, prices.kept_down).along(placement)
+    return kept + grouped_price(prices.chain, placement, *ranges)

@@ -236,8 +236,9 @@ def training(client, edge, up, down, kept_up, kept_down):
     return TrainingPrices(Prices(client, edge, up, down), kept_up, kept_down)
 
 
-def test_what_can_be_kept_is_never_said_to_be_out_of_reach():
-    # A limit of 1e11 and a bit, where HiGHS sees no bits.
+@FORMS
+def test_what_can_be_kept_is_never_said_to_be_out_of_reach(form):
+    # A limit of 1e11 and a bit.
     objective = training(
         [0.25, 1e11], [0.13, 0.43], [0.94, 1e11, 0.63], [0.52, 0.24, 0.59], [0.15], [1e11]
     )
@@ -245,7 +246,31 @@ def test_what_can_be_kept_is_never_said_to_be_out_of_reach():
         [1e11, 0.951], [1e11, 0.382], [1e11, 0.7, 1e11], [0.22, 0.56, 0.7], [0.23], [1e11]
     )
     limit = Limit("battery", limited, limited.along(["client", "client"]))
-    assert limit.allows(ilp_placement(objective, [limit], form="jointdnn"))
-    with pytest.raises(ValueError, match="battery: too close to call") as raised:
-        ilp_placement(objective, [limit], form="glsvlsi")
-    assert not isinstance(raised.value, Infeasible)
+    assert limit.allows(ilp_placement(objective, [limit], form=form))
+
+
+@st.composite
+def prices_far_apart(draw, layers):
+    """Prices about 1 on the client, and elsewhere beside some of 1e9."""
+    near = st.integers(1, 4000).map(lambda price: price / 1000)
+    far = st.integers(1, 3).map(lambda price: price * 1e9)
+
+    def numbers(count, prices):
+        return draw(st.lists(prices, min_size=count, max_size=count))
+
+    others = (numbers(count, near | far) for count in (layers, layers + 1, layers + 1))
+    return Prices(numbers(layers, near), *others)
+
+
+@FORMS
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 6), st.integers(0, 3), st.data())
+def test_prices_of_a_billion_do_not_blur_those_of_one(form, layers, count, data):
+    objective, *limited = (data.draw(prices_far_apart(layers)) for _ in range(count + 1))
+    limits = []
+    for i, prices in enumerate(limited):
+        least = float(all_sums(prices).min())
+        limits.append(
+            Limit(f"limit {i}", prices, least * data.draw(st.sampled_from((0.7, 1, 1.3))))
+        )
+    check(form, objective, limits, all_sums)
