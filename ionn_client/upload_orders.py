@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ionn_client.comparison import Problem
-from planner import Route, Timeline, UploadPlan, priced, timeline, upload_plan
+from planner import Objective, Route, Timeline, UploadPlan, priced, timeline, upload_plan
 from planner.prices import cheapest_path
 from planner.timeline import Ack, time_mean
 from planner.upload import Algorithm
@@ -57,6 +57,18 @@ def upload_orders(problem: Problem) -> tuple[UploadOrder, ...]:
         name = f"{algorithm} K={k}" if algorithm == "ionn" else algorithm
         found.append(_followed(problem, name, order, ack))
     return tuple(found)
+
+
+def worth_it(objective: Objective, order: UploadOrder) -> bool:
+    """Whether queries get better at all, by what is minimised."""
+    first, last = (
+        objective.worth(
+            order.line.points[at].latency_s,
+            None if order.joules is None else order.joules.at_points[at],
+        )
+        for at in (0, -1)
+    )
+    return last < first * (1 - 1e-9)
 
 
 def _followed(problem: Problem, name: str, plan: UploadPlan, ack: Ack) -> UploadOrder:

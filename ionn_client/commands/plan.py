@@ -56,10 +56,11 @@ from ionn_client.plan_view import (
 from ionn_client.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.schedule_figure import check_picture, draw_plan
 from ionn_client.training_step import training_step
-from ionn_client.upload_orders import UploadOrder, upload_orders
+from ionn_client.upload_orders import UploadOrder, upload_orders, worth_it
 from planner.power import upload_energy_J
 
 MOST_REASONS = 8
+MOST_PARTITIONS = 12
 
 
 def plan(
@@ -235,14 +236,20 @@ def _show_subject(console: Console, network: str, what: Subject) -> None:
 
 
 def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:
+    if not worth_it(what.problem.objective, order):
+        console.print("No weights on the edge would make a query better: upload nothing.")
+        return
     console.print(f"Order by {order.name}:")
     sizes = what.profiled.graph.weight_bytes
-    for number, partition in enumerate(order.plan.partitions, 1):
+    partitions = order.plan.partitions
+    for number, partition in enumerate(partitions[:MOST_PARTITIONS], 1):
         names = [what.names[layer] for layer in partition]
         shown = ", ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-2:]])
         size = byte_count(sum(sizes[layer] for layer in partition))
         line = f"  {number:3}. {size:>9}  {shown}"
         console.print(line, no_wrap=True, overflow="ellipsis")
+    if (more := len(partitions) - MOST_PARTITIONS) > 0:
+        console.print(f"  and {more} more; --json has them all.")
 
 
 def _explain(console: Console, problem: Problem, names: tuple[str, ...], chosen: Planned) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ionn_client.comparison import Problem
-from ionn_client.upload_orders import UploadOrder, upload_orders
+from ionn_client.upload_orders import UploadOrder, upload_orders, worth_it
 from planner import LayerCosts, Link, Objective, Power, Radio, route, timeline, upload_plan
 from planner.objective import mobile_energy
 
@@ -56,3 +56,10 @@ def test_seconds_are_those_of_the_timeline_whether_or_not_power_is_known() -> No
         assert with_power.line.mean_latency_s == pytest.approx(without.line.mean_latency_s)
         assert without.joules is None
     assert unknown[0].line == timeline(COSTS, LINK, unknown[0].plan)
+
+
+def test_an_upload_is_worth_it_where_queries_get_better() -> None:
+    slow = Link(1e3, 1e3, 0.01)
+    for objective in (Objective(), mobile_energy(POWER), Objective(1.0, 0.5, POWER)):
+        assert worth_it(objective, ours(Problem(COSTS, LINK, objective)))
+        assert not worth_it(objective, ours(Problem(COSTS, slow, objective)))
