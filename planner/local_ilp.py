@@ -8,9 +8,10 @@ same time (`split_layers`, after DeepX's unit-blocks, IPSN'16; the formulation i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from operator import attrgetter
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy
@@ -26,17 +27,13 @@ from planner.local_offloading import (
     local_route,
     priced_route,
 )
-from planner.objective import ROUNDING, Infeasible
 from planner.power import not_negative
+from planner.programme import Bound, Programme, Schedule, Total
 
 Amount: TypeAlias = Literal["latency_s", "energy_J"]
-Schedule = TypeVar("Schedule")
-
-# HiGHS stops within 1e-6 of the optimum and of a limit, whatever their size: make them large.
-_SCALE = 1e3
-_COEFFICIENTS = 1e4  # how many times its scale a coefficient may be before it sets the scale
-_MARGINS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5)  # what to take off a limit that rounding broke
-_INFEASIBLE = 2  # milp's status
+_TICKS = (
+    1e3  # how many units of the variables that are times a query takes, so that HiGHS tells them
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def limited_route(
     """
     steps = LocalSteps.of(costs, resources)
     limits = _limits(costs, minimise, resources, latency_s, energy_J)
-    return _solved(*_route_programme(costs, steps), minimise, limits)
+    return _solved(*_route_programme(costs, steps, resources), minimise, limits)
 
 
 def split_layers(
@@ -88,38 +85,53 @@ def split_layers(
     limits = _limits(costs, minimise, resources, latency_s, energy_J)
     if len(costs) == 0:
         return LocalSplit(0.0, 0.0, ())
-    return _solved(*_split_programme(costs, steps), minimise, limits)
+    return _solved(*_split_programme(costs, steps, resources), minimise, limits)
 
 
-@dataclass(frozen=True, eq=False)
-class _Programme:
-    """Minimise one of `sums` while low <= rows <= high; variables go from 0 to `most`.
-
-    `sums`: per amount, what each variable adds to it. `usual`: how much there is of it, roughly.
-    """
-
-    most: Floats
-    integer: NDArray[np.bool_]
-    rows: scipy.sparse.csr_array
-    low: Floats
-    high: Floats
-    sums: Mapping[str, Floats]
-    usual: Mapping[str, float]
-
-
-# From the variables to a schedule and its exact amounts.
-_Read: TypeAlias = Callable[[Floats], tuple[Schedule, dict[str, float]]]
-
-
-def _route_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, _Read[LocalRoute]]:
+def _route_programme(
+    costs: LocalCosts, steps: LocalSteps, resources: Resources | None
+) -> tuple[Programme[LocalRoute], dict[str, Total[LocalRoute]]]:
     """A variable per arc: at cut i from processor p to q, which runs layer i. A unit flow."""
     k, n = steps.may.shape
-    sparse = scipy.sparse
     may = np.ones((n + 2, k), dtype=bool)  # row i + 1: where layer i runs; the ends are the first
     may[0, 1:] = may[-1, 1:] = False
     may[1:-1] = steps.may.T
     cut, p, q = np.nonzero(may[:-1, :, None] & may[1:, None, :])
     runs = cut < n
+
+    def read(values: Floats) -> LocalRoute:
+        taken = (values > 0.5) & runs
+        return priced_route(costs, steps, q[taken][np.argsort(cut[taken])].tolist())
+
+    arcs = np.ones(len(cut), dtype=bool)
+    rows, right = _flow(cut, p, q, steps.may.shape)
+    known = [local_route(costs, resources, *weights) for weights in ((1.0, 0.0), (0.0, 1.0))]
+    programme = Programme(arcs.astype(float), arcs, arcs, rows, right, right, read, known)
+    return programme, _route_totals(costs, steps, cut, p, q)
+
+
+def _flow(
+    cut: NDArray[np.intp], p: NDArray[np.intp], q: NDArray[np.intp], shape: tuple[int, ...]
+) -> tuple[scipy.sparse.csr_array, Floats]:
+    (k, n), sparse = shape, scipy.sparse
+    arcs, runs, comes = np.arange(len(cut)), cut < n, cut > 0
+    at = np.concatenate((cut[runs] * k + q[runs], (cut[comes] - 1) * k + p[comes]))
+    signs = np.concatenate((np.ones(runs.sum()), -np.ones(comes.sum())))
+    columns = np.concatenate((arcs[runs], arcs[comes]))
+    flow = sparse.csr_array((signs, (at, columns)), shape=(n * k, len(cut)))
+    # One unit leaves the input; with no layers it goes straight to the end.
+    leaves = sparse.csr_array((cut == 0)[None].astype(float))
+    return sparse.vstack([flow, leaves], format="csr"), np.append(np.zeros(n * k), 1.0)
+
+
+def _route_totals(
+    costs: LocalCosts,
+    steps: LocalSteps,
+    cut: NDArray[np.intp],
+    p: NDArray[np.intp],
+    q: NDArray[np.intp],
+) -> dict[str, Total[LocalRoute]]:
+    k, n = steps.may.shape
     run_s, run_J = np.zeros((2, k, n + 1))
     run_s[:, :n] = steps.run_s + steps.start_s[:, None]
     run_J[:, :n] = steps.run_J + steps.start_J[:, None]
@@ -127,186 +139,137 @@ def _route_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, 
     latency_s = move_s + run_s[q, cut]
     energy_J = run_J[q, cut] + costs.copy_W * move_s + costs.idle_W * latency_s
     weights = np.append(costs.weight_bytes, 0.0)[cut]
-    held = {_memory(costs.processors[at]): weights * (q == at) for at in range(k)}
-    arcs, comes = np.arange(len(cut)), cut > 0
-    at = np.concatenate((cut[runs] * k + q[runs], (cut[comes] - 1) * k + p[comes]))
-    signs = np.concatenate((np.ones(runs.sum()), -np.ones(comes.sum())))
-    columns = np.concatenate((arcs[runs], arcs[comes]))
-    flow = sparse.csr_array((signs, (at, columns)), shape=(n * k, len(cut)))
-    # One unit leaves the input; with no layers it goes straight to the end.
-    rows = sparse.vstack([flow, sparse.csr_array((cut == 0)[None].astype(float))], format="csr")
-    right = np.append(np.zeros(n * k), 1.0)
-    best = local_route(costs), local_route(costs, None, 0.0, 1.0)
 
-    def read(values: Floats) -> tuple[LocalRoute, dict[str, float]]:
-        taken = (values > 0.5) & runs
-        found = priced_route(costs, steps, q[taken][np.argsort(cut[taken])].tolist())
-        return found, {
-            "latency_s": found.latency_s,
-            "energy_J": found.energy_J,
-            **{name: float(sizes[taken].sum()) for name, sizes in held.items()},
-        }
+    def held(at: int) -> Total[LocalRoute]:
+        def of(found: LocalRoute) -> float:
+            return float(costs.weight_bytes[np.array(found.processors, dtype=int) == at].sum())
 
-    return _Programme(
-        np.ones(len(cut)),
-        np.ones(len(cut), dtype=bool),
-        rows,
-        right,
-        right,
-        {"latency_s": latency_s, "energy_J": energy_J, **held},
-        {"latency_s": best[0].latency_s, "energy_J": best[1].energy_J},
-    ), read
+        return Total(weights * (q == at), of)
+
+    return {
+        "latency_s": Total(latency_s, attrgetter("latency_s")),
+        "energy_J": Total(energy_J, attrgetter("energy_J")),
+        **{_memory(processor): held(at) for at, processor in enumerate(costs.processors)},
+    }
 
 
-def _split_programme(costs: LocalCosts, steps: LocalSteps) -> tuple[_Programme, _Read[LocalSplit]]:
+def _split_programme(
+    costs: LocalCosts, steps: LocalSteps, resources: Resources | None
+) -> tuple[Programme[LocalSplit], dict[str, Total[LocalSplit]]]:
     """Per layer and processor the units it has and whether it has any; per layer its time."""
     k, n = steps.may.shape
-    sparse = scipy.sparse
-    units, back_s_per_byte = costs.units[:, None], costs.copy_s_per_byte[:, 0]
-    copies_s = steps.move_s[:-1, 0, :] + costs.copy_s[:, 0]
-    shares_s = costs.cut_bytes[1:, None] * back_s_per_byte
-    once_s, once_J = steps.start_s + copies_s, steps.start_J + costs.copy_W * copies_s
-    unit_s = (steps.run_s.T + shares_s) / units
-    unit_J = (steps.run_J.T + costs.copy_W * shares_s) / units
-    unit_bytes = costs.weight_bytes[:, None] / units
-    usual = {
-        "latency_s": float((once_s + units * unit_s).min(axis=1).sum()),
-        "energy_J": float((once_J + units * unit_J).min(axis=1).sum()),
-    }
-    ticks = _SCALE / (usual["latency_s"] or 1.0)  # per second, for the variables that are times
+    sparse, shares = scipy.sparse, _Shares.of(costs, steps)
+    known = []
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        whole = local_route(costs, resources, *weights).processors
+        known.append(
+            shares.split(costs.units[:, None] * (np.arange(k) == np.array(whole)[:, None]))
+        )
+    ticks = _TICKS / (min(split.latency_s for split in known) or 1.0)  # per second
 
-    def amount(had: Floats, used: Floats, time: Floats) -> Floats:
-        return np.concatenate((had.ravel(), used.ravel(), time))
-
-    def column(processor: int, values: Floats) -> Floats:
-        return amount(values * (np.arange(k) == processor), none, np.zeros(n))
-
-    none, one, each = np.zeros((n, k)), np.ones(n), sparse.eye_array(n * k)
     of_layer = sparse.kron(sparse.eye_array(n), np.ones((1, k)))
-    held = {_memory(at): column(p, unit_bytes) for p, at in enumerate(costs.processors)}
-    most_units = np.where(steps.may.T, units, 0)
-    zero = sparse.csr_array((n * k, n))
+    each = sparse.eye_array(n * k)
     rows = [
         sparse.hstack([of_layer, sparse.csr_array((n, n * k + n))]),
-        sparse.hstack([each, -each * np.repeat(costs.units, k), zero]),
-        sparse.hstack(
-            [each * (ticks * had_s.ravel()) for had_s in (unit_s, once_s)] + [-of_layer.T]
-        ),
-    ]
-    high = np.concatenate((costs.units, np.zeros(2 * n * k)))
-    low = np.concatenate((costs.units, np.full(2 * n * k, -np.inf)))
-
-    def read(values: Floats) -> tuple[LocalSplit, dict[str, float]]:
-        had = np.rint(values[: n * k]).reshape(n, k)
-        latency_s = float(((had > 0) * once_s + had * unit_s).max(axis=1).sum())
-        energy_J = float(((had > 0) * once_J + had * unit_J).sum() + costs.idle_W * latency_s)
-        found = LocalSplit(latency_s, energy_J, tuple(map(tuple, had.astype(int).tolist())))
-        sizes = (had * unit_bytes).sum(axis=0).tolist()
-        return found, {
-            "latency_s": latency_s,
-            "energy_J": energy_J,
-            **dict(zip(map(_memory, costs.processors), sizes, strict=True)),
-        }
-
-    return _Programme(
-        amount(most_units, steps.may.T.astype(float), np.full(n, np.inf)),
-        amount(np.ones((n, k)), np.ones((n, k)), np.zeros(n)).astype(bool),
+        sparse.hstack([each, -each * np.repeat(costs.units, k), sparse.csr_array((n * k, n))]),
+        sparse.hstack([
+            *(each * (ticks * had_s.ravel()) for had_s in (shares.unit_s, shares.once_s)),
+            -of_layer.T,
+        ]),
+    ]  # fmt: skip
+    none, most_units = np.full(2 * n * k, -np.inf), np.where(steps.may.T, costs.units[:, None], 0)
+    whole_ones = np.repeat([True, False], [2 * n * k, n])
+    programme = Programme(
+        _variables(most_units, steps.may.T.astype(float), np.full(n, np.inf)),
+        whole_ones,
+        whole_ones,
         sparse.vstack(rows, format="csr"),
-        low,
-        high,
-        {
-            "latency_s": amount(none, none, one / ticks),
-            "energy_J": amount(unit_J, once_J, one * costs.idle_W / ticks),
-            **held,
-        },
-        usual,
-    ), read
+        np.concatenate((costs.units, none)),
+        np.concatenate((costs.units, np.zeros(2 * n * k))),
+        lambda values: shares.split(np.rint(values[: n * k]).reshape(n, k)),
+        known,
+    )
+    return programme, _split_totals(costs, shares, ticks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shares:
+    """What a processor's part of a layer takes, (n, k): per unit, and once if it has any."""
+
+    once_s: Floats
+    once_J: Floats
+    unit_s: Floats
+    unit_J: Floats
+    idle_W: float
+
+    @classmethod
+    def of(cls, costs: LocalCosts, steps: LocalSteps) -> _Shares:
+        units, back_s_per_byte = costs.units[:, None], costs.copy_s_per_byte[:, 0]
+        copies_s = steps.move_s[:-1, 0, :] + costs.copy_s[:, 0]
+        shares_s = costs.cut_bytes[1:, None] * back_s_per_byte
+        return cls(
+            steps.start_s + copies_s,
+            steps.start_J + costs.copy_W * copies_s,
+            (steps.run_s.T + shares_s) / units,
+            (steps.run_J.T + costs.copy_W * shares_s) / units,
+            costs.idle_W,
+        )
+
+    def split(self, had: Floats) -> LocalSplit:
+        """What it takes where each processor has so many units of each layer."""
+        used = had > 0
+        latency_s = float((used * self.once_s + had * self.unit_s).max(axis=1).sum())
+        work_J = float((used * self.once_J + had * self.unit_J).sum())
+        units = tuple(map(tuple, had.astype(int).tolist()))
+        return LocalSplit(latency_s, work_J + self.idle_W * latency_s, units)
+
+
+def _split_totals(costs: LocalCosts, shares: _Shares, ticks: float) -> dict[str, Total[LocalSplit]]:
+    n, k = shares.unit_s.shape
+    none, no_time, time = np.zeros((n, k)), np.zeros(n), np.ones(n) / ticks
+    unit_bytes = costs.weight_bytes[:, None] / costs.units[:, None]
+
+    def held(at: int) -> Total[LocalSplit]:
+        def of(found: LocalSplit) -> float:
+            return float((np.array(found.units) * unit_bytes)[:, at].sum())
+
+        return Total(_variables(unit_bytes * (np.arange(k) == at), none, no_time), of)
+
+    idle_W = costs.idle_W
+    return {
+        "latency_s": Total(
+            _variables(none, none, time),
+            attrgetter("latency_s"),
+            _variables(shares.unit_s, shares.once_s, time),
+        ),
+        "energy_J": Total(
+            _variables(shares.unit_J, shares.once_J, time * idle_W),
+            attrgetter("energy_J"),
+            _variables(
+                shares.unit_J + idle_W * shares.unit_s,
+                shares.once_J + idle_W * shares.once_s,
+                time * idle_W,
+            ),
+        ),
+        **{_memory(processor): held(at) for at, processor in enumerate(costs.processors)},
+    }
+
+
+def _variables(had: Floats, used: Floats, time: Floats) -> Floats:
+    return np.concatenate((had.ravel(), used.ravel(), time))
 
 
 def _solved(
-    programme: _Programme, read: _Read[Schedule], minimise: str, limits: Mapping[str, float]
+    programme: Programme[Schedule],
+    totals: Mapping[str, Total[Schedule]],
+    minimise: str,
+    limits: Mapping[str, float],
 ) -> Schedule:
-    costs = programme.sums[minimise]
-    costs = costs * _scale(costs, programme.usual[minimise])
-    broken: dict[str, float] = {}
-    for margin in _MARGINS:
-        kept = {name: most * (1 - margin * (name in broken)) for name, most in limits.items()}
-        values = _least(programme, costs, kept)
-        if values is None:
-            raise _infeasible(programme, read, limits)
-        found, amounts = read(values)
-        if not (now := _broken(amounts, limits)):
-            return found
-        broken |= now
-    raise RuntimeError(f"HiGHS keeps breaking {', '.join(broken)} by rounding")
-
-
-def _least(
-    programme: _Programme, costs: Floats, limits: Mapping[str, float], may_exceed: bool = False
-) -> Floats | None:
-    """The variables with the least cost, None if there are none.
-
-    Where limits may be exceeded, that costs as much as it is of the limit.
-    """
-    optimize, sparse = scipy.optimize, scipy.sparse
-    most = np.array(list(limits.values()))
-    sums = np.array([programme.sums[name] for name in limits]).reshape(-1, len(costs))
-    scales = np.array([_scale(row, limit) for row, limit in zip(sums, most, strict=True)])
-    slacks = len(most) if may_exceed else 0
-    slack_costs = _SCALE / (np.where(most > 0, most, _SCALE) * scales)[:slacks]
-    rows = sparse.hstack([programme.rows, sparse.csr_array((programme.rows.shape[0], slacks))])
-    constraints = [optimize.LinearConstraint(rows, programme.low, programme.high)]
-    if limits:
-        over = -sparse.eye_array(len(most), slacks)
-        limited = sparse.hstack([sparse.csr_array(sums * scales[:, None]), over])
-        constraints.append(optimize.LinearConstraint(limited, -np.inf, most * scales))
-    result = optimize.milp(
-        np.concatenate([costs, slack_costs]),
-        integrality=np.concatenate([programme.integer, np.zeros(slacks)]),
-        bounds=optimize.Bounds(0.0, np.concatenate([programme.most, np.full(slacks, np.inf)])),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
-    if result.status == _INFEASIBLE:
-        return None
-    if result.x is None:
-        raise RuntimeError(f"HiGHS: {result.message}")
-    values: Floats = result.x[: len(costs)]
-    return values
-
-
-def _infeasible(
-    programme: _Programme, read: _Read[Schedule], limits: Mapping[str, float]
-) -> Infeasible:
-    """By how much the limits must be raised: together, and each alone."""
-    values = _least(programme, np.zeros(len(programme.most)), limits, may_exceed=True)
-    assert values is not None
-    excess = _broken(read(values)[1], limits)
-    if not excess:
-        raise ValueError(
-            f"{next(iter(limits))}: too close to call for HiGHS, by sums of these sizes"
-        )
-    alone: dict[str, float] = {}
-    for name, most in limits.items():
-        others = {other: limits[other] for other in limits if other != name}
-        costs = programme.sums[name]
-        values = _least(programme, costs * _scale(costs, most), others)
-        if values is not None:
-            alone |= _broken(read(values)[1], {name: most})
-    return Infeasible(excess, alone)
-
-
-def _broken(amounts: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
-    return {
-        name: amounts[name] - most
-        for name, most in limits.items()
-        if amounts[name] > most * (1 + ROUNDING)
-    }
-
-
-def _scale(coefficients: Floats, usual: float) -> float:
-    largest = float(np.max(np.abs(coefficients), initial=0.0))
-    return _SCALE / (max(usual, largest / _COEFFICIENTS) if usual > 0 else largest or 1.0)
+    bounds = [Bound(name, totals[name], most) for name, most in limits.items()]
+    found = programme.cheapest(totals[minimise], bounds)
+    if found is None:
+        raise programme.infeasible(bounds)
+    return found
 
 
 def _limits(
