@@ -124,8 +124,9 @@ def scale(u: Point) -> Probe:
 
 def concat(u: Point) -> Probe:
     count, shape = one_of(u[2], 2, 3, 4), _map(u)
-    made = (1, count * shape[1], *shape[2:])
-    call = Call("aten.cat.default", (tuple(Ref(i) for i in range(count)), 1), (made,))
+    dim = one_of(u[3], 1, 1, 3)
+    made = (*shape[:dim], count * shape[dim], *shape[dim + 1 :])
+    call = Call("aten.cat.default", (tuple(Ref(i) for i in range(count)), dim), (made,))
     return Probe("concat", (shape,) * count, (), (call,), 0.0)
 
 

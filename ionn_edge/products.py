@@ -159,7 +159,7 @@ def recurrent(op: str, type: str, gates: int) -> Callable[[Point], Probe]:
 
 
 def embedding(u: Point) -> Probe:
-    words, width = between(u[0], 50, 60_000), between(u[1], 8, 1024)
+    words, width = between(u[0], 50, 60_000), between(u[1], 4, 1024)
     made = (1, between(u[2], 1, 640), width)
     call = Call("aten.embedding.default", (WeightRef(0), Ref(0)), (made,))
     return Probe("embedding", (made[:2],), ((words, width),), (call,), 0.0, dtype="int64")

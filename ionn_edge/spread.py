@@ -82,6 +82,7 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (maps.unary("ReLU", ("aten.relu.default", ()), ("aten.leaky_relu.default", ())), 2),
     (maps.addition, 2),
     (maps.scale, 1),
+    (maps.unary("number", ("aten.add.Tensor", (0.5,)), ("aten.mul.Tensor", (0.5,))), 1),
     (maps.unary("exponential", ("aten.exp.default", ())), 1),
     (maps.unary("ELU", ("aten.elu.default", ())), 1),
     (maps.unary("sigmoid", ("aten.sigmoid.default", ())), 1),

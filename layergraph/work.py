@@ -99,8 +99,11 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
         dense=dense,
         weights=bool(weights),
         broadcasts=_broadcasts(read, made),
+        alone=len(read) == 1,
         made=made,
     )
+    if kind == "move/view":
+        return NodeWork(kind, 0.0)
     return NodeWork(
         kind,
         float(computed.flops),
@@ -227,6 +230,7 @@ def _kind(
     dense: bool,
     weights: bool,
     broadcasts: bool,
+    alone: bool,
     made: list[TensorSpec],
 ) -> str:
     """The kind, with the variant whose times follow other coefficients."""
@@ -258,7 +262,10 @@ def _kind(
         return "move/view"
     if base == "elementwise" and broadcasts:
         return "elementwise/broadcast"
-    variant = _VARIANTS.get(operator.name.split(".")[1], base)
+    stem = operator.name.split(".")[1]
+    if alone and stem in _WITH_NUMBERS:
+        return "elementwise/number"
+    variant = _VARIANTS.get(stem, base)
     if variant in _RESAMPLING and sum(made[0].shape[-2:]) <= _SMALL_MAP:
         return f"{variant}/small"
     return variant if variant.startswith(base) else base
@@ -270,6 +277,8 @@ _VECTOR = 16
 # UpSampleKernel.cpp).
 _TINY_PRODUCT = 400
 _SMALL_MAP = 128
+# Torch makes a tensor of a number first.
+_WITH_NUMBERS = frozenset({"add", "sub", "rsub", "mul", "div"})
 _RESAMPLING = ("pool/resample", "pool/nearest")
 # Shorter rows of a matrix are multiplied by a vector several at once.
 _LONG_ROW = 128
@@ -285,8 +294,6 @@ def _moved(
 ) -> tuple[float, float, float]:
     """Bytes of activations read, of weights read, and of what is made."""
     made_bytes = float(sum(spec.nbytes for spec in made))
-    if kind == "move/view":
-        return 0.0, 0.0, 0.0
     weight_bytes = float(sum(spec.nbytes for spec in weights))
     read_bytes = sum(spec.nbytes for spec in read) - weight_bytes
     if kind == "embedding":

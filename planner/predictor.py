@@ -209,6 +209,8 @@ NOISE = 0.05
 # In samples: what it counts against a term to be all of its largest sample more, or less, than of
 # an ordinary operator. Terms of few samples must not follow them wherever they are.
 PENALTY = 0.1
+# And more where a term matters to fewer samples than this together, or than this share of all.
+FEW, FEW_OF_ALL = 10, 0.125
 ORDINARY_TERMS = ("launch", "operations", "bytes read", "bytes of weights", "bytes made")
 _ORDINARY = np.array([term in ORDINARY_TERMS for term in TERMS])
 
@@ -220,9 +222,9 @@ def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
         features *= _ORDINARY
     costs = np.array([cost for _, cost in pairs])
     towards = np.zeros(len(TERMS)) if ordinary is None else np.array(ordinary)
+    few = min(FEW, FEW_OF_ALL * len(pairs))
     predicted, least = costs, 0.3 * costs.min()
     solution = towards
-    draw = math.sqrt(PENALTY) * np.eye(len(TERMS))
     # Dividing by what was measured would favour too little, and by what is predicted too much;
     # by the mean of both is, to first order, the squared logarithm.
     for number in range(ROUNDS):
@@ -234,6 +236,8 @@ def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
         # Operations count in billions and launches in ones.
         scale = weighted.max(axis=0)
         scale[scale == 0] = 1.0
+        matters = np.maximum((weighted / scale).sum(axis=0), 1.0)
+        draw = np.diag(math.sqrt(PENALTY) * np.maximum(few / matters, 1.0))
         wanted = draw @ np.minimum(towards * scale, 1.0)
         equations = np.vstack((weighted / scale, draw))
         solution = (

@@ -16,6 +16,7 @@ from itertools import chain
 
 import torch
 
+from ionn_edge.measure import ARENA_BYTES
 from layergraph import Executor, LayerGraph, LayerWork, capture, flatten_inputs, work
 from layergraph.networks import NETWORKS
 
@@ -23,8 +24,8 @@ LEAST_LAYERS = 5
 # Shorter ranges run once unmeasured, so that what ran before matters less, and the shorter the
 # more often. In long ones it matters little.
 SHORT_S, MOST_RUNS = 0.02, 10
-# More than a processor's cache.
-COLD_BYTES = 64 << 20
+# More than a processor's cache, as much as where layers are calibrated.
+COLD_BYTES = ARENA_BYTES
 Range = tuple[int, int]
 Weights = dict[str, torch.Tensor]
 

@@ -162,6 +162,10 @@ def test_passes_over_memory_are_in_lines(function: Any, rows: int, columns: int)
     assert (got.batch, got.rows, got.inner, got.columns) == (1, rows, 1, columns)
 
 
+def test_views_pass_over_nothing() -> None:
+    assert only(Call(lambda x: x.permute(0, 2, 3, 1)), X) == NodeWork("move/view", 0.0)
+
+
 def test_steps_follow_one_after_the_other() -> None:
     assert only(nn.GRU(5, 4), torch.zeros(7, 2, 5)).steps == 7
     assert only(nn.GRU(5, 4, bidirectional=True), torch.zeros(7, 2, 5)).steps == 14
@@ -212,7 +216,8 @@ def test_products_of_permuted_tensors_are_told_apart_unless_tiny() -> None:
         (torch.sigmoid, "elementwise/sigmoid"),
         (torch.exp, "elementwise/exponential"),
         (lambda x: x * x[:, :, :1], "elementwise/broadcast"),
-        (lambda x: x * 2.0, "elementwise"),
+        (lambda x: x * 2.0, "elementwise/number"),
+        (lambda x: x * x, "elementwise"),
         (lambda x: x**0.75, "elementwise/power"),
         (lambda x: F.avg_pool2d(x, 2), "pool/average"),
         (lambda x: x.argmax(1), "pool/index"),
