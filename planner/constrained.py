@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from planner.larac import larac_path
 from planner.objective import ROUNDING, Limit
-from planner.prices import Placement, Prices, Where
+from planner.prices import SAME, Placement, Prices, Where
 
-_SAME = 1e-12
 # Price, limited sum, and the sides so far as a linked list, last first.
 Label: TypeAlias = tuple[float, float, Any]
 _sums = itemgetter(0, 1)
@@ -42,11 +41,11 @@ def cheapest_within(
     if not isinstance(limit.prices, Prices):
         raise ValueError(f"{limit.name} is of training; queries are planned here")
     known = larac_path(objective, limit, available)
-    if known.gap <= _SAME:
+    if known.gap <= SAME:
         return known.placement
     may = [True] * len(objective) if available is None else available
     most, multiplier = limit.at_most * (1 + ROUNDING / 2), known.multiplier
-    cheaper = known.price * (1 - _SAME)
+    cheaper = known.price * (1 - SAME)
     bounds = (
         _Bound(1.0, 0.0, cheaper, *_remaining(objective, may)),
         _Bound(0.0, 1.0, most, *_remaining(limit.prices, may)),

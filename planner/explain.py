@@ -19,7 +19,7 @@ import numpy as np
 from planner.costs import Floats, LayerCosts, Link
 from planner.objective import LATENCY, Objective
 from planner.power import energy_prices
-from planner.prices import Placement, Prices, Where, cheapest_path, latency_prices
+from planner.prices import SAME, Placement, Prices, Where, cheapest_path, latency_prices
 
 Dial: TypeAlias = Literal["up_Bps", "down_Bps", "rtt_s", "server_load", "device_speed", "s_per_J"]
 
@@ -30,8 +30,6 @@ _SIDES: tuple[Where, ...] = ("client", "edge")
 _RECIPROCAL = ("up_Bps", "down_Bps", "device_speed")
 # At this rate no byte takes any time, and what a radio draws per byte can still be told.
 _ENDLESS_Bps = 1e100
-# Sums of the same prices in another order differ by less than this part of themselves.
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,14 +259,14 @@ def _next(
     while True:
         other_fixed, other_slope = line.along(then)
         gained = slope - other_slope if grows else other_slope - slope
-        if gained <= _ROUNDING * max(slope, other_slope):
+        if gained <= SAME * max(slope, other_slope):
             return None
         x = (other_fixed - fixed) / (slope - other_slope)
         x = max(x, x_now) if grows else min(x, x_now)
-        if not math.isfinite(x) or (not grows and x <= _ROUNDING * x_now):
+        if not math.isfinite(x) or (not grows and x <= SAME * x_now):
             return None
         price, best = cheapest_path(line.at(x), available)
-        if price >= (fixed + x * slope) * (1 - _ROUNDING):
+        if price >= (fixed + x * slope) * (1 - SAME):
             return x, then
         then = best
 

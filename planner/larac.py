@@ -14,12 +14,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.objective import Infeasible, Limit
-from planner.prices import Placement, Prices, cheapest_path
+from planner.objective import ROUNDING, Infeasible, Limit
+from planner.prices import SAME, Placement, Prices, cheapest_path
 from planner.training import TrainingPrices, training_placement
 
 _MOST_STEPS = 200  # it takes less than 20; rounding must not make it run for ever
-_SAME = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,12 @@ def larac_path(
         if multiplier == math.inf:
             break
         found, both = _cheapest(objective, multiplier, limit, available)
-        if (bound := both - multiplier * limit.at_most) > at_least:
+        # A schedule may exceed the limit by rounding, and be cheaper for that.
+        bound = both - multiplier * limit.at_most * (1 + ROUNDING)
+        if bound > at_least:
             at_least, best_multiplier = bound, multiplier
         line = objective.along(over) + multiplier * limit.prices.along(over)
-        if both >= line * (1 - _SAME):
+        if both >= line * (1 - SAME):
             break
         if limit.allows(found):
             keeps = found

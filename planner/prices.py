@@ -20,6 +20,9 @@ from planner.costs import Floats, LayerCosts, Link, is_finite, numbers, transfer
 Where: TypeAlias = Literal["client", "edge"]
 Placement: TypeAlias = tuple[Where, ...]
 
+# Sums of the same prices in another order differ by less than this part of themselves.
+SAME = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class Prices:

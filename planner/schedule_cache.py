@@ -20,16 +20,15 @@ import numpy as np
 
 from planner.costs import LayerCosts, Link
 from planner.power import Power
-from planner.prices import Placement, Where
+from planner.prices import SAME, Placement, Where
 from planner.schedule_cells import (
     RECIPROCAL,
-    ROUNDING,
     Cell,
+    Fork,
     Node,
     Point,
     Region,
     Solver,
-    Split,
     is_number,
     refine,
 )
@@ -70,6 +69,8 @@ class ScheduleCache:
         self.schedules = len({schedule for cell in cells for schedule in cell.schedules})
         self.regret = max(cell.regret for cell in cells)
         self._placements, self._root = solver.placements, root
+        self._box = solver.low[:-1], solver.high[:-1]
+        self._amounts = [solver.seconds_and_joules(i) for i in range(len(solver.placements))]
         self._ranges = [
             (name, low, high, low < high, name in RECIPROCAL)
             for name, (low, high) in region.ranges.items()
@@ -108,9 +109,9 @@ class ScheduleCache:
         """
         point = self._point((link.up_Bps, link.down_Bps, link.rtt_s, server_load, s_per_J))
         node = self._root
-        while isinstance(node, Split):
+        while isinstance(node, Fork):
             node = node.low if point[node.axis] <= node.at else node.high
-        shares = _corner_shares(node, point)
+        shares = _corner_shares(node.low, node.high, point)
         price, schedule = min(
             (_interpolated(prices, shares), schedule)
             for prices, schedule in zip(node.prices, node.schedules, strict=True)
@@ -133,23 +134,24 @@ class ScheduleCache:
         if low == high:
             raise OutsideCache("s_per_J is fixed in this cache; batteries need a range of it")
         point = self._point((link.up_Bps, link.down_Bps, link.rtt_s, server_load, low))
-        best, bound_s, least_J = None, 0.0, float("inf")
+        bound_s, found = 0.0, set[int]()
         for cell in _cells(self._root, point):
-            ends = [
-                _corner_shares(cell, (*point[:-1], end)) for end in (cell.low[-1], cell.high[-1])
-            ]
-            for s_per_J, shares in zip((cell.low[-1], cell.high[-1]), ends, strict=True):
+            found |= set(cell.schedules)
+            for s_per_J in (cell.low[-1], cell.high[-1]):
+                shares = _corner_shares(cell.low, cell.high, (*point[:-1], s_per_J))
                 bound_s = max(bound_s, _interpolated(cell.least, shares) - s_per_J * battery_J)
-            for schedule, prices in zip(cell.schedules, cell.prices, strict=True):
-                near, far = (_interpolated(prices, shares) for shares in ends)
-                energy_J = (far - near) / (cell.high[-1] - cell.low[-1])
-                latency_s = near - cell.low[-1] * energy_J
-                least_J = min(least_J, energy_J)
-                if energy_J <= battery_J and (best is None or latency_s < best[0]):
-                    best = latency_s, self._placements[schedule]
-        if best is None:
+        shares = _corner_shares(*self._box, point[:-1])
+        taken = [
+            (_interpolated(seconds, shares), _interpolated(joules, shares), schedule)
+            for schedule in found
+            for seconds, joules in (self._amounts[schedule],)
+        ]
+        kept = [way for way in taken if way[1] <= battery_J]
+        if not kept:
+            least_J = min(energy_J for _, energy_J, _ in taken)
             raise OutsideCache(f"battery_J is {battery_J:g}; cached schedules take {least_J:g} J")
-        return Cached(best[1], best[0], max(0.0, best[0] - bound_s))
+        latency_s, _, schedule = min(kept)
+        return Cached(self._placements[schedule], latency_s, max(0.0, latency_s - bound_s))
 
     def _point(self, given: tuple[float, ...]) -> Point:
         point = []
@@ -174,7 +176,7 @@ class ScheduleCache:
         stack = [self._root]
         while stack:
             node = stack.pop()
-            if isinstance(node, Split):
+            if isinstance(node, Fork):
                 nodes.append([self.region.axes[node.axis], node.at])
                 stack += [node.high, node.low]
             else:
@@ -239,10 +241,10 @@ def _cells(root: Node, point: Point | None = None) -> Iterator[Cell]:
             stack.append(node.low if point[node.axis] <= node.at else node.high)
 
 
-def _corner_shares(cell: Cell, point: Point) -> list[float]:
+def _corner_shares(lows: Point, highs: Point, point: Point) -> list[float]:
     """How much each corner counts in an interpolation to `point`."""
     shares = [1.0]
-    for x, low, high in zip(point, cell.low, cell.high, strict=True):
+    for x, low, high in zip(point, lows, highs, strict=True):
         far = (x - low) / (high - low)
         near = 1 - far
         shares = [share * end for share in shares for end in (near, far)]
@@ -312,7 +314,7 @@ def _tree(
         raise ValueError("nodes end before the last cell")
     roots: list[Node] = []
     for part in reversed(parts):
-        roots.append(part if isinstance(part, Cell) else Split(*part, roots.pop(), roots.pop()))
+        roots.append(part if isinstance(part, Cell) else Fork(*part, roots.pop(), roots.pop()))
     return roots[0]
 
 
@@ -345,6 +347,6 @@ def _cell(
     if not all(is_number(gap) for gap in gaps):
         raise ValueError(f"gaps are finite numbers from 0, not {gaps!r:.80}")
     least = prices[0] - np.array(gaps or 0.0)
-    if (least < 0).any() or (least > prices * (1 + ROUNDING)).any():
+    if (least < 0).any() or (least > prices * (1 + SAME)).any():
         raise ValueError(f"gaps leave a least price that no schedule can have: {gaps!r:.80}")
     return solver.priced(low, high, schedules, least, float(share))

@@ -26,12 +26,10 @@ import numpy as np
 
 from planner.costs import Floats, LayerCosts, Link
 from planner.objective import Objective
-from planner.power import Power
-from planner.prices import Placement, Prices, cheapest_path
+from planner.power import Power, energy_prices
+from planner.prices import SAME, Placement, Prices, cheapest_path, latency_prices
 
 RECIPROCAL = ("up_Bps", "down_Bps")
-# Sums of the same prices in another order differ by less than this part of themselves.
-ROUNDING = 1e-12
 # No rate, load or worth of a joule is larger, or one over it smaller.
 MOST = 1e30
 # Boxes are not cut thinner than this part of their distance from zero.
@@ -105,7 +103,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Fork:
     """A box cut in two: `axis` up to `at`, and the rest."""
 
     axis: int
@@ -114,7 +112,7 @@ class Split:
     high: Node
 
 
-Node: TypeAlias = Split | Cell
+Node: TypeAlias = Fork | Cell
 
 
 class Solver:
@@ -144,6 +142,10 @@ class Solver:
         self._corner_prices = np.array(
             [_flat(_prices(costs, region, power, corner)) for corner in corners]
         )
+        parted = [] if self._linear else product(*ends[:-1])
+        self._parts = [
+            _parts(costs, region, power, dict(zip(axes, corner, strict=False))) for corner in parted
+        ]
         self.placements: list[Placement] = []
         self._numbers: dict[Placement, int] = {}
         self._corner_sums: list[Floats] = []
@@ -186,7 +188,7 @@ class Solver:
     ) -> Cell:
         """A box with these schedules, given the least price at each corner."""
         prices = self.corner_prices(low, high, schedules)
-        exact = prices[0] - least <= ROUNDING * prices[0]
+        exact = prices[0] - least <= SAME * prices[0]
         kept = tuple(np.where(exact, prices[0], least).tolist())
         rows = tuple(map(tuple, prices.tolist()))
         return Cell(low, high, tuple(schedules), rows, kept, share)
@@ -197,6 +199,18 @@ class Solver:
         shares = np.array([self._corner_shares(corner) for corner in corners])
         sums = np.array([self._corner_sums[schedule] for schedule in schedules])
         return np.asarray(sums @ shares.T)
+
+    def seconds_and_joules(self, schedule: int) -> tuple[list[float], list[float]]:
+        """What a schedule takes at each corner of the region along all axes but s_per_J, the last.
+
+        Empty where s_per_J is fixed.
+        """
+        uses = _uses(self.placements[schedule])
+        seconds, joules = [], []
+        for latency, energy in self._parts:
+            seconds.append(float(latency @ uses))
+            joules.append(float(energy @ uses))
+        return seconds, joules
 
     def _solve(self, point: Point) -> tuple[float, int]:
         if point not in self._solved:
@@ -241,7 +255,7 @@ def refine(solver: Solver, regret: float, most_cells: int) -> Node:
             cells.append(half)
     nodes: list[Node] = list(cells)
     for parent, axis, at, child in reversed(cut):
-        nodes[parent] = Split(axis, at, nodes[child], nodes[child + 1])
+        nodes[parent] = Fork(axis, at, nodes[child], nodes[child + 1])
     return nodes[0]
 
 
@@ -249,7 +263,7 @@ def _relative(prices: Floats, least: Floats) -> Floats:
     """By how much prices are above the least ones, over these; infinite over nothing."""
     gaps = prices - least
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gaps <= ROUNDING * prices, 0.0, gaps / least)
+        return np.where(gaps <= SAME * prices, 0.0, gaps / least)
 
 
 def _meetings(low: Point, high: Point, one: Floats, other: Floats) -> Iterator[tuple[Point, float]]:
@@ -281,11 +295,26 @@ def _axis_to_cut(cell: Cell) -> int | None:
 def _prices(
     costs: LayerCosts, region: Region, power: Power | None, corner: Mapping[str, float]
 ) -> Prices:
+    loaded, link, s_per_J = _conditions(costs, region, corner)
+    return Objective(1.0, s_per_J, power).prices(loaded, link)
+
+
+def _parts(
+    costs: LayerCosts, region: Region, power: Power | None, corner: Mapping[str, float]
+) -> tuple[Floats, Floats]:
+    """Seconds and joules apart, whose difference of two mixes would be rounded."""
+    assert power is not None
+    loaded, link, _ = _conditions(costs, region, corner)
+    return _flat(latency_prices(loaded, link)), _flat(energy_prices(loaded, link, power))
+
+
+def _conditions(
+    costs: LayerCosts, region: Region, corner: Mapping[str, float]
+) -> tuple[LayerCosts, Link, float]:
     at = {name: low for name, (low, _) in region.ranges.items()}
     at |= {name: 1 / x if name in RECIPROCAL else x for name, x in corner.items()}
     loaded = replace(costs, edge_s=costs.edge_s * at["server_load"])
-    link = Link(at["up_Bps"], at["down_Bps"], at["rtt_s"])
-    return Objective(1.0, at["s_per_J"], power).prices(loaded, link)
+    return loaded, Link(at["up_Bps"], at["down_Bps"], at["rtt_s"]), at["s_per_J"]
 
 
 def _flat(prices: Prices) -> Floats:

@@ -107,3 +107,11 @@ def test_refuses_what_does_not_fit():
         larac(prices, Limit("battery", other, 1))
     with pytest.raises(ValueError, match="available has 1 entries for 2"):
         larac(prices, Limit("battery", prices, 9), [True])
+
+
+def test_the_bound_counts_what_limits_allow_for_rounding():
+    objective = Prices([1], [0], [0, 0], [0, 0])
+    limited = Prices([4 * (1 + 9e-10)], [4.001], [0, 0], [0, 0])
+    found = larac_path(objective, Limit("battery", limited, 4.0))
+    assert found.placement == ("client",)
+    assert 1 - 1e-6 < found.at_least <= 1

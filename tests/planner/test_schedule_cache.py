@@ -126,6 +126,16 @@ def test_a_schedule_uses_only_what_the_edge_has() -> None:
         assert prices.along(found.placement) - least <= found.regret + 1e-9
 
 
+@pytest.mark.parametrize("width", [1.0, 1e-6, 1e-12])
+def test_seconds_under_a_battery_are_exact_where_cells_are_thin(width: float) -> None:
+    region = replace(WIDE, s_per_J=(1.0, 1.0 + width))
+    cache = ScheduleCache.solve(COSTS, region, POWER, most_cells=8)
+    link = Link(3e6, 5e6, 0.02)
+    found = cache.lookup_battery(link, 1e6, 2.0)
+    seconds = latency_prices(loaded(COSTS, 2.0), link).along(found.placement)
+    assert found.price == pytest.approx(seconds, rel=1e-13)
+
+
 @settings(deadline=None)
 @given(costs_and_links(most=5), regions(), shares, st.lists(shares, min_size=5, max_size=5))
 def test_a_battery_is_kept_and_the_time_it_costs_bounded(
