@@ -22,7 +22,7 @@ from typing import Any
 from cost_tables import made_up_tables, measured_tables
 
 from planner import (
-    NOISE,
+    PRECISION_NOISE,
     LayerCosts,
     Link,
     Plane,
@@ -87,7 +87,9 @@ def _gain(
     coded = replace(costs, weight_bytes=costs.weight_bytes * CODED_SHARE)
     exact = timeline(coded, link, upload_plan(coded, link))
     planes = [
-        tuple(Plane(share * size, NOISE[to]) for to, share in PLANE_SHARES) if size else ()
+        tuple(Plane(share * size, PRECISION_NOISE[to]) for to, share in PLANE_SHARES)
+        if size
+        else ()
         for size in costs.weight_bytes.tolist()
     ]
     plan = progressive_plan(costs, link, planes)

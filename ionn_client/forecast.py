@@ -19,7 +19,7 @@ from layergraph import LayerGraph
 from layergraph.work import work
 from planner import (
     LATENCY,
-    NOISE,
+    PRECISION_NOISE,
     Correction,
     CutCoding,
     LayerCosts,
@@ -271,7 +271,10 @@ class Forecast:
         A layer is usable once its first plane is there, at float12; then bfloat16; then exact.
         """
         planes = [
-            [Plane(size, NOISE[name]) for size, name in zip(sizes, PRECISIONS, strict=True)]
+            [
+                Plane(size, PRECISION_NOISE[name])
+                for size, name in zip(sizes, PRECISIONS, strict=True)
+            ]
             if layer.weights
             else []
             for layer, sizes in zip(self._graph.layers, missing_bytes, strict=True)

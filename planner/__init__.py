@@ -38,7 +38,7 @@ from planner.power import (
 from planner.predictor import Predictor, Sample
 from planner.prices import Placement, Prices, Where, cheapest_path, latency_prices
 from planner.progressive import (
-    NOISE,
+    PRECISION_NOISE,
     Plane,
     ProgressivePlan,
     ProgressiveTimeline,
@@ -58,7 +58,7 @@ from planner.work import OperatorWork, Work
 __all__ = [
     "LATENCY",
     "LINKS",
-    "NOISE",
+    "PRECISION_NOISE",
     "RADIOS",
     "Cached",
     "Change",

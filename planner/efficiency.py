@@ -34,7 +34,7 @@ from planner.windows import improve_order
 Blocks: TypeAlias = tuple[tuple[int, ...], ...]
 
 # Savings below this fraction of the latency are rounding, not savings.
-NOISE = 1e-11
+ROUNDED = 1e-11
 
 
 def efficiency_partitions(costs: LayerCosts, link: Link) -> Blocks:
@@ -122,7 +122,7 @@ class _Paths:
         starts, ends = self.enter[:-1], self.leave[1:]
         after, before = self.after, self.before
         now_s = self.latency_s
-        least, trial, found = NOISE * now_s, self.guess, None
+        least, trial, found = ROUNDED * now_s, self.guess, None
         while True:
             reach = trial * before - starts
             profit = np.maximum.accumulate(reach)
@@ -136,7 +136,7 @@ class _Paths:
                 size = after[last] - before[first] or self.bytes[first : last + 1].sum()
                 fraction = saved_s / float(size)
                 # From the second round on the fraction only grows, but for rounding.
-                if found is not None and fraction <= trial * (1 + NOISE):
+                if found is not None and fraction <= trial * (1 + ROUNDED):
                     return found
                 found, trial, self.guess = (first, last), fraction, fraction
             elif found is not None or trial == 0.0:
@@ -252,7 +252,7 @@ class _Paths:
             edge = min(on_edge, on_client + self.up[at])
             shift, other = client - to_client.item(at), edge - to_edge.item(at)
             to_client[at], to_edge[at] = client, edge
-            if at >= until and abs(shift - other) <= NOISE * client:
+            if at >= until and abs(shift - other) <= ROUNDED * client:
                 # Both sides moved alike, so everything behind moves along.
                 to_client[at + 1 :] += shift
                 to_edge[at + 1 :] += shift
@@ -273,7 +273,7 @@ class _Paths:
             edge = min(on_edge, on_client + self.down[at])
             shift, other = client - from_client.item(at), edge - from_edge.item(at)
             from_client[at], from_edge[at] = client, edge
-            if at <= until and abs(shift - other) <= NOISE * client:
+            if at <= until and abs(shift - other) <= ROUNDED * client:
                 from_client[:at] += shift
                 from_edge[:at] += shift
                 return shift, at

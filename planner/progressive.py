@@ -23,7 +23,7 @@ does, in the same manner: first planes, then refinement.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from numbers import Integral, Real
@@ -55,7 +55,7 @@ def mantissa_noise(bits: int) -> float:
     return 3 / (8 * math.log(2)) / 12 * 4.0**-bits
 
 
-NOISE: Mapping[str, float] = {
+PRECISION_NOISE: Mapping[str, float] = {
     "float12": mantissa_noise(3),
     "bfloat16": mantissa_noise(7),
     "exact": 0.0,
@@ -67,7 +67,8 @@ class Plane:
     """One plane of a layer's weights: bytes still to send, 0 once it is there.
 
     `noise` is the relative noise power of the weights once this plane and those before it are
-    there, as in `NOISE`. Raises ValueError that names the field unless both are finite and >= 0.
+    there, as in `PRECISION_NOISE`. Raises ValueError that names the field unless both are finite
+    and >= 0.
     """
 
     missing_bytes: float
@@ -228,13 +229,27 @@ def progressive_timeline(
     elif not (isinstance(horizon_s, Real) and 0 <= horizon_s < math.inf):
         raise ValueError(f"horizon_s is a number of seconds from 0, not {horizon_s!r}")
     _check_steps(planes, plan.steps)
+    points = list(_points(costs, first, link, planes, plan))
+    times = [point.time_s for point in points]
+    return ProgressiveTimeline(
+        time_mean(times, np.array([point.latency_s for point in points]), horizon_s),
+        time_mean(times, np.array([point.noise for point in points]), horizon_s),
+        horizon_s,
+        tuple(points),
+    )
+
+
+def _points(
+    costs: LayerCosts, first: LayerCosts, link: Link, planes: Planes, plan: ProgressivePlan
+) -> Iterator[ProgressivePoint]:
+    """Before the upload, and after each step of it."""
     there = {
         (i, k) for i, own in enumerate(planes) for k, p in enumerate(own) if not p.missing_bytes
     }
     noise = [_noise(own, layer, there) for layer, own in enumerate(planes)]
     uploaded: set[int] = set()
     current = route(first, link)
-    points = [ProgressivePoint(0.0, current.latency_s, _total(costs, current, noise), 0.0)]
+    yield ProgressivePoint(0.0, current.latency_s, _total(costs, current, noise), 0.0)
     steps = [(p, *step) for p, partition in enumerate(plan.partitions) for step in partition]
     sent = accumulate(planes[layer][plane].missing_bytes for _, layer, plane in steps)
     for (partition, layer, plane), size in zip(steps, sent, strict=True):
@@ -243,17 +258,10 @@ def progressive_timeline(
         if plane == 0:
             uploaded.add(layer)
             current = route(first, link, uploaded)
-        points.append(ProgressivePoint(
+        yield ProgressivePoint(
             size / link.up_Bps + link.rtt_s, current.latency_s, _total(costs, current, noise),
             size, partition, layer, plane,
-        ))  # fmt: skip
-    times = [point.time_s for point in points]
-    return ProgressiveTimeline(
-        time_mean(times, np.array([point.latency_s for point in points]), horizon_s),
-        time_mean(times, np.array([point.noise for point in points]), horizon_s),
-        horizon_s,
-        tuple(points),
-    )
+        )  # fmt: skip
 
 
 def _check_steps(planes: Planes, steps: Steps) -> None:
