@@ -124,12 +124,7 @@ def _reasons(
     for i, where in enumerate(placement):
         other = _other(where)
         here, there = (
-            _Way(
-                before[i][side].computing + run[side][i] + after[i][side].computing,
-                before[i][side].transfer + after[i][side].transfer,
-                0,
-            )
-            for side in (where, other)
+            _through(before[i][side], run[side][i], after[i][side]) for side in (where, other)
         )
         extra = there.price - here.price
         found.append(
@@ -159,6 +154,11 @@ class _Way:
     @property
     def price(self) -> float:
         return self.computing + self.transfer
+
+
+def _through(before: _Way, run: float, after: _Way) -> _Way:
+    computing = before.computing + run + after.computing
+    return _Way(computing, before.transfer + after.transfer, before.leaves)
 
 
 _Ways: TypeAlias = dict[Where, _Way]

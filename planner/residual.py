@@ -97,20 +97,10 @@ def residual_placement(
         [sum(table[tensor] for tensor in alive) for _, alive in _alive(prices.readers)]
         for table in move
     )
-    # What it takes until the one tensor that is alive is on a side; and per block and side after
-    # it, the side before it and the sides of its layers.
+    steps = []
     taken = {False: 0.0, True: math.inf}
-    steps: list[dict[bool, tuple[bool, list[bool]]]] = []
     for block in _blocks(prices.readers):
-        taken_next, step = {}, {}
-        for after in _SIDES:
-            ways = []
-            for before in _SIDES:
-                moved = cross if block.entangled else move
-                price, sides = block.through(run, moved, may, before, after)
-                ways.append((taken[before] + price, (before, sides)))
-            taken_next[after], step[after] = min(ways, key=itemgetter(0))
-        taken = taken_next
+        taken, step = _after(block, taken, run, cross if block.entangled else move, may)
         steps.append(step)
     there: list[bool] = []
     side = False
@@ -122,6 +112,23 @@ def residual_placement(
 
 
 _Table: TypeAlias = Sequence[list[float]]  # on the client, on the edge; or up, down
+# What it takes until the one tensor that is alive is on a side.
+_Taken: TypeAlias = dict[bool, float]
+# Per side after a block, the side before it and the sides of its layers.
+_Step: TypeAlias = dict[bool, tuple[bool, list[bool]]]
+
+
+def _after(
+    block: _Block, taken: _Taken, run: _Table, move: _Table, may: list[bool]
+) -> tuple[_Taken, _Step]:
+    taken_next, step = {}, {}
+    for after in _SIDES:
+        ways = []
+        for before in _SIDES:
+            price, sides = block.through(run, move, may, before, after)
+            ways.append((taken[before] + price, (before, sides)))
+        taken_next[after], step[after] = min(ways, key=itemgetter(0))
+    return taken_next, step
 
 
 @dataclass(frozen=True, slots=True)
