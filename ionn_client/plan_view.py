@@ -27,7 +27,7 @@ def planner_table(
     title: str = "One query, when every weight is on the edge",
 ) -> Table:
     """Every planner's schedule in numbers; how long the edge is busy only where that is limited."""
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("planner", overflow="fold")
     with_energy = any(row.route is not None and row.route.energy_J is not None for row in rows)
     with_weights = any(row.weight_bytes for row in rows)
@@ -90,7 +90,8 @@ def cache_sentence(schedules: Schedules) -> str:
     )
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table with a bold title and no frame."""
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         show_edge=False, pad_edge=False,
@@ -99,7 +100,7 @@ def _table(title: str) -> Table:
 
 def upload_table(orders: Sequence[UploadOrder]) -> Table:
     """Upload orders: partitions, and what queries take meanwhile and then."""
-    table = _table("While the weights upload")
+    table = plain_table("While the weights upload")
     headings = ["upload order", "partitions", "mean latency", "then"]
     if any(order.joules for order in orders):
         headings += ["mean energy", "then"]

@@ -29,6 +29,7 @@ from ionn_client.commands.arguments import (
 )
 from ionn_client.commands.plan_report import report, training_report
 from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
+from ionn_client.commands.processors import plan_processors
 from ionn_client.comparison import OURS, Planned, Problem, compare
 from ionn_client.explanation import (
     battery_sentence,
@@ -106,6 +107,13 @@ def plan(
             help="Plan a training step in place of a query: all layers forward, then backward.",
         ),
     ] = False,
+    processors: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan without an edge, on stated processors of one device: NAME,NAME as for"
+            " --device."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why layers are where they are.")
     ] = False,
@@ -132,6 +140,11 @@ def plan(
         objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
         stay, queries_per_hour, None if cache is None else str(cache), training, explain,
     )  # fmt: skip
+    if processors is not None:
+        if figure is not None:
+            raise ValueError("--figure does not go with --processors, which draws nothing")
+        plan_processors(asked, processors, as_json=as_json)
+        return
     what = subject(asked)
     title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
     if training:

@@ -172,6 +172,22 @@ def test_a_training_step_in_place_of_a_query(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+TWO = ["--processors", "jetson-tk1-cpu,jetson-tk1-gpu"]
+
+
+def test_processors_of_one_device_share_a_query() -> None:
+    found = plan_json("--network", "alexnet", *TWO)
+    plans = {row["plan"]: row for row in found["plans"]}
+    alone = min(plans[name]["latency_s"] for name in found["processors"])
+    assert plans["layers split"]["latency_s"] < plans["each layer on one"]["latency_s"] < alone
+    assert all(sum(shares) == pytest.approx(1) for shares in plans["layers split"]["shares"])
+    text = plan("--network", "alexnet", *TWO, "--objective", "energy", "--deadline", "60ms")
+    assert "Over the deadline: jetson-tk1-cpu; jetson-tk1-gpu." in text
+    assert "raise the deadline by" in " ".join(text.split())
+    assert "split: jetson-tk1-gpu" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_residual_blocks_are_a_row_where_layers_branch() -> None:
     args = ("--device", "jetson-tk1-cpu", "--edge", "gtx-1080", "--radio", "wifi")
     rows = planners(plan_json("--network", "googlenet", *args))
@@ -236,6 +252,15 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         (["--queries-per-hour", "inf"], "--queries-per-hour"),
         (["--queries-per-hour", "nan"], "--queries-per-hour"),
         (["--grouped", "--device", "jetson-tx2"], "--grouped"),
+        ([*TWO, "--rate", "8mbit"], "--rate"),
+        ([*TWO, "--training"], "--training"),
+        ([*TWO, "--server-load", "2"], "--server-load"),
+        ([*TWO, "--device", "jetson-tx2"], "--device"),
+        ([*TWO, "--objective", "mix", "--seconds-per-joule", "1"], "--objective latency"),
+        ([*TWO, "--figure", "plan.png"], "--figure"),
+        ([*TWO, "--deadline", "soon"], "--deadline"),
+        ([*TWO, "--battery", "nan"], "--battery"),
+        (["--processors", "jetson-tk1-cpu"], "two or more"),
         (["--training", "--explain"], "--explain"),
         (["--training", "--grouped"], "--grouped"),
         (["--training", "--stay", "1h", *BOARD, "--radio", "4g"], "--stay"),
@@ -262,6 +287,7 @@ def test_mistakes_are_told_before_anything_is_measured(
         raise AssertionError("loaded a network")
 
     monkeypatch.setattr("ionn_client.commands.problem.load", measured)
+    monkeypatch.setattr("ionn_client.commands.processors.load", measured)
     text = mistake(monkeypatch, capsys, "--network", "lenet", *args)
     assert said in text
     assert "Traceback" not in text
