@@ -245,13 +245,7 @@ def _kind(
         return base if whole else "transposed_conv/ragged"
     if base == "linear":
         if not weights or does.batch > 1:
-            if does.rows * does.inner * does.columns < _TINY_PRODUCT:
-                return "linear/batch/tiny"
-            kind = "linear/batch"
-            if 1 in (does.rows, does.columns):
-                kind += "-column" if does.columns == 1 else "-row"
-            # A permuted operand is copied first, or read against the grain.
-            return kind if dense else f"{kind}/permuted"
+            return _batch_kind(does, dense)
         if does.rows > 1:
             return "linear"
         return "linear/vector" if does.inner >= _LONG_ROW else "linear/vector/short"
@@ -269,6 +263,16 @@ def _kind(
     if variant in _RESAMPLING and sum(made[0].shape[-2:]) <= _SMALL_MAP:
         return f"{variant}/small"
     return variant if variant.startswith(base) else base
+
+
+def _batch_kind(does: Computation, dense: bool) -> str:
+    if does.rows * does.inner * does.columns < _TINY_PRODUCT:
+        return "linear/batch/tiny"
+    kind = "linear/batch"
+    if 1 in (does.rows, does.columns):
+        kind += "-column" if does.columns == 1 else "-row"
+    # A permuted operand is copied first, or read against the grain.
+    return kind if dense else f"{kind}/permuted"
 
 
 _VECTOR = 16
