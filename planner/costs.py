@@ -140,10 +140,13 @@ class LayerCosts:
         """Per layer, whether the edge can run it once the weights of `uploaded` are there."""
         n = len(self)
         here = [False] * n
-        for layer in uploaded:
-            if not 0 <= layer < n:
-                raise ValueError(f"uploaded names layer {layer} of {n}")
-            here[layer] = True
+        try:
+            for layer in uploaded:
+                if not 0 <= layer < n:
+                    raise ValueError(f"uploaded names layer {layer} of {n}")
+                here[layer] = True
+        except TypeError as error:
+            raise ValueError(f"uploaded is a collection of layers: {error}") from None
         result = [h or w for h, w in zip(here, self._weightless, strict=True)]
         if self.shared:
             for layer, _ in self.shared:

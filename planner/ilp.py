@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from planner.dominance import merge, needed_cuts
 from planner.ilp_forms import Form, Grouped, PerLayer, Ranges, Tied, ranged_price
-from planner.jointdnn import checked_available, checked_ranges
+from planner.jointdnn import available_array, checked_ranges
 from planner.larac import cheapest_of
 from planner.objective import Limit
 from planner.prices import Placement, Prices, Where
@@ -54,7 +54,7 @@ def ilp_placement(
     with "glsvlsi", and where sums are so large that HiGHS cannot tell whether limits are kept.
     """
     n = len(objective)
-    may = checked_available(available, n)
+    may = available_array(available, n)
     ranges = _checked_ranges(objective, form, client_ranges, edge_ranges)
     _check_limits(limits, n)
     if n == 0:
@@ -131,7 +131,7 @@ def _checked_ranges(
     client_ranges: ArrayLike | None,
     edge_ranges: ArrayLike | None,
 ) -> Ranges | None:
-    if form not in _FORMS:
+    if form not in tuple(_FORMS):
         raise ValueError(f"form is one of {', '.join(_FORMS)}, not {form!r}")
     if client_ranges is None and edge_ranges is None:
         return None
@@ -145,6 +145,8 @@ def _checked_ranges(
 
 
 def _check_limits(limits: Sequence[Limit], n: int) -> None:
+    if not all(isinstance(limit, Limit) for limit in limits):
+        raise ValueError(f"limits are a list of Limit, not {limits!r:.80}")
     for limit in limits:
         if len(limit.prices) != n:
             raise ValueError(f"{limit.name} is for {len(limit.prices)} layers, not {n}")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from planner.costs import Floats
-from planner.prices import Placement, Prices, Where
+from planner.prices import Placement, Prices, Where, checked_available
 
 
 def jointdnn_placement(
@@ -43,7 +43,7 @@ def jointdnn_placement(
     n = len(prices)
     client = checked_ranges("client_ranges", client_ranges, prices.client)
     edge = checked_ranges("edge_ranges", edge_ranges, prices.edge)
-    ends = edge_ends(checked_available(available, n))
+    ends = edge_ends(available_array(available, n))
     if n == 0:
         return 0.0, ()
     # What remains to the end when a group starts at cut i on the client, or on the edge.
@@ -126,13 +126,15 @@ def checked_ranges(name: str, given: ArrayLike | None, layers: Floats) -> Floats
     return ranges
 
 
-def checked_available(available: Sequence[bool] | None, n: int) -> NDArray[np.bool_]:
+def available_array(available: Sequence[bool] | None, n: int) -> NDArray[np.bool_]:
     """`available` as n booleans, all true where it is None; ValueError where it has not n."""
-    if available is None:
-        return np.ones(n, dtype=bool)
-    if len(available) != n:
-        raise ValueError(f"available has {len(available)} entries for {n} layers")
-    return np.array(available, dtype=bool)
+    try:
+        may = np.array(checked_available(available, n), dtype=bool)
+    except TypeError as error:
+        raise ValueError(f"available is a list of {n} booleans: {error}") from None
+    if may.shape != (n,):
+        raise ValueError(f"available is a list of {n} booleans, not of shape {may.shape}")
+    return may
 
 
 def edge_ends(may: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ class Processor:
         checked = numbers(f"layer_s of {name}", layer_s, None)
         not_negative(f"active_W of {name}", active_W)
         not_negative(f"start_s of {name}", start_s)
-        if runs is not None and len(runs) != len(checked):
-            raise ValueError(f"runs of {name} has {len(runs)} entries for {len(checked)} layers")
-        may = np.ones(len(checked), dtype=bool) if runs is None else np.array(runs, dtype=bool)
-        _set(self, name=name, layer_s=checked, active_W=active_W, start_s=start_s, runs=may)
+        may = (
+            np.ones(len(checked))
+            if runs is None
+            else numbers(f"runs of {name}", runs, len(checked))
+        )
+        _set(self, name=name, layer_s=checked, active_W=active_W, start_s=start_s, runs=may > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,10 @@ class LocalCosts:
         copy_W: float = 0.0,
         idle_W: float = 0.0,
     ) -> None:
+        if not isinstance(processors, list | tuple) or not all(
+            isinstance(processor, Processor) for processor in processors
+        ):
+            raise ValueError(f"processors is a list of Processor, not {processors!r:.80}")
         k = len(processors)
         if k == 0:
             raise ValueError("processors is empty; at least one runs layers")
@@ -141,10 +148,12 @@ class Resources:
             ("memory_bytes", 0, math.inf),
         ):
             values = getattr(self, name)
+            if not isinstance(values, list | tuple):
+                raise ValueError(f"{name} is a tuple of numbers, not {values!r:.80}")
             if len(values) != len(self.free):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.free)}")
             for value in values:
-                if not low <= value <= high:
+                if not (isinstance(value, Real) and low <= float(value) <= high):
                     raise ValueError(f"{name} is from {low:g} to {high:g}, not {value!r}")
 
     @classmethod
@@ -184,6 +193,8 @@ class LocalSteps:
         """Raises ValueError when resources are of other processors, and for a layer without one."""
         k = len(costs.processors)
         seen = resources or Resources.all_of(k)
+        if not isinstance(seen, Resources):
+            raise ValueError(f"resources are Resources, not {seen!r:.80}")
         if len(seen.free) != k:
             raise ValueError(f"resources are of {len(seen.free)} processors, not {k}")
         free, slowdown = np.array(seen.free), np.array(seen.slowdown)

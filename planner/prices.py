@@ -78,9 +78,13 @@ class Prices:
 
     def along(self, placement: Sequence[Where]) -> float:
         """The sum of prices of a placement. Raises ValueError unless it names n sides."""
-        if len(placement) != len(self):
-            raise ValueError(f"placement has {len(placement)} sides for {len(self)} layers")
-        if wrong := set(placement) - {"client", "edge"}:
+        try:
+            given, wrong = len(placement), set(placement) - {"client", "edge"}
+        except TypeError as error:
+            raise ValueError(f"placement is a list of sides: {error}") from None
+        if given != len(self):
+            raise ValueError(f"placement has {given} sides for {len(self)} layers")
+        if wrong:
             raise ValueError(f"a layer runs on the 'client' or the 'edge', not on {wrong.pop()!r}")
         there = np.array([False, *(where == "edge" for where in placement), False])
         before, after, on_edge = there[:-1], there[1:], there[1:-1]
@@ -94,6 +98,17 @@ class Prices:
     @property
     def _fields(self) -> tuple[Floats, Floats, Floats, Floats]:
         return self.client, self.edge, self.up, self.down
+
+
+def checked_available(available: Sequence[bool] | None, n: int) -> Sequence[bool]:
+    """Whether the edge may run each of n layers; None: all. ValueError unless it has n entries."""
+    if available is None:
+        return [True] * n
+    if not isinstance(available, list | tuple | np.ndarray):
+        raise ValueError(f"available is a list of {n} booleans, not {available!r:.80}")
+    if len(available) != n:
+        raise ValueError(f"available has {len(available)} entries for {n} layers")
+    return available
 
 
 def latency_prices(costs: LayerCosts, link: Link) -> Prices:
@@ -112,9 +127,7 @@ def cheapest_path(
     """
     client, edge, up, down = (field.tolist() for field in prices._fields)
     n = len(client)
-    may = [True] * n if available is None else available
-    if len(may) != n:
-        raise ValueError(f"available has {len(may)} entries for {n} layers")
+    may = checked_available(available, n)
     # What remains to the end with the data on the client, or on the edge, at cut i.
     at_client, at_edge = 0.0, down[n]
     stays = [False] * n  # from the client: run layer i there

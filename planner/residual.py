@@ -27,7 +27,7 @@ from typing import TypeAlias
 import numpy as np
 
 from planner.costs import Floats, LayerCosts, Link
-from planner.jointdnn import checked_available
+from planner.jointdnn import available_array
 from planner.objective import LATENCY, Objective
 from planner.prices import Placement, Prices, Where
 
@@ -90,7 +90,7 @@ def residual_placement(
     joins. Raises ValueError unless `available` has n entries.
     """
     n = len(prices)
-    may = [*checked_available(available, n).tolist(), False]  # the answer's reader, on the client
+    may = [*available_array(available, n).tolist(), False]  # the answer's reader, on the client
     run = np.append(prices.layers.client, 0.0).tolist(), np.append(prices.layers.edge, 0.0).tolist()
     move = prices.layers.up.tolist(), prices.layers.down.tolist()
     cross = tuple(

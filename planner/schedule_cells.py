@@ -27,7 +27,7 @@ import numpy as np
 from planner.costs import Floats, LayerCosts, Link
 from planner.objective import Objective
 from planner.power import Power, energy_prices
-from planner.prices import SAME, Placement, Prices, cheapest_path, latency_prices
+from planner.prices import SAME, Placement, Prices, cheapest_path, checked_available, latency_prices
 
 RECIPROCAL = ("up_Bps", "down_Bps")
 # No rate, load or worth of a joule is larger, or one over it smaller.
@@ -127,8 +127,7 @@ class Solver:
     ) -> None:
         if power is None and region.s_per_J != (0.0, 0.0):
             raise ValueError("power is needed where s_per_J is not 0")
-        if available is not None and len(available) != len(costs):
-            raise ValueError(f"available has {len(available)} entries for {len(costs)} layers")
+        checked_available(available, len(costs))
         n = len(costs)
         self._cuts, self._available, axes = (n, 2 * n, 3 * n + 1), available, region.axes
         self._linear = "s_per_J" not in axes

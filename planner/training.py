@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from planner.costs import Floats, LayerCosts, Link, is_finite, numbers
-from planner.prices import Placement, Prices, Where
+from planner.prices import Placement, Prices, Where, checked_available
 
 if TYPE_CHECKING:  # its limits have training's prices
     from planner.objective import Objective
@@ -163,9 +163,7 @@ def training_placement(
     pairs (forward i, backward i), O(N). Raises ValueError unless `available` has 2N entries.
     """
     n = len(prices) // 2
-    if available is not None and len(available) != 2 * n:
-        raise ValueError(f"available has {len(available)} entries for {2 * n} layers")
-    may = [True] * 2 * n if available is None else list(available)
+    may = checked_available(available, 2 * n)
     client, edge, up, down = (
         field.tolist()
         for field in (prices.chain.client, prices.chain.edge, prices.chain.up, prices.chain.down)

@@ -9,6 +9,10 @@ import pytest
 from hypothesis import given
 
 from planner import LayerCosts, Link, Prices, Where, cheapest_path, latency_prices, route
+from planner.ilp import ilp_placement
+from planner.jointdnn import jointdnn_placement
+from planner.local_offloading import Resources
+from planner.training import TrainingPrices, training_placement
 from tests.planner.tables import costs_and_links
 
 SIDES: tuple[Where, ...] = ("client", "edge")
@@ -63,3 +67,33 @@ def test_lengths_that_do_not_match_are_refused() -> None:
         one.along(("cloud",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weight"):
         one * -1.0
+
+
+NO_LISTS = (5, 2.5, object(), {True, False}, iter([True, True]), "ab")
+
+
+@pytest.mark.parametrize("wrong", NO_LISTS)
+def test_what_is_no_list_is_refused_by_name(wrong):
+    prices = Prices([1, 1], [1, 1], [1] * 3, [1] * 3)
+    training = TrainingPrices(prices, [0], [0])
+    for plan in (cheapest_path, ilp_placement, jointdnn_placement):
+        with pytest.raises(ValueError, match="available"):
+            plan(prices, available=wrong)
+    with pytest.raises(ValueError, match="available"):
+        training_placement(training, wrong)
+    for priced in (prices, training):
+        with pytest.raises(ValueError, match=r"placement|a layer runs"):
+            priced.along(wrong)
+    for name in ("free", "slowdown", "memory_bytes"):
+        with pytest.raises(ValueError, match=name):
+            Resources(**({"free": (1,), "slowdown": (1,), "memory_bytes": (1,)} | {name: wrong}))
+
+
+@pytest.mark.parametrize("wrong", [[None, 1], ["a", "b"], [[1], [2]]])
+def test_entries_of_wrong_types_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=r"placement|a layer runs"):
+        Prices([1, 1], [1, 1], [1] * 3, [1] * 3).along(wrong)
+    with pytest.raises(ValueError, match="free"):
+        Resources(wrong, (1, 1), (1, 1))
+    with pytest.raises(ValueError, match="uploaded"):
+        LayerCosts([1], [1], [1], [1, 1], [1, 1]).available(wrong)
