@@ -130,6 +130,10 @@ def progressive_plan(costs: LayerCosts, link: Link, planes: Planes) -> Progressi
 
 def _first_planes(costs: LayerCosts, planes: Planes) -> LayerCosts:
     """`costs` with the bytes that each layer needs before the edge can run it at all."""
+    if not isinstance(planes, list | tuple) or not all(
+        isinstance(own, list | tuple) for own in planes
+    ):
+        raise ValueError(f"planes is a list of planes per layer, not {planes!r:.80}")
     if len(planes) != len(costs):
         raise ValueError(f"planes has {len(planes)} entries; {len(costs)} are needed")
     for layer, own in enumerate(planes):

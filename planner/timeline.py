@@ -79,9 +79,13 @@ def timeline(
 
 def _steps(plan: UploadPlan, ack: Ack) -> list[tuple[int, tuple[int, ...]]]:
     """Partition and layers of each acknowledgement, in order."""
+    try:
+        partitions = [(index, tuple(layers)) for index, layers in enumerate(plan.partitions)]
+    except TypeError as error:
+        raise ValueError(f"the plan's partitions are lists of layers: {error}") from None
     if ack == "partition":
-        return [(index, layers) for index, layers in enumerate(plan.partitions) if layers]
-    return [(index, (layer,)) for index, part in enumerate(plan.partitions) for layer in part]
+        return [(index, layers) for index, layers in partitions if layers]
+    return [(index, (layer,)) for index, part in partitions for layer in part]
 
 
 def _latency_after(costs: LayerCosts, link: Link, steps: list[tuple[int, ...]]) -> Floats:

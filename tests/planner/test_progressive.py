@@ -307,3 +307,9 @@ def test_refuses_timelines_that_make_no_sense(steps, horizon_s, message):
         progressive_timeline(
             free_to_cross(1), Link(1, 1), [(Plane(1, 0.0),)], ProgressivePlan((steps,)), horizon_s
         )
+
+
+@pytest.mark.parametrize("planes", [5, None, "ab", [None, None], [1, 2]])
+def test_planes_that_are_no_lists_are_refused_by_name(planes):
+    with pytest.raises(ValueError, match="planes"):
+        progressive_plan(random_costs(0, 2), LINKS[0], planes)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from planner import LayerCosts, Link, route, timeline, upload_plan
 from planner.upload import UploadPlan
-from tests.planner.tables import costs_and_links
+from tests.planner.tables import costs_and_links, random_costs
 
 
 def latency_at(costs, link, plan, ack, now):
@@ -123,3 +123,10 @@ def test_refuses_what_makes_no_sense(arguments, message):
     arguments = {"plan": UploadPlan("", ((0,),)), **arguments}
     with pytest.raises(ValueError, match=message):
         timeline(costs, Link(1, 1), **arguments)
+
+
+@pytest.mark.parametrize("partitions", [5, None, (0, 1), ((None,),), (("a",),)])
+def test_partitions_that_hold_no_layers_are_refused(partitions):
+    costs, link = random_costs(0, 2), Link(1e6, 1e6)
+    with pytest.raises(ValueError, match="plan"):
+        timeline(costs, link, UploadPlan("mine", partitions))
