@@ -19,7 +19,7 @@ from planner.constrained import cheapest_within
 from planner.ilp import ilp_placement
 from planner.jointdnn import jointdnn_placement
 from planner.larac import larac
-from planner.neurosurgeon import neurosurgeon
+from planner.neurosurgeon import Target, neurosurgeon
 from planner.objective import LATENCY, Infeasible, Limit, Objective
 from planner.power import Power
 from planner.prices import Prices, Where, cheapest_path
@@ -29,6 +29,10 @@ from planner.route import priced
 OURS = "ours"
 RESIDUAL = "JointDNN, residual blocks"
 CACHED = "cached"
+SPLITS: dict[str, Target] = {
+    "Neurosurgeon, latency": "latency",
+    "Neurosurgeon, energy": "energy",
+}
 # What people call the limits, and how they read their values.
 LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
     "battery": ("battery budget", joules),
@@ -92,9 +96,13 @@ Planner: TypeAlias = Callable[[], Placement]
 
 def compare(problem: Problem) -> tuple[Planned, ...]:
     """Every planner that has what it needs, ours last."""
-    # Loads the solver, so that the first who uses it is not told to plan that slowly.
-    ilp_placement(Prices([0], [0], [0, 0], [0, 0]))
+    load_solver()
     return tuple(_planned(problem, *each) for each in _planners(problem))
+
+
+def load_solver() -> None:
+    """So that the first planner that uses it is not told to plan that slowly."""
+    ilp_placement(Prices([0], [0], [0, 0], [0, 0]))
 
 
 def ours(problem: Problem) -> Placement:
@@ -150,7 +158,12 @@ def _blocks(problem: Problem, objective: Objective | None = None) -> TensorPrice
 
 
 def _note(problem: Problem, planner: str, route: Route) -> str:
-    """What residual blocks would take as JointDNN prices them, where ours is another way."""
+    """What a newcomer would wonder at: prices by which a planner decides, where ours are others."""
+    if planner in SPLITS:
+        costs, link, power = problem.costs, problem.link, problem.power
+        counted = neurosurgeon(costs, link, power, SPLITS[planner], counts_answer=True)
+        same = counted.placement == route.placement
+        return "" if same else "as published, it counts nothing for the answer's way back"
     if planner != RESIDUAL or (by_tensor := _blocks(problem, LATENCY)) is None:
         return ""
     alone_s = by_tensor.along(route.placement)

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ionn_client.comparison import OURS, Planned, Problem, attempt, crossings, everywhere, exceeded
+from ionn_client.comparison import (
+    OURS,
+    Planned,
+    Problem,
+    attempt,
+    crossings,
+    everywhere,
+    exceeded,
+    load_solver,
+)
 from planner import Placement, Route, TrainingCosts, training_costs, training_placement
 from planner.ilp import ilp_placement
 from planner.larac import larac
@@ -53,6 +62,7 @@ def training_step(problem: Problem) -> TrainingStep:
         found.append(("LARAC", "one limit (TMC'19)", lambda: larac(prices, limits[0])))
     found.append(("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits)))
     found.append((OURS, "shortest path of pairs, or ILP under limits", ours))
+    load_solver()
     rows = tuple(
         _row(problem, costs, limits, name, method, planner) for name, method, planner in found
     )

@@ -146,6 +146,15 @@ def test_residual_blocks_say_what_they_take_tensor_by_tensor() -> None:
     assert row.note.startswith("20.5 ms if every tensor crossed by itself")
 
 
+def test_neurosurgeon_says_where_the_answers_way_back_is_what_it_misses() -> None:
+    slow_down = Link(1e6, 1e3, 0.004)
+    row = by_name(Problem(costs(), slow_down))["Neurosurgeon, latency"]
+    assert "counts nothing for the answer's way back" in row.note
+    assert row.route is not None
+    assert row.route.latency_s > by_name(Problem(costs(), slow_down))[OURS].route.latency_s  # type: ignore[union-attr]
+    assert by_name(Problem(costs(), LINK))["Neurosurgeon, latency"].note == ""
+
+
 def test_networks_without_branches_have_no_row_of_residual_blocks() -> None:
     assert RESIDUAL not in by_name(Problem(costs(), LINK))
     chain = replace(costs(), edges=[(-1, 0), (0, 1), (1, 2), (2, 3), (3, 4)])
