@@ -27,8 +27,8 @@ from ionn_client.trial import planner_link
 from layergraph import capture, flatten_inputs
 from layergraph.load import load
 from planner import LayerCosts, Link
-from planner.objective import Limit, battery, deadline, edge_time
-from planner.power import LINKS
+from planner.objective import Limit, Objective, battery, deadline, edge_time
+from planner.power import LINKS, Power
 
 DEFAULT_RATE = "80mbit"
 _OPTIONS = {
@@ -101,44 +101,25 @@ def subject(asked: Asked) -> Subject:
     link = _link(asked)
     power = stated_power(asked.power, asked.radio, device)
     objective = stated_objective(asked.objective, asked.s_per_J, power)
-    late, busy = (
-        stated_time("--deadline", asked.deadline),
-        stated_time("--edge-limit", asked.edge_limit),
-    )
-    if asked.battery_J is not None and power is None:
-        raise ValueError(f"--battery counts joules: {POWER_NEEDED}")
+    _check_together(asked, power, objective)
     stay_s = stated_time("--stay", asked.stay)
-    if stay_s is not None and power is None:
-        raise ValueError(f"--stay counts joules: {POWER_NEEDED}")
-    if asked.grouped and device is not None:
-        raise ValueError("--grouped measures this machine; a stated --device has no such times")
-    cache = None if asked.cache is None else Path(asked.cache)
-    if cache is not None:
-        if device is None or edge is None:
-            raise ValueError(
-                "--cache keeps schedules for later: state --device and --edge, because times"
-                " measured here are others each time"
-            )
-        check_cache(cache, objective)
-    if asked.training:
-        for option, given in (
-            ("--stay", stay_s is not None),
-            ("--cache", cache is not None),
-            ("--grouped", asked.grouped),
-            ("--explain", asked.explain),
-        ):
-            if given:
-                raise ValueError(f"{option} is of queries; --training plans a training step")
+    late_s = stated_time("--deadline", asked.deadline)
+    busy_s = stated_time("--edge-limit", asked.edge_limit)
     profiled, factor = _profiled(asked, device, edge)
     idle = _costs(asked, profiled, factor, link, device, edge)
     costs = replace(idle, edge_s=asked.server_load * idle.edge_s)
     limits: list[Limit] = []
     if asked.battery_J is not None and power is not None:
         limits.append(battery(costs, link, power, asked.battery_J))
-    if late is not None:
-        limits.append(deadline(costs, link, late))
-    if busy is not None:
-        limits.append(edge_time(costs, busy))
+    if late_s is not None:
+        limits.append(deadline(costs, link, late_s))
+    if busy_s is not None:
+        limits.append(edge_time(costs, busy_s))
+    ranges = profiled.ranges if asked.grouped else None
+    schedules = None
+    if asked.cache is not None:
+        path = Path(asked.cache)
+        schedules = cached_schedules(path, idle, link, asked.server_load, objective)
     return Subject(
         profiled,
         Problem(
@@ -146,15 +127,38 @@ def subject(asked: Asked) -> Subject:
             link,
             objective,
             tuple(limits),
-            factor * profiled.ranges if asked.grouped and profiled.ranges is not None else None,
-            None
-            if cache is None
-            else cached_schedules(cache, idle, link, asked.server_load, objective),
+            None if ranges is None else factor * ranges,
+            schedules,
         ),
         device.name if device else _this_machine(factor, "slower"),
         edge.name if edge else _this_machine(asked.edge_speed or 1.0, "faster"),
         stay_s,
     )
+
+
+def _check_together(asked: Asked, power: Power | None, objective: Objective) -> None:
+    """ValueError that names the option for options that do not go together."""
+    for option, given in (("--battery", asked.battery_J), ("--stay", asked.stay)):
+        if given is not None and power is None:
+            raise ValueError(f"{option} counts joules: {POWER_NEEDED}")
+    if asked.grouped and asked.device is not None:
+        raise ValueError("--grouped measures this machine; a stated --device has no such times")
+    if asked.cache is not None:
+        if asked.device is None or asked.edge is None:
+            raise ValueError(
+                "--cache keeps schedules for later: state --device and --edge, because times"
+                " measured here are others each time"
+            )
+        check_cache(Path(asked.cache), objective)
+    if asked.training:
+        for option, given in (
+            ("--stay", asked.stay),
+            ("--cache", asked.cache),
+            ("--grouped", asked.grouped),
+            ("--explain", asked.explain),
+        ):
+            if given:
+                raise ValueError(f"{option} is of queries; --training plans a training step")
 
 
 def _this_machine(factor: float, how: str) -> str:
