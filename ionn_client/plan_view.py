@@ -85,7 +85,7 @@ def cache_sentence(schedules: Schedules) -> str:
     return (
         f"Cache {schedules.path} ({came}): {counted} in {held}, for {ups[0]} to {ups[1]} up,"
         f" {downs[0]} to {downs[1]} down, round trips up to {seconds(region.rtt_s[1])},"
-        f" server loads up to {region.server_load[1]:g}, and no limits. Its schedule for this link"
+        f" server loads up to {region.server_load[1]:g}; limits are not kept. For this link it"
         f" {bound}; anywhere it costs at most {cache.regret:.2%} more."
     )
 
