@@ -175,9 +175,7 @@ def _note(problem: Problem, planner: str, route: Route) -> str:
 def _grouped(problem: Problem, ranges: RangeTimes) -> Placement:
     """JointDNN's schedule with groups as they were measured, which have their start-up inside."""
     objective, costs = problem.objective, problem.costs
-    entered = np.zeros(len(costs) + 1)
-    entered[1:-1] = ranges.startup_s
-    without = replace(costs, cut_down_s=np.maximum(0.0, costs.cut_down_s - entered))
+    without = replace(costs, cut_down_s=np.maximum(0.0, costs.cut_down_s - ranges.entered_s))
     joules = 0.0 if objective.power is None else objective.power.compute_W * objective.J_weight
     priced_ranges = ranges.matrix() * (objective.s_weight + joules)
     return jointdnn_placement(objective.prices(without, problem.link), priced_ranges)[1]

@@ -104,6 +104,13 @@ class RangeTimes:
         result[:1] += self.startup_s
         return result
 
+    @property
+    def entered_s(self) -> Floats:
+        """(n + 1) what each way down costs more, because a range starts up where it ends."""
+        result: Floats = np.zeros(len(self) + 1)
+        result[1:-1] = self.startup_s
+        return result
+
     def on_client(self, costs: LayerCosts) -> LayerCosts:
         """`costs` with this device as the client: what a range takes there is as modelled.
 
@@ -113,9 +120,8 @@ class RangeTimes:
         """
         if len(costs) != len(self):
             raise ValueError(f"costs of {len(costs)} layers, times of {len(self)}")
-        entered = np.zeros(len(self) + 1)
-        entered[1:-1] = self.startup_s
-        return replace(costs, client_s=self.layer_s, cut_down_s=costs.cut_down_s + entered)
+        entered_s = costs.cut_down_s + self.entered_s
+        return replace(costs, client_s=self.layer_s, cut_down_s=entered_s)
 
 
 def fit_ranges(layers: int, measured: Mapping[Span, float]) -> RangeTimes:
