@@ -85,11 +85,6 @@ class UploadPacer:
         return self._rate.Bps
 
     @property
-    def min_round_trip_s(self) -> float | None:
-        """The smallest round trip of a chunk in the last seconds."""
-        return self._round_trip_s
-
-    @property
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
 
