@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"ionn_client", "ionn_edge", "layergraph", "planner", "wire"}
+ROOMS = {"ionn_client", "ionn_edge", "layergraph", "pairing", "planner", "wire"}
 ALLOWED = {
     "wire": {"msgpack", "numpy", "zstandard", "PIL"},
     "planner": {"numpy", "scipy"},
     "layergraph": {"torch", "safetensors", "sklearn", "PIL", "numpy",
                    "torchvision", "timm", "transformers"},
-    "ionn_client": {"wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
-                    "typer", "rich", "matplotlib", "msgpack"},
-    "ionn_edge": {"wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
-                  "typer", "msgpack"},
+    "pairing": {"cryptography", "spake2", "msgpack"},
+    "ionn_client": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
+                    "typer", "rich", "matplotlib", "msgpack", "zeroconf"},
+    "ionn_edge": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
+                  "typer", "msgpack", "segno", "zeroconf"},
 }  # fmt: skip
 WITHOUT = {
     "wire": {"asyncio", "socket", "time"},
     "planner": {"asyncio", "socket", "time"},
     "layergraph": {"asyncio", "socket"},
+    "pairing": {"asyncio", "socket"},
 }
 SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
