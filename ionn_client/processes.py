@@ -34,9 +34,9 @@ class EdgeProcess:
         self._temporary = None if self._store else tempfile.TemporaryDirectory(prefix="ionn-edge-")
         store = self._store or (self._temporary.name if self._temporary else "")
         command = [
-            sys.executable, "-m", "ionn_edge", "serve", "--json", "--bind", "127.0.0.1",
-            "--port", str(self._port), "--threads", str(self._threads), "--store", store,
-            *self._options,
+            sys.executable, "-m", "ionn_edge", "serve", "--json", "--unpaired",
+            "--bind", "127.0.0.1", "--port", str(self._port), "--threads", str(self._threads),
+            "--store", store, *self._options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True

@@ -54,6 +54,10 @@ def serve(
         str,
         typer.Option(help="auto measures layer times once, again measures anew, off skips it."),
     ] = "auto",
+    unpaired: Annotated[
+        bool,
+        typer.Option("--unpaired", help="Serve whoever is on this machine, in the clear."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON when ready, for scripts.")
     ] = False,
@@ -73,6 +77,7 @@ def serve(
             memory_bytes=parse_bytes(memory),
             store=default_store() if store is None else store,
             calibration=calibration,
+            unpaired=unpaired,
         )
         _run(config, as_json)
     except (ValueError, StorageError, EngineError) as error:

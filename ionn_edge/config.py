@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def default_store() -> Path:
     """Where weights are kept: the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "ionn" / "edge"
+
+
+def default_state() -> Path:
+    """Where the box's identity and its paired devices are kept: the user's state directory."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "ionn" / "edge"
+
+
+def default_name() -> str:
+    """What a person knows this machine by."""
+    return socket.gethostname().partition(".")[0] or "edge"
 
 
 def parse_bytes(text: str) -> int:
@@ -48,7 +60,10 @@ def format_bytes(size: int) -> str:
 class Config:
     """How an edge box serves.
 
-    bind, port: where it listens; port 0 takes a free one.
+    bind, port: where it listens; port 0 takes a free one. name: what people know the box by.
+    unpaired: whoever connects is served, in the clear; on loopback only. state: directory for the
+        box's identity and its paired devices. announce: whether it is found on its network.
+    weak_isolation: serve networks though workers cannot be isolated here.
     device: "cpu" or "cuda". threads: that one query gets, of the processor.
     memory_bytes: budget for weights, of all models together. store: directory for them.
     calibration: "auto" measures layer times once per store directory, "again" anew, "off" ships
@@ -61,6 +76,12 @@ class Config:
     max_restarts: of a client's worker that dies, before the connection ends.
     drain_s: running queries get so long when the box stops.
     max_unsent_bytes: a client that does not read is not read from either beyond this.
+    max_guests, max_guests_per_address: connections that have not said who they are; the oldest
+        gives way to the next. handshake_timeout_s, request_timeout_s: they have so long to begin
+        encryption, and then to ask. pairing_timeout_s: for what follows GET /pair.
+    device_clients, device_queries: one paired device's connections and open queries.
+    device_queries_per_s, device_burst: its queries per second in the long run, and at once.
+    device_disk_bytes, device_memory_bytes: its weights on disk, and its workers' memory.
     """
 
     bind: str = "127.0.0.1"
@@ -70,6 +91,11 @@ class Config:
     memory_bytes: int = 4 << 30
     store: Path = field(default_factory=default_store)
     calibration: str = "auto"
+    name: str = field(default_factory=default_name)
+    unpaired: bool = False
+    state: Path = field(default_factory=default_state)
+    announce: bool = True
+    weak_isolation: bool = False
     limits: Limits = DEFAULT_LIMITS
     max_clients: int = 64
     max_queries: int = 32
@@ -81,6 +107,17 @@ class Config:
     max_restarts: int = 3
     drain_s: float = 3.0
     max_unsent_bytes: int = 64 << 20
+    max_guests: int = 128
+    max_guests_per_address: int = 32
+    handshake_timeout_s: float = 5.0
+    request_timeout_s: float = 5.0
+    pairing_timeout_s: float = 30.0
+    device_clients: int = 8
+    device_queries: int = 64
+    device_queries_per_s: float = 1000.0
+    device_burst: int = 1000
+    device_disk_bytes: int = 4 << 30
+    device_memory_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

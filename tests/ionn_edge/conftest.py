@@ -33,7 +33,9 @@ def serve(nursery: Nursery, tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:
-        config = Config(**{"store": tmp_path / "store", "threads": 1, "port": 0, **options})
+        config = Config(
+            **{"store": tmp_path / "store", "threads": 1, "port": 0, "unpaired": True, **options}
+        )
         box = Box(config, nursery)
         box.open()
         listener = bound(config.bind, config.port)

@@ -29,7 +29,7 @@ TIMEOUT_S = 60
 
 
 def command(*options: str) -> list[str]:
-    common = ["--threads", "1", "--calibration", "off"]
+    common = ["--unpaired", "--threads", "1", "--calibration", "off"]
     return [sys.executable, "-m", "ionn_edge", "serve", *common, *options]
 
 
