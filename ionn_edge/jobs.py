@@ -25,13 +25,18 @@ MAX_BUFFERS_BYTES = 1 << 30
 class Check:
     """Server: this is the client's model, whose weights will be files in the directory `store`.
 
-    `known` says that the very same graph was found fit before. Answered by Checked or Refused.
+    `known` says that the very same graph was found fit before. Files in `store` are named by
+    `key`; weights that are not there are in the directory `published`, named by `published_key`
+    (see places). Both directories exist. Answered by Checked or Refused.
     """
 
     fingerprint: str
     graph: bytes
     store: str
     known: bool = False
+    key: bytes = b""
+    published: str = ""
+    published_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
