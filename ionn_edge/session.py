@@ -14,6 +14,7 @@ from ionn_edge import events
 from ionn_edge.config import Config
 from ionn_edge.events import Command, Event, Model
 from ionn_edge.intake import Intake, have_of
+from ionn_edge.quota import Quota
 from wire import Conversation, RemoteProtocolError, Role, State, error_message, messages, negotiate
 
 _SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.ASKED, State.EVICTED})
@@ -38,12 +39,19 @@ class _Query:
 class Session:
     """One connection's conversation, its model and its queue of queries.
 
-    welcome: makes the Welcome for (protocol version, now).
+    welcome: makes the Welcome for (protocol version, now). quota: what the client's device may
+    ask for over all of its connections; of its own by default.
     heard_at: when the client last said something.
     """
 
-    def __init__(self, config: Config, welcome: Callable[[int, float], messages.Welcome]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        welcome: Callable[[int, float], messages.Welcome],
+        quota: Quota | None = None,
+    ) -> None:
         self.config = config
+        self._quota = quota or Quota(config)
         self.model: Model | None = None
         self.closed = False
         self._welcome = welcome
@@ -299,7 +307,7 @@ class Session:
         number = execute.query
         if number in self._waiting or (self._running and self._running.number == number):
             raise RemoteProtocolError(f"query {number} is open already", "unexpected")
-        refusal = self._refusal(execute)
+        refusal = self._refusal(execute) or self._quota_refusal()
         if refusal is not None:
             self._answer_error(number, *refusal)
             return
@@ -326,6 +334,11 @@ class Session:
             return "execution", f"the worker failed {self._deaths} times in a row; connect again"
         return None
 
+    def _quota_refusal(self) -> tuple[str, str] | None:
+        # Last: a query that is refused for another reason uses nothing up.
+        text = self._quota.refusal(self._now)
+        return None if text is None else ("overloaded", text)
+
     def _run_next(self) -> None:
         if not self._worker_ready or self._running is not None or not self._waiting:
             return
@@ -341,7 +354,9 @@ class Session:
 
     def _ran(self, ran: events.RangeRan) -> None:
         query = self._settle(ran.query)
-        if query is not None:
+        if query is not None and not query.execute.start < ran.stop <= query.execute.stop:
+            self._answer_error(query.number, "execution", "its worker talks nonsense")
+        elif query is not None:
             self._deaths = 0
             queue_s = max(ran.began_at - query.received_at, 0.0)
             self._send(
