@@ -79,7 +79,9 @@ def locked(directory: Path) -> Iterator[None]:
     """Nobody else who asks changes this directory meanwhile. Raises StateError."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | NO_FOLLOW, 0o600)
+        lock = os.open(
+            directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | NO_FOLLOW, 0o600
+        )
     except OSError as error:
         raise StateError(f"cannot keep anything in {directory}: {_why(error)}") from error
     try:
