@@ -40,7 +40,7 @@ class Session:
     """One connection's conversation, its model and its queue of queries.
 
     welcome: makes the Welcome for (protocol version, now). quota: what the client's device may
-    ask for over all of its connections; of its own by default.
+    ask for over all of its connections, if that is limited.
     heard_at: when the client last said something.
     """
 
@@ -51,7 +51,7 @@ class Session:
         quota: Quota | None = None,
     ) -> None:
         self.config = config
-        self._quota = quota or Quota(config)
+        self._quota = quota
         self.model: Model | None = None
         self.closed = False
         self._welcome = welcome
@@ -336,7 +336,7 @@ class Session:
 
     def _quota_refusal(self) -> tuple[str, str] | None:
         # Last: a query that is refused for another reason uses nothing up.
-        text = self._quota.refusal(self._now)
+        text = None if self._quota is None else self._quota.refusal(self._now)
         return None if text is None else ("overloaded", text)
 
     def _run_next(self) -> None:
