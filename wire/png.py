@@ -33,8 +33,9 @@ def encode_png(image: Bytes) -> bytes:
 def decode_png(data: Buffer, height: int, width: int) -> Bytes:
     """The image [height, width]; every byte is checked before Pillow sees any.
 
-    Raises RemoteProtocolError ("coding") for another size or kind of image, other chunks, wrong
-    checksums, pixel data that is not exactly as long as it must be, and bytes after the end.
+    Raises RemoteProtocolError ("coding") for another size or kind of image, one without pixels,
+    other chunks, wrong checksums, pixel data that is not exactly as long as it must be, and bytes
+    after the end.
     """
     pixels = _pixel_data(memoryview(data).cast("B"), height, width)
     row_bytes = 1 + width
@@ -50,7 +51,7 @@ def _pixel_data(view: memoryview, height: int, width: int) -> bytes:
     if view[: len(_SIGNATURE)] != _SIGNATURE:
         raise undecodable("not a PNG")
     kind, body, view = _chunk(view[len(_SIGNATURE) :])
-    if kind != b"IHDR" or bytes(body) != _HEADER.pack(width, height, *_GREY8):
+    if kind != b"IHDR" or bytes(body) != _HEADER.pack(width, height, *_GREY8) or not height * width:
         raise undecodable(f"not a grey PNG of {width} x {height}")
     pixels = []
     while True:
