@@ -23,6 +23,7 @@ from wire import (
     Encoder,
     LocalProtocolError,
     Role,
+    State,
     messages,
 )
 from wire.messages import Tensor
@@ -83,6 +84,8 @@ class Played:
             try:
                 self.client.sent(message)
             except LocalProtocolError:
+                # What crosses an eviction is taken for what was under way.
+                self.over = self.over or self.client.state is not State.EVICTED
                 self.client = None
         if isinstance(message, messages.Cancel) and message.query in self.open:
             self.open.discard(message.query)
@@ -104,7 +107,7 @@ class Played:
             self.perform(command)
         assert (commands[-3:] == END) == self.session.closed, "an end that is none"
         assert commands.count(END[-1]) == self.session.closed
-        assert self.session.closed or not self.over, "it goes on after goodbye"
+        assert self.session.closed or not self.over, "it goes on after a goodbye or a breach"
         self.look()
 
     def look(self) -> None:

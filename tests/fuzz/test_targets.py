@@ -69,7 +69,7 @@ def test_lax_decoding_of_segments_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
         played(target("segment"), 60)
 
 
-def test_an_edge_that_talks_after_its_end_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ionn_edge.session.Session._end", lambda self, farewell=None: None)
+def test_an_edge_that_goes_on_after_a_breach_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ionn_edge.session.Session._end", lambda *_: None)
     with pytest.raises(AssertionError):
         played(target("edge_session"), 200)
