@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ionn_client.errors import OffloadError
 from ionn_client.query import Answer
 from ionn_client.upload import Piece
 from layergraph.execute import Live
@@ -28,6 +29,13 @@ class ConnectionLost:
     """The connection ended, or could not be opened."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeDistrusted:
+    """The edge is not, or no longer, to be talked to in this session: `error` says why."""
+
+    error: OffloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +154,8 @@ class TimePassed:
 
 
 Event: TypeAlias = (
-    Started | Connected | ConnectionLost | MessageReceived | LaneConnected | LaneHeard | LaneLost
-    | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | SegmentNotCoded
+    Started | Connected | ConnectionLost | EdgeDistrusted | MessageReceived | LaneConnected
+    | LaneHeard | LaneLost | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | SegmentNotCoded
     | TensorsEncoded | TensorsDecoded | TensorsUndecodable | Stopped | TimePassed
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from ionn_client.events import (
     Command,
     Connected,
     ConnectionLost,
+    EdgeDistrusted,
     Event,
     LaneConnected,
     LaneHeard,
@@ -137,6 +138,8 @@ class Session:
                 self._look_whether_ready()
             case ConnectionLost(reason):
                 self._lost(reason)
+            case EdgeDistrusted(error):
+                self._distrusted(error)
             case Stopped():
                 self._stop()
             case TimePassed():
@@ -378,7 +381,11 @@ class Session:
             self._backoff_s = RETRY_REFUSED_S
         self._drop_connection(error.text)
 
-    def _reject(self, error: EdgeRejected) -> None:
+    def _distrusted(self, error: OffloadError) -> None:
+        if self.phase != "closed":
+            self._reject(error)
+
+    def _reject(self, error: OffloadError) -> None:
         """This edge will never run this model: stay on the client."""
         self.error = error
         self.context.enter("rejected", reason=str(error))
