@@ -1,5 +1,6 @@
 """What a model is, as plain data, and how to run a piece of it. Knows torch, and no network."""
 
+from layergraph.budget import Budget
 from layergraph.buffers import tensor_from_buffer, tensor_to_buffer
 from layergraph.cache import capture_cached
 from layergraph.capture import capture
@@ -19,6 +20,7 @@ from layergraph.weights import (
 from layergraph.work import LayerWork, NodeWork, work
 
 __all__ = [
+    "Budget",
     "Executor",
     "GraphError",
     "InvalidGraph",

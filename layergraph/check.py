@@ -1,7 +1,7 @@
 """Whether a graph may run here: known operators, fitting arguments, honest shapes.
 
-The graph may come from a peer. Nothing is allocated for it: every shape is recomputed with
-fake tensors, and compared with what the graph declares.
+The graph may come from a peer. Nothing is allocated for it: what it declares is held against a
+budget in whole numbers; then every shape is recomputed with fake tensors, and compared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from layergraph.budget import Budget, Cost, check_costs, check_declared, cost, place
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.graph import (
     Argument,
@@ -27,6 +28,7 @@ from layergraph.graph import (
     WeightRef,
 )
 from layergraph.ops import (
+    ARITHMETIC,
     DTYPE_NAMES,
     DTYPES,
     LAYOUTS,
@@ -37,24 +39,21 @@ from layergraph.ops import (
 )
 from layergraph.validators import recurrent_outputs
 
-DEFAULT_LIMIT_BYTES = 8 << 30
+DEFAULT_BUDGET = Budget()
 
 
-def check_graph(graph: LayerGraph, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-    """Accepts a graph that this side can run, and allocates nothing.
+def check_graph(graph: LayerGraph, budget: Budget = DEFAULT_BUDGET) -> None:
+    """Accepts a graph that this side can run within `budget`, and allocates nothing.
 
     Every operator is in the table, its arguments fit its schema and its validator, and the
     shapes that follow from the inputs are the declared ones. Raises UnsupportedOperator for an
-    operator that is missing, InvalidGraph for everything else, a tensor over `limit_bytes`
-    included.
+    operator that is missing, InvalidGraph for everything else, with the node and the quantity.
     """
-    given = [("an input", spec) for spec in graph.inputs]
-    given += [(f"weight {weight.name}", weight.spec) for weight in graph.weights]
-    for what, spec in given:
-        if spec.reach_bytes > limit_bytes:
-            raise InvalidGraph(f"{what} is {spec}, more than {limit_bytes} bytes")
-    for index, node in enumerate(graph.nodes):
-        _check_node(graph, index, node, limit_bytes)
+    check_declared(graph, budget)
+    operators = [_operator(index, node) for index, node in enumerate(graph.nodes)]
+    nodes = enumerate(zip(graph.nodes, operators, strict=True))
+    costs = [_check_node(graph, index, node, operator) for index, (node, operator) in nodes]
+    check_costs(graph, operators, costs, budget)
     _check_shapes(graph)
 
 
@@ -74,7 +73,8 @@ def bind(operator: Operator, node: Node) -> dict[str, Argument]:
     for parameter in operator.parameters:
         if parameter.name in given:
             value = given[parameter.name]
-            if not _fits(parameter.type, parameter, value):
+            number = _is_number(value) and _takes_number(operator, parameter)
+            if not number and not _fits(parameter.type, value):
                 raise ValueError(
                     f"argument {parameter.name!r} is {_describe(value)}, not {parameter.type}"
                 )
@@ -88,25 +88,28 @@ def bind(operator: Operator, node: Node) -> dict[str, Argument]:
     return given
 
 
-def _check_node(graph: LayerGraph, index: int, node: Node, limit_bytes: int) -> None:
-    where = f"node {index}, {node.op} at {node.module or 'the model'}"
+def _operator(index: int, node: Node) -> Operator:
     operator = OPERATORS.get(node.op)
     if operator is None:
         raise UnsupportedOperator(
             f"{node.op} at {node.module or 'the model'} is not in the operator table"
         )
-    if not operator.returns_many and len(node.outputs) != 1:
-        raise InvalidGraph(f"{where}: {len(node.outputs)} outputs declared, it makes one")
-    for spec in node.outputs:
-        if spec is not None and spec.reach_bytes > limit_bytes:
-            raise InvalidGraph(f"{where}: makes {spec}, more than {limit_bytes} bytes")
+    if not operator.returns_many and (len(node.outputs) != 1 or node.outputs[0] is None):
+        raise InvalidGraph(
+            f"{place(index, node)}: {len(node.outputs)} outputs declared, it makes one"
+        )
+    return operator
+
+
+def _check_node(graph: LayerGraph, index: int, node: Node, operator: Operator) -> Cost:
     try:
         arguments = bind(operator, node)
+        resolved = {name: _resolve(graph, value) for name, value in arguments.items()}
         if operator.check is not None:
-            resolved = {name: _resolve(graph, value) for name, value in arguments.items()}
             operator.check(resolved)
     except ValueError as error:
-        raise InvalidGraph(f"{where}: {error}") from None
+        raise InvalidGraph(f"{place(index, node)}: {error}") from None
+    return cost(operator, resolved, [spec for spec in node.outputs if spec is not None])
 
 
 def _resolve(graph: LayerGraph, value: Argument) -> Any:
@@ -131,6 +134,10 @@ def _is_float(value: object) -> bool:
     return isinstance(value, float) or _is_int(value)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, bool) or _is_float(value)
+
+
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Ref | WeightRef | ConstantRef)
 
@@ -143,7 +150,7 @@ _SCALARS: dict[str, Callable[[object], bool]] = {
     "Tensor": _is_tensor,
     "int": _is_int,
     "float": _is_float,
-    "number": lambda value: isinstance(value, bool) or _is_float(value),
+    "number": _is_number,
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "ScalarType": _is_symbol("dtype", DTYPES),
@@ -153,17 +160,19 @@ _SCALARS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def _fits(kind: str, parameter: Parameter, value: object) -> bool:
+def _takes_number(operator: Operator, parameter: Parameter) -> bool:
+    """In arithmetic a number may stand for the second tensor: x * 2 is mul.Tensor(x, 2)."""
+    return operator.name in ARITHMETIC and parameter.name == "other"
+
+
+def _fits(kind: str, value: object) -> bool:
     if kind.startswith("Optional["):
-        return value is None or _fits(kind[9:-1], parameter, value)
+        return value is None or _fits(kind[9:-1], value)
     if kind.startswith("List["):
         # A single number stands for a list of equal ones in int[2] and the like.
         if kind == "List[int]" and _is_int(value):
             return True
-        return isinstance(value, tuple) and all(_fits(kind[5:-1], parameter, v) for v in value)
-    # In arithmetic a number may stand for the second tensor: x * 2 is mul.Tensor(x, 2).
-    if kind == "Tensor" and parameter.name == "other" and _SCALARS["number"](value):
-        return True
+        return isinstance(value, tuple) and all(_fits(kind[5:-1], item) for item in value)
     return kind in _SCALARS and _SCALARS[kind](value)
 
 
@@ -237,7 +246,7 @@ def _fake(spec: TensorSpec, what: str) -> torch.Tensor:
 def _run_fake(
     graph: LayerGraph, index: int, node: Node, real: Callable[[Argument], Any]
 ) -> list[Any]:
-    where = f"node {index}, {node.op} at {node.module or 'the model'}"
+    where = place(index, node)
     operator = OPERATORS[node.op]
     try:
         if any(parameter.name == "params" for parameter in operator.parameters):

@@ -406,6 +406,14 @@ OPERATORS: dict[str, Operator] = {
     **_rows("move", _MOVE),
 }
 
+# Where a number may stand for the second tensor.
+ARITHMETIC = frozenset(
+    f"aten.{name}.Tensor"
+    for name in (
+        "add", "sub", "rsub", "mul", "div", "remainder", "fmod", "eq", "ne", "lt", "le", "gt", "ge"
+    )
+) | {"aten.div.Tensor_mode", "aten.floor_divide.default"}  # fmt: skip
+
 DTYPES: dict[str, torch.dtype] = {
     "bool": torch.bool, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16,
     "int32": torch.int32, "int64": torch.int64, "float16": torch.float16,

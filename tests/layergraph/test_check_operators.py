@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from layergraph import GraphError, LayerGraph, check_graph
+from layergraph import Budget, GraphError, LayerGraph, check_graph
 from layergraph.graph import Argument, Layer, Node, Ref, Symbol, TensorSpec, Weight, WeightRef
 from layergraph.ops import DTYPES, LAYOUTS, MEMORY_FORMATS, OPERATORS, Operator
 
@@ -78,6 +78,6 @@ def test_any_arguments_of_fitting_types(name: str) -> None:
     for _ in range(ROUNDS):
         # A random shape is hardly ever the right one, so a graph that passes is as good.
         try:
-            check_graph(peer.graph(OPERATORS[name]), limit_bytes=1 << 30)
+            check_graph(peer.graph(OPERATORS[name]), Budget(tensor_bytes=1 << 30))
         except GraphError:
             continue
