@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from dataclasses import asdict, dataclass
 
-from ionn_edge import jobs
+from ionn_edge import answers, jobs
 from ionn_edge.forkserver import RECORD, record
 from wire.messages import Buffer
 
@@ -249,9 +249,9 @@ class Worker:
         """The next answer. Raises WorkerGone."""
         try:
             prefix = await self._exactly(jobs.LENGTH.size)
-            header = await self._exactly(jobs.header_bytes(prefix))
-            kind, plain, sizes = jobs.decode_header(header)
-            return jobs.decode(kind, plain, [await self._exactly(size) for size in sizes])
+            header = await self._exactly(answers.header_bytes(prefix))
+            kind, plain, sizes = answers.decode_header(header)
+            return answers.decode(kind, plain, [await self._exactly(size) for size in sizes])
         except OSError:
             raise WorkerGone(await self._nursery.exit_reason(self.pid)) from None
         except jobs.BrokenPipe as error:

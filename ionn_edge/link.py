@@ -23,8 +23,10 @@ from ionn_edge import events, jobs
 from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
+from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import Worker, WorkerGone
 from ionn_edge.opening import NONSENSE, Refused, known_graph, worker_for
+from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
 from ionn_edge.writing import Writer
@@ -38,12 +40,20 @@ class Link:
     """A WebSocket and its session, for as long as the connection lasts."""
 
     def __init__(
-        self, box: Box, socket: web.WebSocketResponse, transport: Any, address: str
+        self,
+        box: Box,
+        socket: web.WebSocketResponse,
+        transport: Any,
+        address: str,
+        device: Device = LOOPBACK,
+        quota: Quota | None = None,
     ) -> None:
+        self.device = device
+        self._quota = quota
         self._address = address
         self._secret = secrets.token_hex(16)
         self.session = Session(
-            box.config, lambda version, now: box.welcome(version, self._secret, now)
+            box.config, lambda version, now: box.welcome(version, self._secret, now), quota
         )
         self._box = box
         self._writer = Writer(box, self, self._prepared)
@@ -69,6 +79,7 @@ class Link:
         self._worker: Worker | None = None
         self._listening: asyncio.Task[None] | None = None
         self._range: events.RunRange | None = None
+        self._asked_at = 0.0
         self._graph = jobs.Check("", b"", "")
         self._weights_of: dict[bytes, list[int]] = {}
 
@@ -76,6 +87,8 @@ class Link:
         """Until the connection has ended, from whichever side."""
         box = self._box
         box.clients.add(self)
+        if self._quota is not None:
+            self._quota.sessions.add(self.session)
         log.info("%s came", self._address)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -95,6 +108,8 @@ class Link:
             log.info("%s left", self._address)
             self._part()
             box.left(self)
+            if self._quota is not None:
+                self._quota.sessions.discard(self.session)
             if self._timer is not None:
                 self._timer.cancel()
             if self._worker is not None:
@@ -134,8 +149,10 @@ class Link:
         found = None
         for other in self._box.clients:
             # All are compared, each in constant time: how long it takes tells nothing.
-            if isinstance(other, Link) and hmac.compare_digest(
-                other._secret.encode(), secret.encode()
+            if (
+                isinstance(other, Link)
+                and hmac.compare_digest(other._secret.encode(), secret.encode())
+                and other.device == self.device
             ):
                 found = other
         return found
@@ -158,7 +175,11 @@ class Link:
         self._post_from_outside(events.ModelEvicted(epoch))
 
     def tell_load(self) -> None:
-        self._post_from_outside(events.LoadReported(self._box.load()))
+        self._post_from_outside(events.LoadReported(self._box.load(self.device)))
+
+    def revoke(self) -> None:
+        """The device is unpaired: nothing is said any more, nor heard."""
+        self._transport.abort()
 
     def drain(self) -> None:
         self._post_from_outside(events.Draining())
@@ -225,7 +246,7 @@ class Link:
                 self._graph = jobs.Check(fingerprint, graph, str(self._box.store.directory))
                 self._start(self._open())
             case events.RunRange(query, start, stop, precision, reply_coding, tensors):
-                self._range = command
+                self._range, self._asked_at = command, self._box.clock()
                 assert self._worker is not None
                 job = jobs.Run(query, start, stop, precision, reply_coding, tensors)
                 self._worker.send(job)
@@ -234,7 +255,7 @@ class Link:
             case events.RestartWorker():
                 self._start(self._restart())
             case events.ReportLoad():
-                self._post(events.LoadReported(self._box.load()))
+                self._post(events.LoadReported(self._box.load(self.device)))
             case events.CloseConnection():
                 self._close()
 
@@ -417,15 +438,22 @@ class Link:
                 self._post(events.WorkerLost(str(error)))
 
     def _answered(self, answer: jobs.Job, model: events.Model) -> None:
+        """Raises WorkerGone for what was not asked: it may be the client's own code by now."""
+        asked, self._range = self._range, None
         match answer:
-            case jobs.Ran(query, stop, precision, began_s, coding_s, compute_s, tensors):
-                if self._range is not None and self._range.query == query:
-                    self._box.ran(model.fingerprint, self._range.start, stop, compute_s)
+            case jobs.Ran(query, stop, precision, began_s, coding_s, compute_s, tensors) if (
+                asked is not None and asked.query == query and asked.start < stop <= asked.stop
+            ):
+                # Others are told of the load: no more is believed of it than can be so.
+                compute_s = min(compute_s, self._box.clock() - self._asked_at)
+                self._box.ran(model.fingerprint, asked.start, stop, compute_s)
                 self._post(
                     events.RangeRan(query, stop, precision, began_s, coding_s, compute_s, tensors)
                 )
-            case jobs.Failed(query, code, text):
+            case jobs.Failed(query, code, text) if asked is not None and asked.query == query:
                 self._post(events.RangeFailed(query, code, text))
+            case _:
+                raise WorkerGone("its worker talks nonsense: an answer to nothing")
 
     def _stop_worker(self) -> None:
         worker, listening = self._worker, self._listening

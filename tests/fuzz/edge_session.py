@@ -61,7 +61,7 @@ class Played:
         self.open: set[int] = set()
         self.cancelled: set[int] = set()
         self.awaited: list[events.Command] = []
-        self.running: int | None = None
+        self.running: events.RunRange | None = None
         self.worker = False
         self.lane = False
         self.kept_bytes = 0
@@ -141,7 +141,7 @@ class Played:
                 assert self.worker, "a range without a worker"
                 assert self.running is None, "two ranges at once"
                 assert query in self.open, "a range that nobody wants"
-                self.running = query
+                self.running = command
             case events.StopWorker():
                 self.worker, self.running = False, None
             case events.OpenModel() | events.JoinLane() | events.CountHeld():
@@ -273,16 +273,14 @@ def _counted(played: Played) -> _Happening:
 
 
 def _ran(played: Played) -> _Happening:
-    # Also of one that was given up meanwhile.
-    query = played.reader.below(6) if played.running is None else played.running
-    if not played.worker:
+    range_, played.running = played.running, None
+    if range_ is None:
         return None
-    played.running = None
     if played.reader.below(3) == 0:
-        return events.RangeFailed(query, "input", "does not fit\x1b")
+        return events.RangeFailed(range_.query, "input", "does not fit\x1b")
     began_at = played.now - played.reader.of(PAUSES)
-    stop = 1 + played.reader.below(3)
-    return events.RangeRan(query, stop, "exact", began_at, 0.1, 0.2, _TENSORS[1])
+    stop = range_.stop - played.reader.below(range_.stop - range_.start)
+    return events.RangeRan(range_.query, stop, "exact", began_at, 0.1, 0.2, _TENSORS[1])
 
 
 def _lost(played: Played) -> _Happening:

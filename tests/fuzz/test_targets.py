@@ -21,6 +21,7 @@ OUTCOMES = {
     "image": {"accepted": 3, "refused": 30},
     "conversation": {"talked": 30},
     "edge_session": {"open": 3, "closed": 30},
+    "answers": {"accepted": 3, "refused": 30},
 }
 
 

@@ -1,0 +1,95 @@
+"""A worker's words are believed as little as its client's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from ionn_edge import answers, jobs
+from tests.ionn_edge.test_jobs import JOBS
+from wire.messages import Tensor
+
+ANSWERS = [job for job in JOBS if type(job).__name__ in (
+    "Checked", "Refused", "Ran", "Failed", "Probed", "Calibrated",
+)]  # fmt: skip
+
+
+def heard(frame: bytes) -> jobs.Job:
+    end = 4 + answers.header_bytes(frame[:4])
+    kind, plain, sizes = answers.decode_header(frame[4:end])
+    buffers = []
+    for size in sizes:
+        buffers.append(frame[end : end + size])
+        end += size
+    return answers.decode(kind, plain, buffers)
+
+
+def said(job: jobs.Job) -> bytes:
+    return b"".join(map(bytes, jobs.encode(job)))
+
+
+def ran(**changed: Any) -> jobs.Ran:
+    fields = {
+        "query": 1, "stop": 3, "precision": "exact", "began_s": 1.0, "coding_s": 0.0,
+        "compute_s": 0.5, "tensors": (),
+    }  # fmt: skip
+    return jobs.Ran(**{**fields, **changed})
+
+
+def tensor(**changed: Any) -> jobs.Ran:
+    fields = {"dtype": "uint8", "shape": (2,), "order": (0,), "data": b"12", "coding": "raw"}
+    return ran(tensors=(Tensor(**{**fields, **changed}),))
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda job: type(job).__name__)
+def test_an_answer_comes_back_as_it_was(answer: jobs.Job) -> None:
+    assert heard(said(answer)) == answer
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        jobs.Check("f" * 64, b"graph", "/store"), jobs.Probe(), jobs.Ready((0,), "exact", 0),
+        ran(query="1"), ran(query=-1), ran(query=True), ran(stop=1 << 40), ran(precision="most"),
+        ran(precision=["exact"]), ran(began_s=1), ran(coding_s=-1.0), ran(compute_s=float("nan")),
+        ran(compute_s=float("inf")), ran(compute_s=1e300), ran(compute_s="long"),
+        ran(tensors=(Tensor("uint8", (1,), (0,), b"1"),) * 257),
+        tensor(dtype="object"), tensor(dtype=["uint8"]), tensor(shape=(3,)), tensor(shape=(-2,)),
+        tensor(shape=5), tensor(shape=("2",)), tensor(order=(1,)), tensor(order=None),
+        tensor(shape=(1,) * 16 + (2,), order=tuple(range(17))), tensor(coding="zip"),
+        tensor(shape=(1 << 27,), coding="planes"), tensor(coding="planes"),
+        jobs.Failed(1, "sleepy", "why"), jobs.Failed(1, "input", 5), jobs.Failed(None, "input", ""),
+        jobs.Failed(1, "input", "x" * 5000), jobs.Refused("unknown", ""), jobs.Probed(None),
+        jobs.Checked(-1, ()), jobs.Checked(1, 5), jobs.Checked(1, (("d" * 32, 4, "float32"),)),
+        jobs.Checked(1, ((b"short", 4, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4),)),
+        jobs.Checked(1, ((b"d" * 32, 5, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4, "text"),)),
+        jobs.Checked(1, ((b"d" * 32, -4, "float32"),)), jobs.Checked(1, (7,)),
+        jobs.Calibrated(((1, 2, 3),), 1.0), jobs.Calibrated((), None),
+    ],
+    ids=lambda job: str(job)[:60],
+)  # fmt: skip
+def test_nonsense_is_refused(job: jobs.Job) -> None:
+    with pytest.raises(jobs.BrokenPipe):
+        heard(said(job))
+
+
+def test_tensors_that_no_message_holds_are_refused() -> None:
+    many = Tensor("uint8", (1 << 22,), (0,), b"", "planes")
+    with pytest.raises(jobs.BrokenPipe, match="tensors is nonsense"):
+        heard(said(ran(tensors=(many,) * 16)))
+
+
+def test_more_than_an_answer_can_be_is_not_waited_for() -> None:
+    with pytest.raises(jobs.BrokenPipe, match="a header of"):
+        answers.header_bytes(jobs.LENGTH.pack(answers.MAX_HEADER_BYTES + 1))
+    header = msgpack.packb([5, list(range(7)), [1 << 26, 1]])
+    with pytest.raises(jobs.BrokenPipe, match="buffers of"):
+        answers.decode_header(header)
+
+
+@pytest.mark.parametrize("header", [b"", b"\xc1", b"\xdd\xff\xff\xff\xff" * 500, b"\x91" * 5000])
+def test_lists_of_declared_lengths_are_not_made(header: bytes) -> None:
+    with pytest.raises(jobs.BrokenPipe):
+        answers.decode_header(header)
