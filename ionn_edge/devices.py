@@ -20,8 +20,6 @@ _FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Of an id, at least so much names a device.
 LEAST_ID_CHARS = 6
-# A connection every second would otherwise be a write every second.
-SEEN_EVERY_S = 60.0
 
 
 class RegistryError(Exception):
@@ -44,7 +42,7 @@ LOOPBACK = Device("loopback", "this machine")
 class Paired:
     """What the box keeps of a device. certificate: PEM. Times are seconds since 1970.
 
-    seen_at: when it last connected or left, to about a minute; None if it never has.
+    seen_at: when it last connected or left; None if it never has.
     """
 
     device: Device
@@ -55,12 +53,16 @@ class Paired:
 
 
 class Registry:
-    """The paired devices. Reads are from memory; whatever changes is on disk before it returns."""
+    """The paired devices, in memory and in a file. unkept: when devices were seen is not there yet.
+
+    Who is added or removed is so in the file before the call returns.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
         self._paired: dict[str, Paired] = {}
         self._writing = asyncio.Lock()
+        self.unkept = False
 
     def open(self) -> None:
         """Read the file, if there is one. Raises RegistryError if it is not what was written."""
@@ -114,18 +116,17 @@ class Registry:
         if self._paired.pop(device, None) is not None:
             await self.keep()
 
-    async def seen(self, device: str, now: float) -> None:
-        """It connected or left. Raises RegistryError."""
+    def seen(self, device: str, now: float) -> None:
+        """It connected or left. In memory only: see `unkept`."""
         paired = self._paired.get(device)
-        if paired is None or (paired.seen_at is not None and now < paired.seen_at + SEEN_EVERY_S):
-            return
-        self._paired[device] = replace(paired, seen_at=now)
-        await self.keep()
+        if paired is not None:
+            self._paired[device] = replace(paired, seen_at=now)
+            self.unkept = True
 
     async def keep(self) -> None:
         """Write what is known now. Raises RegistryError."""
         async with self._writing:
-            data = _encoded(self.all())
+            data, self.unkept = _encoded(self.all()), False
             try:
                 await asyncio.to_thread(write_private, self.path, data)
             except StateError as error:

@@ -27,7 +27,6 @@ ACCEPT_PAUSE_S = 0.1
 SHUTDOWN_TIMEOUT_S = 2.0
 _TLS_HANDSHAKE = 0x16
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 _SPEAKS_TLS = "this edge is paired and speaks TLS only; pair with it first: ionn pair"
 _SPEAKS_PLAIN = "this edge is unpaired and does not speak TLS; start it without --unpaired"
 
@@ -35,14 +34,14 @@ _SPEAKS_PLAIN = "this edge is unpaired and does not speak TLS; start it without 
 class Door:
     """Accepts connections and hands them to `http`, which makes a protocol for each.
 
-    context: for the next connections; None speaks plainly.
+    context: for the next connection; None speaks plainly.
     """
 
     def __init__(
         self,
         config: Config,
         http: Callable[[], asyncio.Protocol],
-        context: ssl.SSLContext | None = None,
+        context: Callable[[], ssl.SSLContext | None] = lambda: None,
     ) -> None:
         self.config = config
         self.context = context
@@ -59,12 +58,10 @@ class Door:
             try:
                 link, address = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno in _NOT_LISTENING:
-                    raise
+                log.warning("a connection was not accepted: %s", error.strerror)
                 if error.errno in _EXHAUSTED:
-                    log.warning("a connection was not accepted: %s", error.strerror)
                     self._end_oldest(list(self.guests))
-                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             self._let_in(link, _household(address[0]))
 
@@ -117,10 +114,15 @@ class Guest(asyncio.Protocol):
         self._leave()
         self._transport.set_protocol(self._inner)
 
+    def wait(self, seconds: float) -> None:
+        """It may take so long from now."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self.end)
+
     def stay(self, seconds: float) -> None:
-        """It may take so long from now, and gives way to nobody. The caller sees to how many."""
+        """The same, and it gives way to nobody. The caller sees to how many do."""
         self._door.guests.pop(self, None)
-        self._time_out_in(seconds)
+        self.wait(seconds)
 
     def end(self) -> None:
         """At once."""
@@ -134,15 +136,11 @@ class Guest(asyncio.Protocol):
         self._timer.cancel()
         self._door.guests.pop(self, None)
 
-    def _time_out_in(self, seconds: float) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self.end)
-
     # Before there is a transport.
 
     async def _open(self) -> None:
         # Encryption has buffers of 256 KiB: who says nothing does not get them.
-        context, timeout_s = self._door.context, self._door.config.handshake_timeout_s
+        context, timeout_s = self._door.context(), self._door.config.handshake_timeout_s
         try:
             encrypted = await self._first_byte() == _TLS_HANDSHAKE
             if encrypted != (context is not None):
@@ -190,7 +188,7 @@ class Guest(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._inner = self._door.http()
-        self._time_out_in(self._door.config.request_timeout_s)
+        self.wait(self._door.config.request_timeout_s)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

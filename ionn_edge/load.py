@@ -20,7 +20,6 @@ class LoadMeter:
         self._uncontended_s = 0.0
         self._measured_at = 0.0
         self._reported = 1.0
-        self.answered: dict[str, int] = {}
 
     def ran(self, fingerprint: str, start: int, stop: int, seconds: float, now: float) -> None:
         """A model's layers [start, stop) took this long."""
@@ -34,7 +33,6 @@ class LoadMeter:
         self._recent_s = self._recent_s * faded + seconds
         self._uncontended_s = self._uncontended_s * faded + best_s
         self._measured_at = now
-        self.answered[fingerprint] = self.answered.get(fingerprint, 0) + 1
 
     def slowdown(self, now: float) -> float:
         """1 or more. Fades to 1 while nothing runs: an idle box is not slow."""

@@ -1,109 +1,81 @@
-"""Sockets and signals: one aiohttp application round one box."""
+"""Sockets and signals: from a bound listener to a box that serves, and back."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 
-from ionn_edge.arrivals import WholeFrames
-from ionn_edge.box import AGENT, Box
+from ionn_edge.announce import addresses, announced
+from ionn_edge.box import Box
 from ionn_edge.calibrate import calibrated
 from ionn_edge.config import Config
-from ionn_edge.link import CLOSE_TIMEOUT_S, Link
+from ionn_edge.control import answering, claimed
+from ionn_edge.door import Door
+from ionn_edge.guard import Guard
+from ionn_edge.link import CLOSE_TIMEOUT_S
 from ionn_edge.opening import learn_graphs
-from wire import OLDEST_VERSION, VERSION
+from ionn_edge.pairing_desk import PairingDesk
+from ionn_edge.questions import Questions
+from ionn_edge.routes import Routes
 
-PATH = "/ionn"
 log = logging.getLogger("ionn_edge")
 
 
-def application(box: Box) -> web.Application:
-    """The routes: the protocol at /ionn, and what this is at /."""
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A box that clients can reach. address: where it listens. desk: None if it is unpaired."""
 
-    async def describe(_: web.Request) -> web.Response:
-        return web.json_response(description(box))
+    box: Box
+    address: tuple[str, int]
+    desk: PairingDesk | None
 
-    async def converse(request: web.Request) -> web.StreamResponse:
-        return await _converse(box, request)
-
-    app = web.Application()
-    app.router.add_get("/", describe)
-    app.router.add_get(PATH, converse)
-    return app
-
-
-def description(box: Box) -> dict[str, Any]:
-    """What this box is, as plain data."""
-    config = box.config
-    return {
-        "what": "an IONN edge box",
-        "agent": AGENT,
-        "protocol": {"path": PATH, "oldest": OLDEST_VERSION, "newest": VERSION},
-        "device": config.device,
-        "device_name": box.device_name,
-        "threads": config.threads,
-        "memory_bytes": config.memory_bytes,
-        "used_bytes": box.store.used_bytes,
-        "clients": box.served,
-    }
-
-
-async def _converse(box: Box, request: web.Request) -> web.StreamResponse:
-    if "Origin" in request.headers:
-        # Any web page could otherwise have its visitor's browser talk to an edge on loopback.
-        raise web.HTTPForbidden(text="an edge does not talk to browsers\n")
-    ws = web.WebSocketResponse(
-        compress=False,
-        autoping=True,
-        heartbeat=None,
-        timeout=CLOSE_TIMEOUT_S,
-        max_msg_size=box.config.limits.max_frame_bytes,
-    )
-    if not ws.can_prepare(request):
-        raise web.HTTPUpgradeRequired(
-            headers={"Upgrade": "websocket"},
-            text="this is an IONN edge; its protocol needs a WebSocket\n",
-        )
-    await ws.prepare(request)
-    transport = request.transport
-    assert transport is not None
-    WholeFrames.attach(transport)
-    link = Link(box, ws, transport, request.remote or "a client")
-    try:
-        await link.serve()
-    except Exception:
-        # The connection's one safety net: a bug here ends this client's connection only.
-        log.exception("closed a connection after an error of our own")
-        transport.abort()
-    return ws
+    @property
+    def reachable(self) -> tuple[str, int]:
+        """The address for others on its network."""
+        host, port = self.address
+        return addresses(host)[0], port
 
 
 @contextlib.asynccontextmanager
-async def serving(box: Box, listener: socket.socket) -> AsyncIterator[None]:
-    """Clients can connect inside; at the end running queries are finished and all said goodbye."""
-    runner = web.AppRunner(application(box), access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
+async def serving(
+    box: Box,
+    listener: socket.socket,
+    guard: Guard | None = None,
+    desk: PairingDesk | None = None,
+) -> AsyncIterator[Door]:
+    """Clients can connect inside; at the end running queries are finished and all said goodbye.
+
+    Without a guard, everybody who reaches the listener is served.
+    """
+    app = Routes(box, guard, desk).application()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
-    site = web.SockSite(runner, listener)
-    await site.start()
-    preparing = asyncio.create_task(_prepare(box))
+    http = cast(Callable[[], asyncio.Protocol], runner.server)
+    door = Door(box.config, http, lambda: None if guard is None else guard.context)
+    tasks = [asyncio.create_task(door.accept(listener)), asyncio.create_task(_prepare(box))]
     try:
-        yield
+        yield door
     finally:
-        preparing.cancel()
-        await asyncio.gather(preparing, return_exceptions=True)
-        await site.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        door.close()
         box.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(box.empty.wait(), box.config.drain_s + CLOSE_TIMEOUT_S)
         await runner.cleanup()
+        if guard is not None:
+            await guard.keep(at_last=True)
 
 
 async def _prepare(box: Box) -> None:
@@ -112,25 +84,59 @@ async def _prepare(box: Box) -> None:
 
 
 async def serve(
-    config: Config, listener: socket.socket, started: Callable[[Box, tuple[str, int]], None]
+    config: Config, listener: socket.socket, started: Callable[[Serving], None]
 ) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT; then finish running queries and stop.
 
-    `started` is called once, when clients can connect. Raises StorageError or EngineError.
+    `started` is called once, when clients can connect. Raises StorageError, EngineError, and, if
+    devices pair with this box, ControlError, IdentityError or RegistryError.
     """
-    box = Box(config)
-    box.open()
-    try:
-        await box.nursery.start()
-        await box.probe()
-        box.predictor = await calibrated(box)
-        stop = _stop_signal()
-        async with serving(box, listener):
-            started(box, listener.getsockname()[:2])
-            await stop.wait()
-    finally:
-        await box.nursery.close()
-        box.close()
+    with contextlib.ExitStack() as state:
+        guard = desk = None
+        if not config.unpaired:
+            state.enter_context(claimed(config.state))
+            guard = Guard(config)
+            guard.open()
+            desk = PairingDesk(guard, config.name)
+        box = Box(config)
+        box.open()
+        try:
+            await box.nursery.start()
+            await box.probe()
+            box.predictor = await calibrated(box)
+            await _serve(Serving(box, listener.getsockname()[:2], desk), listener, guard, started)
+        finally:
+            await box.nursery.close()
+            box.close()
+
+
+async def _serve(
+    what: Serving,
+    listener: socket.socket,
+    guard: Guard | None,
+    started: Callable[[Serving], None],
+) -> None:
+    stop = _stop_signal()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(what.box, listener, guard, what.desk))
+        if guard is not None and what.desk is not None:
+            questions = Questions(what.box, guard, what.desk, what.reachable)
+            await stack.enter_async_context(answering(guard.state, questions.handlers()))
+            if what.box.config.announce:
+                announcing = asyncio.create_task(_announce(what, guard))
+                stack.push_async_callback(_cancel, announcing)
+        started(what)
+        await stop.wait()
+
+
+async def _announce(what: Serving, guard: Guard) -> None:
+    async with announced(what.box.config.name, *what.address, guard.identity.fingerprint):
+        await asyncio.Event().wait()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _stop_signal() -> asyncio.Event:
@@ -142,10 +148,20 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def run(config: Config, started: Callable[[Box, tuple[str, int]], None]) -> None:
-    """Bind and serve, on uvloop where there is one. Raises OSError, StorageError, EngineError."""
+def run(config: Config, started: Callable[[Serving], None]) -> None:
+    """Bind and serve, on uvloop where there is one.
+
+    Raises OSError, ValueError for an address that an unpaired box must not serve, and what
+    `serve` raises.
+    """
     listener = bound(config.bind, config.port)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, listener:
+        host = listener.getsockname()[0]
+        if config.unpaired and not is_loopback(host):
+            raise ValueError(
+                f"--unpaired serves this machine only, and {host} is reached from others: bind"
+                " 127.0.0.1, or leave --unpaired out and pair devices"
+            )
         runner.run(serve(config, listener, started))
 
 
@@ -162,6 +178,11 @@ def bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
