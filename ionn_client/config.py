@@ -82,6 +82,8 @@ class Options:
     silence_s: an edge that owes an answer and says nothing for so long is given up.
     patience: a range is waited for this many times its predicted time (and half a second)
         before the client runs it itself.
+    state: directory with this device's identity and the boxes that it knows; None takes the
+        user's, $XDG_STATE_HOME/ionn/client or ~/.local/state/ionn/client.
     captures: directory in which captured graphs are kept; None captures anew each time.
     trace: called with one plain dict per notable event, for JSONL logs.
     """
@@ -104,6 +106,7 @@ class Options:
     patience: float = 3.0
     backoff_s: float = 0.1
     max_backoff_s: float = 2.0
+    state: Path | None = None
     captures: Path | None = None
     trace: Callable[[dict[str, Any]], None] | None = None
 

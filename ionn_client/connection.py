@@ -13,8 +13,11 @@ from typing import Any, cast
 
 import aiohttp
 
+from ionn_client.access import Access
+from ionn_client.errors import PairingError
 from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
 
+PATH = "/ionn"
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
 # Linux only.
@@ -51,12 +54,16 @@ class Connection:
         self._tasks: tuple[asyncio.Task[str], ...] = ()
 
     @classmethod
-    async def open(cls, http: aiohttp.ClientSession, url: str) -> Connection:
-        """Raises ConnectionError, whose text is for a person."""
+    async def open(cls, http: aiohttp.ClientSession, access: Access) -> Connection:
+        """Raises PairingError where no other attempt will do, else ConnectionError; their texts
+        are for a person."""
+        access.check_usable()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 opened = await http.ws_connect(
-                    url,
+                    access.url(PATH),
+                    headers=access.headers,
+                    ssl=access.tls,
                     compress=0,
                     autoping=True,
                     heartbeat=None,
@@ -64,7 +71,11 @@ class Connection:
                     max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise ConnectionError(cause(error)) from error
+            told = await access.explained(error)
+            if isinstance(told, PairingError):
+                raise told from error
+            raise ConnectionError(told or cause(error)) from error
+        await access.settle(known=True)
         return cls(opened)
 
     def prefer(self, priority: Priority) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 
 from ionn_client import events
-from ionn_client.config import EdgeAddress, Options
+from ionn_client.access import Access
+from ionn_client.config import Options
 from ionn_client.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
-from ionn_client.errors import OffloadError
+from ionn_client.errors import OffloadError, PairingError
 from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
@@ -29,10 +30,10 @@ class Driver:
     """One session's I/O. `run` ends only when cancelled; `close` says goodbye first."""
 
     def __init__(
-        self, session: Session, address: EdgeAddress, runner: LocalRunner, options: Options
+        self, session: Session, access: Access, runner: LocalRunner, options: Options
     ) -> None:
         self.session = session
-        self._address = address
+        self._access = access
         self._runner = runner
         self._trace = options.trace
         self._loop = asyncio.get_running_loop()
@@ -55,7 +56,7 @@ class Driver:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as http,
+                self._access.http(timeout) as http,
                 asyncio.TaskGroup() as tasks,
             ):
                 self._http, self._tasks = http, tasks
@@ -246,6 +247,9 @@ class Driver:
     async def _connect(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         connection = await self._opened()
+        if isinstance(connection, PairingError):
+            self._post(events.EdgeDistrusted(connection))
+            return
         if isinstance(connection, str):
             self._post(events.ConnectionLost(connection))
             return
@@ -262,12 +266,14 @@ class Driver:
             self._connection = None
             self._post(events.ConnectionLost(reason))
 
-    async def _opened(self) -> Connection | str:
-        """A connection, or why there is none."""
+    async def _opened(self) -> Connection | PairingError | str:
+        """A connection, or why there is none: for good, or for now."""
         try:
-            return await Connection.open(self._http, self._address.http_url)
+            return await Connection.open(self._http, self._access)
+        except PairingError as error:
+            return error
         except ConnectionError as error:
-            return f"no edge at {self._address}: {error}"
+            return f"no edge at {self._access}: {error}"
         except Exception as error:
             return _internal(error)
 
@@ -275,8 +281,8 @@ class Driver:
 
     async def _open_lane(self) -> None:
         lane = await self._opened()
-        if isinstance(lane, str):
-            self._post(events.LaneLost(lane))
+        if not isinstance(lane, Connection):
+            self._post(events.LaneLost(str(lane)))
             return
         self._lane = lane
         self._prefer(Priority.QUERIES)

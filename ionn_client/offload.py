@@ -13,8 +13,9 @@ from typing import Any
 import msgpack
 import torch
 
+from ionn_client.access import Access
 from ionn_client.activations import Activations, measure_activations, raw_only
-from ionn_client.config import EdgeAddress, Options
+from ionn_client.config import Options
 from ionn_client.crossings import Crossings
 from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
@@ -170,13 +171,13 @@ class Offload:
         model: torch.nn.Module | Profiled,
         args: Sequence[Any],
         kwargs: Mapping[str, Any] | None,
-        address: EdgeAddress,
+        access: Access,
         options: Options,
     ) -> None:
         self._model = model
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})
-        self._address = address
+        self._access = access
         self._options = options
 
     async def __aenter__(self) -> Offload:
@@ -203,7 +204,7 @@ class Offload:
             ),
             options,
         )
-        self._driver = Driver(session, self._address, self._runner, options)
+        self._driver = Driver(session, self._access, self._runner, options)
         self._running = asyncio.create_task(self._driver.run())
         await self._driver.started()
         return self
@@ -298,7 +299,7 @@ class Offload:
         uploading = session.phase == "uploading"
         return Status(
             phase=session.phase,
-            edge=str(self._address),
+            edge=str(self._access),
             uploaded_layers=len(session.usable(least)),
             exact_layers=len(session.usable(PRECISIONS[-1])),
             weighted_layers=sum(bool(layer.weights) for layer in self._graph.layers),
@@ -351,16 +352,20 @@ def connect(
     edge: str,
     options: Options | None = None,
 ) -> Offload:
-    """Run a model together with the edge box at `edge` ("ionn://host:port").
+    """Run a model together with an edge box.
+
+    edge: the name of a box that this device is paired with, or its address, "ionn://host:port".
+    An edge on this very machine may be unpaired.
 
     model: a module in eval mode, or what `prepare` made of one. args, kwargs: an example input;
     queries take inputs of the same structure, shapes and element types. Queries are answered
     from the start: by the client alone while no edge is there.
 
-    Raises ValueError for a malformed address at once, and layergraph.GraphError on entry if the
-    model cannot be captured.
+    Raises ValueError for a malformed address and PairingError for a box that is not known at
+    once, and layergraph.GraphError on entry if the model cannot be captured.
     """
-    return Offload(model, args, kwargs, EdgeAddress.parse(edge), options or Options())
+    options = options or Options()
+    return Offload(model, args, kwargs, Access.to(edge, options.state), options)
 
 
 class SyncOffload:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from ionn_client.known_boxes import KnownBox, KnownBoxes
 from ionn_client.processes import EdgeProcess
 from layergraph import LayerGraph, weight_bytes_view
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from pairing.identity import Identity
 
 WIDTH = 8
 # Of one weight of `chain`.
@@ -46,6 +50,16 @@ def chain(layers: int = 3, seed: int = 0) -> tuple[LayerGraph, dict[str, torch.T
 def blobs(graph: LayerGraph, tensors: dict[str, torch.Tensor]) -> list[memoryview]:
     """The bytes of each weight, in the graph's order."""
     return [weight_bytes_view(tensors[weight.name]) for weight in graph.weights]
+
+
+def know_box(state: Path, address: str, box: Identity | None = None, **fields: Any) -> KnownBox:
+    """A box that the device with this state directory is paired with, as far as it knows."""
+    box = box or Identity.create("box")
+    Identity.load(state, "device")
+    known = {"name": "box", "token": "t" * 43, "paired_at_s": 0.0, "confirmed": True, **fields}
+    return KnownBoxes(state).add(
+        KnownBox(address=address, certificate=box.certificate.decode(), **known)
+    )
 
 
 def quick_edge(store: str | None = None, port: int = 0) -> EdgeProcess:

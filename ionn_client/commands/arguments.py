@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -30,6 +31,13 @@ Slowdown = Annotated[
         min=1.0,
         help="Emulate a slow device: each local layer takes this many times as long, by"
         " sleeping. Default: so that AlexNet takes 1.3 s locally, as in IONN section 2.",
+    ),
+]
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory with this device's identity and known boxes; by default the user's.",
     ),
 ]
 

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client.commands.arguments import Json, print_json
-from ionn_client.config import EdgeAddress
-from ionn_client.connection import cause
-from ionn_client.errors import EdgeRejected, EdgeUnreachable, VersionMismatch
+from ionn_client.access import Access
+from ionn_client.commands.arguments import Json, State, print_json
+from ionn_client.connection import PATH, cause
+from ionn_client.errors import EdgeRejected, EdgeUnreachable, PairingError, VersionMismatch
 from wire import (
     DEFAULT_LIMITS,
     Decoder,
@@ -30,22 +30,23 @@ _Answer = TypeVar("_Answer", bound=messages.Message)
 
 
 def ps(
-    edge: Annotated[str, typer.Option(help="The edge box, e.g. ionn://127.0.0.1:7431.")] = (
+    edge: Annotated[str, typer.Option(help="A paired box's name, or an address.")] = (
         "ionn://127.0.0.1:7431"
     ),
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """Show an edge box: its device, memory, clients, and the models that it holds."""
-    address = EdgeAddress.parse(edge)
-    welcome, load = asyncio.run(ask_load(address))
+    access = Access.to(edge, state)
+    welcome, load = asyncio.run(ask_load(access))
     if as_json:
-        report = {"edge": str(address), "agent": welcome.agent, "device": welcome.device,
+        report = {"edge": str(access), "agent": welcome.agent, "device": welcome.device,
                   "threads": welcome.threads, **dataclasses.asdict(load)}  # fmt: skip
         print_json(report)
         return
     console = Console()
     console.print(
-        f"{address}: {welcome.agent} on {welcome.device} with {welcome.threads} threads, "
+        f"{access}: {welcome.agent} on {welcome.device} with {welcome.threads} threads, "
         f"{load.clients} clients, {load.running} running, {load.queued} queued, "
         f"{load.used_bytes / 1e6:.0f} of {load.memory_bytes / 1e6:.0f} MB used",
         highlight=False,
@@ -66,25 +67,32 @@ def ps(
     console.print(table)
 
 
-async def ask_load(address: EdgeAddress) -> tuple[messages.Welcome, messages.Load]:
-    """The edge's greeting and load. Raises EdgeUnreachable or EdgeRejected."""
+async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
+    """The edge's greeting and load. Raises EdgeUnreachable, EdgeRejected or PairingError."""
     try:
         async with (
             asyncio.timeout(TIMEOUT_S),
-            aiohttp.ClientSession() as http,
+            edge.http() as http,
             http.ws_connect(
-                address.http_url, compress=0, max_msg_size=DEFAULT_LIMITS.max_frame_bytes
+                edge.url(PATH),
+                headers=edge.headers,
+                ssl=edge.tls,
+                compress=0,
+                max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
             ) as socket,
         ):
             welcome = await _exchange(socket, hello("ionn-ps"), messages.Welcome)
             check_welcome(welcome)
             return welcome, await _exchange(socket, messages.GetLoad(), messages.Load)
     except TimeoutError:
-        raise EdgeUnreachable(f"no answer from {address} within {TIMEOUT_S:.0f} s") from None
+        raise EdgeUnreachable(f"no answer from {edge} within {TIMEOUT_S:.0f} s") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise EdgeUnreachable(f"no edge at {address}: {cause(error)}") from None
+        told = await edge.explained(error)
+        if isinstance(told, PairingError):
+            raise told from None
+        raise EdgeUnreachable(f"no edge at {edge}: {told or cause(error)}") from None
     except RemoteProtocolError as error:
-        raise EdgeRejected(f"{address} does not speak the protocol: {error}", "malformed") from None
+        raise EdgeRejected(f"{edge} does not speak the protocol: {error}", "malformed") from None
 
 
 async def _exchange(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ionn_client.access import Access
 from ionn_client.battery import Battery
 from ionn_client.commands.arguments import (
     BatteryOfAll,
@@ -23,6 +24,7 @@ from ionn_client.commands.arguments import (
     QueriesPerHour,
     RadioName,
     SecondsPerJoule,
+    State,
     StayText,
 )
 from ionn_client.commands.energy import (
@@ -33,7 +35,7 @@ from ionn_client.commands.energy import (
     stated_power,
     stated_time,
 )
-from ionn_client.config import EdgeAddress, Options
+from ionn_client.config import Options
 from ionn_client.devices import load_device
 from ionn_client.offload import connect
 from ionn_client.quantities import joules
@@ -46,7 +48,9 @@ from planner.power import LINKS
 
 
 def run(
-    edge: Annotated[str, typer.Option(help="The edge box, e.g. ionn://192.0.2.7:7431.")],
+    edge: Annotated[
+        str, typer.Option(help="A paired box's name or address, e.g. ionn://192.0.2.7:7431.")
+    ],
     network: Network = "alexnet",
     queries: Annotated[int, typer.Option(min=1, help="How many queries to ask.")] = 20,
     interval: Annotated[float, typer.Option(min=0, help="Seconds between them.")] = 0.5,
@@ -75,6 +79,7 @@ def run(
     battery: BatteryOfAll = None,
     stay: StayText = None,
     queries_per_hour: QueriesPerHour = 360.0,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """Ask queries of a network while its weights upload to an edge box, and show how it goes.
@@ -83,7 +88,7 @@ def run(
     known what the device draws, each query's joules are shown; with --stay, only as much is
     uploaded as pays back until the device leaves.
     """
-    address = str(EdgeAddress.parse(edge))
+    Access.to(edge, state)  # Before minutes go by.
     console = Console(stderr=as_json)
     check_finite("--seconds-per-joule", seconds_per_joule)
     check_finite("--battery", battery)
@@ -104,10 +109,11 @@ def run(
         battery=None if battery is None else Battery(battery, queries),
         stay=None if stay_s is None else Stay(stay_s, queries_per_hour),
         assumed_link=_assumed_link(radio),
+        state=state,
     )
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
     what = subject(network, tolerance=tolerance)
-    asked = asyncio.run(_ask(what, address, options, queries, interval, deadline, console, as_json))
+    asked = asyncio.run(_ask(what, edge, options, queries, interval, deadline, console, as_json))
     if not as_json:
         console.print(summary(asked), highlight=False)
 
@@ -149,7 +155,7 @@ def _drawn(asked: Sequence[Asked]) -> str:
 
 async def _ask(
     what: Subject,
-    address: str,
+    edge: str,
     options: Options,
     queries: int,
     interval: float,
@@ -158,8 +164,8 @@ async def _ask(
     as_json: bool,
 ) -> list[Asked]:
     done: list[Asked] = []
-    async with connect(what.profiled, what.inputs[0], edge=address, options=options) as net:
-        with View(f"{what.name} with {address}", console, quiet=as_json) as view:
+    async with connect(what.profiled, what.inputs[0], edge=edge, options=options) as net:
+        with View(f"{what.name} with {net.status.edge}", console, quiet=as_json) as view:
 
             def on_query(query: Asked) -> None:
                 done.append(query)

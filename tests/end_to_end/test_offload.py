@@ -19,7 +19,7 @@ from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.processes import EdgeProcess
 from layergraph import InvalidInput
 from planner import Link
-from tests.support import quick_edge
+from tests.support import know_box, quick_edge
 from wire import encode, messages
 
 # A device so slow that the edge always pays.
@@ -289,8 +289,13 @@ async def test_a_server_that_never_answers_is_given_up_and_tried_again(
             writer.close()
 
 
-async def test_a_host_name_that_cannot_be_is_only_an_unreachable_edge(profiled: Profiled) -> None:
-    async with ionn_client.connect(profiled, ARGS, edge="a" * 70) as net:
+async def test_a_host_name_that_cannot_be_is_only_an_unreachable_edge(
+    profiled: Profiled, tmp_path: Path
+) -> None:
+    know_box(tmp_path, f"ionn://{'a' * 70}:1")
+    async with ionn_client.connect(
+        profiled, ARGS, edge="box", options=Options(state=tmp_path)
+    ) as net:
         with pytest.raises(ionn_client.EdgeUnreachable):
             await net.uploaded(timeout_s=0.3)
         assert (await net.query(*ARGS)).served_by == "client"
@@ -357,18 +362,18 @@ class _Server:
 
 
 async def test_ps_lists_what_the_edge_holds(profiled: Profiled, edge: EdgeProcess) -> None:
+    from ionn_client.access import Access
     from ionn_client.commands.ps import ask_load
-    from ionn_client.config import EdgeAddress
 
     async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
         await net.uploaded(timeout_s=30)
-        welcome, load = await ask_load(EdgeAddress.parse(edge.address))
+        welcome, load = await ask_load(Access.to(edge.address))
         assert welcome.device == "cpu"
         (model_load,) = [m for m in load.models if m.fingerprint == net.graph.fingerprint]
         assert model_load.held_bytes == model_load.total_bytes
         assert model_load.clients == 1
     with pytest.raises(ionn_client.EdgeUnreachable):
-        await ask_load(EdgeAddress.parse(NOWHERE))
+        await ask_load(Access.to(NOWHERE))
 
 
 async def test_http_get_says_what_the_box_is(edge: EdgeProcess) -> None:

@@ -1,0 +1,207 @@
+"""How an edge is reached: in the clear on this very machine, or by what pairing left.
+
+The pinned certificate is the only one that TLS takes, so whoever else answers gets neither the
+token nor a byte of the model: the handshake ends before either is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import aiohttp
+
+from ionn_client.config import EdgeAddress
+from ionn_client.errors import CertificateChanged, EdgeQuarantined, NotPaired, PairingError
+from ionn_client.known_boxes import KnownBox, KnownBoxes
+from pairing.identity import FILE as IDENTITY_FILE
+from pairing.identity import Identity, short
+from pairing.private import StateError
+from pairing.tls import client_context
+
+DIAGNOSIS_TIMEOUT_S = 2.0
+REQUEST_TIMEOUT_S = 10.0
+# What a box says that knows who is there, and does not want that device.
+UNWANTED = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where an edge is, and, if it is a known box, what opens its doors.
+
+    box and context go together; neither is for an unpaired edge on loopback.
+    """
+
+    address: EdgeAddress
+    box: KnownBox | None = None
+    context: ssl.SSLContext | None = field(default=None, compare=False)
+    boxes: KnownBoxes | None = field(default=None, compare=False)
+
+    @classmethod
+    def to(cls, edge: str, state: Path | None = None) -> Access:
+        """To the known box of that name or address, or to an unpaired edge on this machine.
+
+        state: the client's state directory; None for the usual one. Raises ValueError for what is
+        neither name nor address, NotPaired for an edge elsewhere that is not known, and
+        PairingError if what is known cannot be read.
+        """
+        boxes = KnownBoxes(state)
+        box = boxes.find(edge)
+        if box is not None:
+            return cls(EdgeAddress.parse(box.address), box, _context(boxes.directory, box), boxes)
+        address = EdgeAddress.parse(edge)
+        if not is_loopback(address.host):
+            raise NotPaired(
+                f"no box is known by {edge!r}, and only a box on this machine may be unpaired:"
+                " pair first, by `ionn pair URI` with the URI that the box shows, or by"
+                " `ionn discover` and `ionn pair NAME` with its code"
+            )
+        return cls(address)
+
+    def __str__(self) -> str:
+        return str(self.address) if self.box is None else f"{self.box.name} ({self.address})"
+
+    def url(self, path: str) -> str:
+        """What to ask for `path`, which begins with a slash."""
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        return f"http{'' if self.box is None else 's'}://{host}:{self.address.port}{path}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request shows: only ever sent to who has the pinned certificate."""
+        return {} if self.box is None else {"Authorization": f"Bearer {self.box.token}"}
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        """As aiohttp's `ssl` takes it."""
+        return True if self.context is None else self.context
+
+    def http(self, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
+        """For requests to this edge only. Each socket's certificate is compared with the pin once
+        more, whatever TLS made of it."""
+        pin = None if self.box is None else bytes.fromhex(self.box.fingerprint)
+        connector = aiohttp.TCPConnector(ssl=True if pin is None else aiohttp.Fingerprint(pin))
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_redirect.append(_no_redirect)
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+            trace_configs=[tracing],
+        )
+
+    def check_usable(self) -> None:
+        """Raises EdgeQuarantined for a box that was caught lying."""
+        if self.box is not None and self.box.quarantined is not None:
+            raise EdgeQuarantined(
+                f"{self.box.name} is quarantined: {self.box.quarantined}. To use it all the same,"
+                f" look what is wrong there, `ionn devices forget {self.box.name}`, and pair it"
+                " again"
+            )
+
+    async def explained(self, error: BaseException) -> PairingError | str | None:
+        """What a failure to connect says of trust, if anything.
+
+        A PairingError if no later attempt will go better; a box on probation is forgotten then.
+        """
+        if self.box is None:
+            refused = isinstance(error, aiohttp.ClientResponseError)
+            told = await self._diagnosed() if refused or _cut_off(error) else None
+            return None if told is None else str(told)
+        if isinstance(error, aiohttp.ClientConnectorSSLError):
+            return "it answers, but not encrypted: that is no paired box"
+        refusal = self._refusal(self.box, error)
+        if refusal is None and _cut_off(error):
+            refusal = await self._diagnosed()
+            if refusal is not None and self.box.confirmed:
+                # A busy box looks the same: ask again.
+                return str(refusal)
+        if isinstance(refusal, NotPaired):
+            await self.settle(known=False)
+        return refusal
+
+    def _refusal(self, box: KnownBox, error: BaseException) -> PairingError | None:
+        name = box.name
+        if isinstance(error, (aiohttp.ClientConnectorCertificateError,
+                              aiohttp.ServerFingerprintMismatch)):  # fmt: skip
+            return CertificateChanged(
+                f"who answers at {self.address} is not the box {name!r} that was paired: the"
+                f" certificate is another than {short(box.fingerprint)}. Nothing was sent."
+                " Either somebody stands in between, or the address is another machine's here, or"
+                f" the box was set up anew: if you know that it was, `ionn devices forget {name}`"
+                " and pair again"
+            )
+        if isinstance(error, aiohttp.ClientResponseError) and error.status in UNWANTED:
+            return NotPaired(
+                f"{name} does not know this device any more (HTTP {error.status}): it was unpaired"
+                f" there. To use it again, `ionn devices forget {name}` and pair"
+            )
+        return None
+
+    async def settle(self, *, known: bool) -> None:
+        """The box has shown whether it kept its half of a pairing that was on probation."""
+        if self.box is None or self.boxes is None or self.box.confirmed:
+            return
+        decide = self.boxes.confirm if known else self.boxes.remove
+        await asyncio.to_thread(decide, self.box.fingerprint)
+
+    async def _diagnosed(self) -> NotPaired | None:
+        """Why a connection ended without a word: TLS servers here end so what they do not trust."""
+        if not await self._answers_guests():
+            return None
+        if self.box is None:
+            return NotPaired("it takes paired devices only: `ionn pair URI`, as it shows the URI")
+        return NotPaired(
+            f"{self.box.name} closes the door on this device, but not on others: it seems not to be"
+            f" paired there. `ionn devices forget {self.box.name}`, and pair again"
+        )
+
+    async def _answers_guests(self) -> bool:
+        """Whether a device that shows nothing hears who is there, encrypted."""
+        pin = None if self.box is None else self.box.certificate.encode()
+        context = client_context(None, pin)
+        url = self.url("/").replace("http://", "https://", 1)
+        try:
+            async with (
+                asyncio.timeout(DIAGNOSIS_TIMEOUT_S),
+                aiohttp.ClientSession() as http,
+                http.get(url, ssl=context, allow_redirects=False) as answer,
+            ):
+                return answer.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return False
+
+
+async def _no_redirect(*_: object) -> None:
+    raise aiohttp.ClientError("it sends clients elsewhere, which no edge does")
+
+
+def _cut_off(error: BaseException) -> bool:
+    """The other side ended the connection once there was one."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    reset = isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
+    return reset or isinstance(error, aiohttp.ServerDisconnectedError)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this machine alone can be meant."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _context(directory: Path, box: KnownBox) -> ssl.SSLContext:
+    try:
+        if not (directory / IDENTITY_FILE).exists():
+            raise NotPaired(
+                f"this device's identity in {directory} is gone, and with it what {box.name} knew"
+                " it by: pair again"
+            )
+        return client_context(Identity.load(directory, "ionn device"), box.certificate.encode())
+    except StateError as error:
+        raise PairingError(str(error)) from error
