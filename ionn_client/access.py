@@ -102,6 +102,14 @@ class Access:
                 " again"
             )
 
+    def quarantine(self, why: str) -> None:
+        """Remember that this box lied; of an unpaired one nothing is remembered.
+
+        Raises PairingError if that cannot be written.
+        """
+        if self.box is not None and self.boxes is not None:
+            self.boxes.quarantine(self.box.fingerprint, why)
+
     async def explained(self, error: BaseException) -> PairingError | str | None:
         """What a failure to connect says of trust, if anything.
 
@@ -145,7 +153,7 @@ class Access:
         """The box has shown whether it kept its half of a pairing that was on probation."""
         if self.box is None or self.boxes is None or self.box.confirmed:
             return
-        decide = self.boxes.confirm if known else self.boxes.remove
+        decide = self.boxes.confirm if known else self.boxes.refuse
         await asyncio.to_thread(decide, self.box.fingerprint)
 
     async def _diagnosed(self) -> NotPaired | None:

@@ -36,8 +36,9 @@ class KnownBox:
 
     name: what people call it here. address: where it last was, "ionn://host:port".
     certificate: PEM, the pin. token: what it gave this device. paired_at_s: seconds since 1970,
-    by this device's clock. confirmed: False while it is not known whether the box kept its half.
-    quarantined: why it is not used any more, None if it is.
+    by this device's clock. confirmed: False while it is not known whether the box kept its half;
+    former_token is then what held before, if anything did. quarantined: why it is not used any
+    more, None if it is.
     """
 
     name: str
@@ -47,10 +48,12 @@ class KnownBox:
     paired_at_s: float
     confirmed: bool = False
     quarantined: str | None = None
+    former_token: str | None = field(repr=False, default=None)
     fingerprint: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        texts = (self.address, self.certificate, self.token, self.quarantined or "")
+        texts = (self.address, self.certificate, self.token, self.quarantined or "",
+                 self.former_token or "t")  # fmt: skip
         if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts):
             raise ValueError("a text is missing, or is none")
         if not isinstance(self.name, str) or checked_name(self.name) != self.name:
@@ -58,7 +61,10 @@ class KnownBox:
         EdgeAddress.parse(self.address)
         if type(self.confirmed) is not bool or not isinstance(self.paired_at_s, (int, float)):
             raise ValueError("a field has another type")
-        if not math.isfinite(self.paired_at_s) or not self.token.isprintable() or not self.token:
+        if not math.isfinite(self.paired_at_s) or not all(
+            token and token.isascii() and token.isprintable()
+            for token in (self.token, self.former_token or "t")
+        ):
             raise ValueError("a time or a token is none")
         der = to_der(from_der(to_der(self.certificate.encode())))
         object.__setattr__(self, "fingerprint", fingerprint_of(der))
@@ -103,7 +109,10 @@ class KnownBoxes:
         def with_it(boxes: list[KnownBox]) -> list[KnownBox]:
             nonlocal box
             others = [other for other in boxes if other.fingerprint != box.fingerprint]
-            box = replace(box, name=_free(box.name, {other.name for other in others}))
+            known = next((other for other in boxes if other.fingerprint == box.fingerprint), None)
+            former = known.token if known is not None and known.confirmed else None
+            name = _free(box.name, {other.name for other in others})
+            box = replace(box, name=name, former_token=None if box.confirmed else former)
             return [*others, box]
 
         self._change(with_it)
@@ -114,7 +123,19 @@ class KnownBoxes:
 
     def confirm(self, fingerprint: str) -> None:
         """The box has shown that it kept its half."""
-        self._update(fingerprint, confirmed=True)
+        self._update(fingerprint, confirmed=True, former_token=None)
+
+    def refuse(self, fingerprint: str) -> None:
+        """The box has shown that it did not: what held before holds again, if anything did."""
+
+        def without(boxes: list[KnownBox]) -> Iterable[KnownBox]:
+            for box in boxes:
+                if box.fingerprint != fingerprint or box.confirmed:
+                    yield box
+                elif box.former_token is not None:
+                    yield replace(box, token=box.former_token, former_token=None, confirmed=True)
+
+        self._change(without)
 
     def quarantine(self, fingerprint: str, why: str) -> None:
         """Use this box no more, until it is paired anew."""
@@ -173,8 +194,9 @@ def _boxes(plain: Any) -> list[KnownBox]:
 def _free(name: str, taken: set[str]) -> str:
     if name not in taken:
         return name
+    stem = name.encode()[:56].decode(errors="ignore")
     return next(
-        numbered for n in range(2, len(taken) + 3) if (numbered := f"{name[:56]}-{n}") not in taken
+        numbered for n in range(2, len(taken) + 3) if (numbered := f"{stem}-{n}") not in taken
     )
 
 
