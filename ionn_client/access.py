@@ -29,6 +29,11 @@ REQUEST_TIMEOUT_S = 10.0
 UNWANTED = frozenset({401, 403})
 
 
+class TurnedAway(ConnectionError):
+    """The edge takes others and not this device, so it seems. One that is very busy, and drops
+    whom it does not know yet, looks the same for a while."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where an edge is, and, if it is a known box, what opens its doors.
@@ -110,23 +115,23 @@ class Access:
         if self.box is not None and self.boxes is not None:
             self.boxes.quarantine(self.box.fingerprint, why)
 
-    async def explained(self, error: BaseException) -> PairingError | str | None:
-        """What a failure to connect says of trust, if anything.
+    async def explained(self, error: BaseException) -> Exception | None:
+        """What a failure to connect says of trust, if anything, as what to raise in its place.
 
-        A PairingError if no later attempt will go better; a box on probation is forgotten then.
+        A PairingError if no later attempt will go better: a box on probation is forgotten then.
+        A TurnedAway if one might.
         """
         if self.box is None:
-            refused = isinstance(error, aiohttp.ClientResponseError)
-            told = await self._diagnosed() if refused or _cut_off(error) else None
-            return None if told is None else str(told)
+            refused = isinstance(error, aiohttp.ClientResponseError) or _cut_off(error)
+            return await self._turned_away() if refused else None
         if isinstance(error, aiohttp.ClientConnectorSSLError):
-            return "it answers, but not encrypted: that is no paired box"
+            return ConnectionError("it answers, but not encrypted: that is no paired box")
         refusal = self._refusal(self.box, error)
         if refusal is None and _cut_off(error):
-            refusal = await self._diagnosed()
-            if refusal is not None and self.box.confirmed:
-                # A busy box looks the same: ask again.
-                return str(refusal)
+            turned_away = await self._turned_away()
+            if turned_away is None or self.box.confirmed:
+                return turned_away
+            refusal = NotPaired(f"{self.box.name} did not keep its half of the pairing: pair again")
         if isinstance(refusal, NotPaired):
             await self.settle(known=False)
         return refusal
@@ -156,15 +161,16 @@ class Access:
         decide = self.boxes.confirm if known else self.boxes.refuse
         await asyncio.to_thread(decide, self.box.fingerprint)
 
-    async def _diagnosed(self) -> NotPaired | None:
-        """Why a connection ended without a word: TLS servers here end so what they do not trust."""
+    async def _turned_away(self) -> TurnedAway | None:
+        """Whether a connection that ended without a word was ended because it was this device's:
+        that is how TLS servers here leave those that they do not trust."""
         if not await self._answers_guests():
             return None
         if self.box is None:
-            return NotPaired("it takes paired devices only: `ionn pair URI`, as it shows the URI")
-        return NotPaired(
-            f"{self.box.name} closes the door on this device, but not on others: it seems not to be"
-            f" paired there. `ionn devices forget {self.box.name}`, and pair again"
+            return TurnedAway("it takes paired devices only: `ionn pair URI`, as it shows the URI")
+        return TurnedAway(
+            f"{self.box.name} closes the door on this device, but not on others: it was unpaired"
+            f" there. `ionn devices forget {self.box.name}`, and pair again"
         )
 
     async def _answers_guests(self) -> bool:

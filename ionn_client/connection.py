@@ -14,7 +14,6 @@ from typing import Any, cast
 import aiohttp
 
 from ionn_client.access import Access
-from ionn_client.errors import PairingError
 from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
 
 PATH = "/ionn"
@@ -72,9 +71,7 @@ class Connection:
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             told = await access.explained(error)
-            if isinstance(told, PairingError):
-                raise told from error
-            raise ConnectionError(told or cause(error)) from error
+            raise told or ConnectionError(cause(error)) from error
         await access.settle(known=True)
         return cls(opened)
 

@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 
 from ionn_client import events
-from ionn_client.access import Access
+from ionn_client.access import Access, TurnedAway
 from ionn_client.config import Options
 from ionn_client.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
-from ionn_client.errors import OffloadError, PairingError
+from ionn_client.errors import NotPaired, OffloadError, PairingError
 from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
@@ -22,6 +22,8 @@ from layergraph.execute import Live
 from wire import ProtocolError, RemoteProtocolError, messages
 from wire.activations import decode_tensor, encode_tensor
 from wire.segments import encode_segment
+
+MOST_REFUSALS = 5
 
 LATE_S = 0.1
 
@@ -47,6 +49,8 @@ class Driver:
         self._connection: Connection | None = None
         self._lane: Connection | None = None
         self._opening: asyncio.Task[None] | None = None
+        # Times in a row that the edge closed the door on this device, and not on others.
+        self._turned_away = 0
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
@@ -272,7 +276,11 @@ class Driver:
             return await Connection.open(self._http, self._access)
         except PairingError as error:
             return error
+        except TurnedAway as error:
+            self._turned_away += 1
+            return NotPaired(str(error)) if self._turned_away >= MOST_REFUSALS else str(error)
         except ConnectionError as error:
+            self._turned_away = 0
             return f"no edge at {self._access}: {error}"
         except Exception as error:
             return _internal(error)

@@ -11,10 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client.access import Access
+from ionn_client.access import Access, TurnedAway
 from ionn_client.commands.arguments import Json, State, print_json
 from ionn_client.connection import PATH, cause
-from ionn_client.errors import EdgeRejected, EdgeUnreachable, PairingError, VersionMismatch
+from ionn_client.errors import (
+    EdgeRejected,
+    EdgeUnreachable,
+    NotPaired,
+    PairingError,
+    VersionMismatch,
+)
 from wire import (
     DEFAULT_LIMITS,
     Decoder,
@@ -90,6 +96,8 @@ async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
         told = await edge.explained(error)
         if isinstance(told, PairingError):
             raise told from None
+        if isinstance(told, TurnedAway):
+            raise NotPaired(f"{edge}: {told}") from None
         raise EdgeUnreachable(f"no edge at {edge}: {told or cause(error)}") from None
     except RemoteProtocolError as error:
         raise EdgeRejected(f"{edge} does not speak the protocol: {error}", "malformed") from None
