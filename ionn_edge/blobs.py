@@ -1,7 +1,7 @@
-"""Weights as files named by their SHA-256: `<digest>` when whole, `<digest>.N.part` before.
+"""Weights as files: `<name>` when whole, `<name>.N.part` before. What names are is `places`'.
 
-Of a weight that comes by planes, `<digest>.N.coarse` and `<digest>.N.middle` hold what is there
-of the first two, until its exact bytes, in the `.part`, are complete. The length of each is the
+Of a weight that comes by planes, `<name>.N.coarse` and `<name>.N.middle` hold what is there of
+the first two, until its exact bytes, in the `.part`, are complete. The length of each is the
 record of how much has been received. Functions here touch one file and may block; `store`
 decides about files, `parts` fills them.
 """
@@ -24,8 +24,11 @@ from wire.messages import Buffer
 READ_BYTES = 1 << 20
 # The kernel takes no more buffers than this in one write.
 _MOST_BUFFERS = 1024
-_NAME = re.compile(r"([0-9a-f]{64})(?:\.(\d{1,9})\.(part|coarse|middle))?")
+# A number that is written as we write it: another file would go by the same one.
+_NAME = re.compile(r"([0-9a-f]{64})(?:\.(0|[1-9]\d{0,8})\.(part|coarse|middle))?")
+MOST_PARTS = 10**9
 _FALLOC_FL_KEEP_SIZE = 1
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -43,21 +46,21 @@ class Mismatch(Exception):
 class Found:
     """A file that an earlier run left. `kind` is "whole", "part", "coarse" or "middle"."""
 
-    digest: bytes
+    name: bytes
     kind: str
     number: int
     size_bytes: int
     used_at: float
 
 
-def blob_path(directory: Path, digest: bytes) -> Path:
+def blob_path(directory: Path, name: bytes) -> Path:
     """Where a whole blob is: what a worker opens."""
-    return directory / digest.hex()
+    return directory / name.hex()
 
 
-def part_path(directory: Path, digest: bytes, number: int, kind: str = "part") -> Path:
+def part_path(directory: Path, name: bytes, number: int, kind: str = "part") -> Path:
     """Where a blob on its way is; `kind` is "part", "coarse" or "middle"."""
-    return directory / f"{digest.hex()}.{number}.{kind}"
+    return directory / f"{name.hex()}.{number}.{kind}"
 
 
 def scan(directory: Path) -> Iterator[Found]:
@@ -70,19 +73,19 @@ def scan(directory: Path) -> Iterator[Found]:
             yield Found(bytes.fromhex(match[1]), kind, number, stat.st_size, stat.st_mtime)
 
 
-def has_digest(path: Path, digest: bytes) -> bool:
-    """Whether the file's bytes have this digest; they have not where it cannot be read."""
+def digest_of(path: Path) -> bytes | None:
+    """SHA-256 of the file; None where it cannot be read."""
     try:
-        return hash_file(path).digest() == digest
+        return hash_file(path).digest()
     except OSError:
-        return False
+        return None
 
 
 def hash_file(path: Path, size_bytes: int = 1 << 62) -> hashlib._Hash:
     """SHA-256 of the file's first `size_bytes`, or of all of it. Raises OSError."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
-    with path.open("rb", buffering=0) as file:
+    with open(os.open(path, _READ), "rb", buffering=0) as file:
         while count := file.readinto(buffer[: max(min(size_bytes, READ_BYTES), 0)]):
             digest.update(buffer[:count])
             size_bytes -= count
@@ -95,7 +98,7 @@ def append(path: Path, held_bytes: int, pieces: Sequence[Buffer], reserve_bytes:
     The first ones create the file, and have disk blocks reserved for all that will come.
     """
     # Created by the first only: a file that went missing later is an error.
-    flags = os.O_WRONLY | os.O_CLOEXEC | (0 if held_bytes else os.O_CREAT)
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if held_bytes else os.O_CREAT)
     descriptor = os.open(path, flags, 0o600)
     try:
         if held_bytes == 0:
@@ -112,7 +115,7 @@ def append(path: Path, held_bytes: int, pieces: Sequence[Buffer], reserve_bytes:
 
 def read_at(path: Path, offset: int, size_bytes: int) -> bytes:
     """So many bytes of the file. Raises OSError, and EOFError where there are fewer."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, _READ)
     try:
         data = os.pread(descriptor, size_bytes, offset)
     finally:

@@ -6,19 +6,22 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Protocol
 
 from ionn_edge import jobs
-from ionn_edge.blobs import Mismatch, blob_path, has_digest
+from ionn_edge.blobs import Mismatch, blob_path, digest_of
 from ionn_edge.config import Config
+from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
 from ionn_edge.events import Model, Progress
-from ionn_edge.graphs import Graphs
+from ionn_edge.holdings import Holdings
 from ionn_edge.load import LoadMeter
 from ionn_edge.parts import Part
+from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session
 from ionn_edge.store import Store
 from wire.messages import Load, ModelLoad, Welcome
@@ -34,6 +37,7 @@ class Client(Protocol):
     """What the box needs of a connection."""
 
     session: Session
+    device: Device
 
     @property
     def heard_at(self) -> float: ...
@@ -46,6 +50,7 @@ class Client(Protocol):
     def completed(self, digest: bytes) -> None: ...
     def tell_load(self) -> None: ...
     def drain(self) -> None: ...
+    async def revoke(self) -> None: ...
 
 
 class Box:
@@ -59,10 +64,10 @@ class Box:
     ) -> None:
         self.config = config
         self.clock = clock
-        self.store = Store(config.store.absolute(), config.memory_bytes)
-        self.graphs = Graphs(self.store.directory)
+        self.store = Store(config.store.absolute(), config.memory_bytes, config.device_disk_bytes)
         self.nursery = nursery or Nursery(WorkerSettings(config.device, config.threads))
         self.load_meter = LoadMeter()
+        self._answered: Counter[tuple[Device, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
         self.predictor: dict[str, Any] = {}
@@ -70,18 +75,18 @@ class Box:
         self.empty = asyncio.Event()
         self.writers = ThreadPoolExecutor(4, "ionn-store")
         self._run = secrets.token_hex(4)
-        self._lapses = 0
+        self._lapses: Counter[str] = Counter()
         self._opening: dict[Client, str] = {}
 
-    def open(self) -> None:
-        """See what earlier runs left. Raises StorageError."""
-        self.store.open()
-        self.graphs.open()
+    def open(self, devices: Iterable[str] = ()) -> None:
+        """See what earlier runs left of these devices. Raises StorageError."""
+        # Whoever comes to an unpaired box has a shelf, too, which nobody paired has a key to.
+        known = (LOOPBACK.id, *devices) if self.config.unpaired else devices
+        self.store.open(cache_secret(self.config.state), known)
 
-    @property
-    def epoch(self) -> str:
-        """Names the time over which nothing acknowledged is forgotten."""
-        return f"{self._run}.{self._lapses}"
+    def epoch(self, device: str) -> str:
+        """Names the time over which nothing acknowledged to this device is forgotten."""
+        return f"{self._run}.{self._lapses[device]}"
 
     @property
     def served(self) -> int:
@@ -93,15 +98,15 @@ class Box:
         above = self.served - self.config.max_clients
         return above <= 0, above <= sum(client.may_be_joined for client in self.clients)
 
-    def welcome(self, protocol: int, lane: str, now: float) -> Welcome:
+    def welcome(self, protocol: int, device: Device, lane: str, now: float) -> Welcome:
         config = self.config
         return Welcome(
             version=protocol,
             agent=AGENT,
-            epoch=self.epoch,
+            epoch=self.epoch(device.id),
             device=config.device,
             threads=config.threads,
-            memory_bytes=config.memory_bytes,
+            memory_bytes=self.store.quota(),
             max_message_bytes=config.limits.max_message_bytes,
             max_chunk_bytes=config.limits.max_chunk_bytes,
             predictor=self.predictor,
@@ -109,23 +114,28 @@ class Box:
             clock_s=now,
         )
 
-    def load(self) -> Load:
-        """The load report, at most as many models as the wire takes, the latest used."""
-        sessions = [client.session for client in self.clients]
+    def load(self, device: Device) -> Load:
+        """What a device may know of the load: its own, and how much slower the box is for it.
+
+        At most as many models as the wire takes, the latest used.
+        """
+        own = [client for client in self.clients if client.device == device]
+        sessions = [client.session for client in own]
         models = []
-        for fingerprint, (held_bytes, total_bytes) in reversed(self.store.models.items()):
+        shelf = self.store.shelf(device.id)
+        for fingerprint, (held_bytes, total_bytes) in reversed(shelf.models.items()):
             using = sum(
                 s.model is not None and s.model.fingerprint == fingerprint for s in sessions
             )
-            answered = self.load_meter.answered.get(fingerprint, 0)
+            answered = self._answered[device, fingerprint]
             models.append(ModelLoad(fingerprint, held_bytes, total_bytes, using, answered))
         return Load(
-            clients=self.served,
+            clients=sum(not client.is_lane for client in own),
             running=sum(session.running for session in sessions),
             queued=sum(session.queued for session in sessions),
             slowdown=self.load_meter.slowdown(self.clock()),
-            used_bytes=self.store.used_bytes,
-            memory_bytes=self.config.memory_bytes,
+            used_bytes=shelf.used_bytes,
+            memory_bytes=self.store.quota(),
             models=tuple(models[: self.config.limits.max_models]),
         )
 
@@ -135,21 +145,26 @@ class Box:
         Evicts others where it must, and tells their clients. Raises what Store.admit raises.
         The caller tells its session before it awaits anything: until then nobody else does.
         """
-        unverified = self.store.unverified(model.sizes)
-        await asyncio.gather(*map(self._verify, unverified))
-        evicted = self.store.admit(model, owner, self._busy(), self._silent())
-        if evicted:
-            self._forget(evicted)
+        device = owner.device.id
+        shelf = self.store.shelf(device)
+        for holdings in (self.store.published, shelf):
+            names = holdings.unverified(model.sizes)
+            await asyncio.gather(*(self._verify(holdings, name) for name in names))
+        evicted = self.store.admit(device, model, owner, self.busy(), self._silent())
+        self.evicted(evicted)
         self._opening[owner] = model.fingerprint
         try:
-            parts = self.store.owned(owner)
+            parts = shelf.owned(owner)
             await asyncio.to_thread(_resume, parts)
         finally:
             del self._opening[owner]
         for part in parts:
             if part.full:
-                self.store.finish(part)
-                self.completed(part.digest)
+                shelf.finish(part)
+                self.completed(device, part.digest)
+        if shelf.offered(owner) is None:
+            # The operator had it forgotten meanwhile.
+            return await self.admit(model, owner)
         return await self.count(model, owner)
 
     async def count(self, model: Model, owner: Client) -> tuple[Progress, ...]:
@@ -157,33 +172,33 @@ class Box:
         held = self._held(model, owner)
         if _rows(model, held) > self.config.limits.max_weights:
             # What nobody knows of cannot be gone on with.
-            await asyncio.to_thread(_restart, self.store.owned(owner))
+            await asyncio.to_thread(_restart, self.store.shelf(owner.device.id).owned(owner))
             held = self._held(model, owner)
         return held
 
     def _held(self, model: Model, owner: Client) -> tuple[Progress, ...]:
+        shelf = self.store.shelf(owner.device.id)
         return tuple(
-            self.store.held(digest, owner) if size else Progress()
-            for digest, size, _ in model.weights
+            shelf.held(digest, owner) if size else Progress() for digest, size, _ in model.weights
         )
 
     def widen(self, owner: Client) -> None:
         """Room for the planes of what `owner` uploads. Raises what Store.widen raises."""
-        evicted = self.store.widen(owner, self._busy())
-        if evicted:
-            self._forget(evicted)
+        self.evicted(self.store.widen(owner.device.id, owner, self.busy()))
 
-    def completed(self, digest: bytes) -> None:
-        """A blob is whole, unless it was evicted meanwhile: whose model has it may use it."""
-        if not self.store.is_whole(digest):
+    def completed(self, device: str, digest: bytes) -> None:
+        """A device's blob is whole, unless it was evicted meanwhile: its models may use it."""
+        if not self.store.shelf(device).is_whole(digest):
             return
         for client in self.clients:
-            client.completed(digest)
+            if client.device.id == device:
+                client.completed(digest)
 
-    def ran(self, fingerprint: str, start: int, stop: int, seconds: float) -> None:
+    def ran(self, device: Device, fingerprint: str, start: int, stop: int, seconds: float) -> None:
         now = self.clock()
+        self._answered[device, fingerprint] += 1
         self.load_meter.ran(fingerprint, start, stop, seconds, now)
-        self.store.touch(fingerprint)
+        self.store.shelf(device.id).touch(fingerprint)
         if self.load_meter.changed_much(now):
             for client in list(self.clients):
                 client.tell_load()
@@ -210,8 +225,9 @@ class Box:
 
     async def verify_all(self) -> None:
         """Check what earlier runs left, one blob after the other."""
-        while unverified := self.store.unverified():
-            await self._verify(unverified[0])
+        for holdings in (self.store.published, *self.store.shelves):
+            while unverified := holdings.unverified():
+                await self._verify(holdings, unverified[0])
 
     def drain(self) -> None:
         """Have every client finish and go, and take on no other; `empty` is set when all have."""
@@ -229,34 +245,40 @@ class Box:
         if self.draining and not self.clients:
             self.empty.set()
 
-    def _busy(self) -> set[str]:
-        sessions = [client.session for client in self.clients]
-        busy = {s.model.fingerprint for s in sessions if s.model is not None and s.busy}
-        return busy.union(self._opening.values())
+    def busy(self) -> set[tuple[str, str]]:
+        """(device, fingerprint) of the models that may not be evicted now."""
+        busy = {(owner.device.id, opening) for owner, opening in self._opening.items()}
+        for client in self.clients:
+            model = client.session.model
+            if model is not None and client.session.busy:
+                busy.add((client.device.id, model.fingerprint))
+        return busy
 
     def _silent(self) -> set[Client]:
         since = self.clock() - TAKEOVER_S
         return {client for client in self.clients if client.heard_at < since}
 
-    def forgot(self) -> None:
-        """Something acknowledged does not hold any more: a new epoch begins."""
-        self._lapses += 1
+    def forgot(self, device: str) -> None:
+        """Something acknowledged to a device does not hold any more: a new epoch begins."""
+        self._lapses[device] += 1
 
-    def _forget(self, fingerprints: list[str]) -> None:
-        self.forgot()
-        log.info("evicted %s", ", ".join(name[:16] for name in fingerprints))
-        for client in list(self.clients):
-            model = client.session.model
-            if model is not None and model.fingerprint in fingerprints:
-                client.evicted(self.epoch)
+    def evicted(self, models: Collection[tuple[str, str]]) -> None:
+        """(device, fingerprint) of models that the store dropped: who is connected is told."""
+        for device in {device for device, _ in models}:
+            self.forgot(device)
+        for device, fingerprint in models:
+            log.info("evicted %s of %s", fingerprint[:16], device[:12])
+            for client in list(self.clients):
+                model = client.session.model
+                if client.device.id == device and model and model.fingerprint == fingerprint:
+                    client.evicted(self.epoch(device))
 
-    async def _verify(self, digest: bytes) -> None:
-        path = blob_path(self.store.directory, digest)
+    async def _verify(self, holdings: Holdings, name: bytes) -> None:
+        path = blob_path(holdings.place.directory, name)
         loop = asyncio.get_running_loop()
-        sound = await loop.run_in_executor(self.writers, has_digest, path, digest)
-        if not sound:
-            log.warning("dropped a damaged file from the store: %s", digest.hex())
-        self.store.verified(digest, sound)
+        digest = await loop.run_in_executor(self.writers, digest_of, path)
+        if not holdings.verified(name, digest):
+            log.warning("dropped a damaged file from the store: %s", path)
 
 
 def _resume(parts: list[Part]) -> None:

@@ -1,8 +1,9 @@
 """Graphs that were checked, kept on disk, so that a client that comes back need not send its own.
 
-Each is a file named by its fingerprint and by everything that decides what a check says: another
-version of this package, or of torch, checks anew. What was checked or loaded since the start is
-known in memory too, and is offered again in no time. Knows no torch.
+Each is a sealed file named by its fingerprint, as keyed as the weights beside it (see places), and
+by everything that decides what a check says: another version of this package, or of torch,
+checks anew. What was checked or loaded since the start is known in memory too, and is offered
+again in no time. One device's only. Knows no torch.
 """
 
 from __future__ import annotations
@@ -20,27 +21,30 @@ from pathlib import Path
 
 from ionn_edge.blobs import remove
 from ionn_edge.events import Model
+from ionn_edge.places import Place
+from ionn_edge.sealed import FRESH, SEAL_BYTES, read_sealed, write_sealed
 
 MAX_BYTES = 64 << 20
 MAX_MODELS = 256
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT_BYTES = 64
 _NAME = re.compile(r"([0-9a-f]{64})-([0-9a-f]{16})\.(graph|fresh)")
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Graphs:
-    """The checked graphs in a store's directory. `keep` and `load` block for one small file."""
+    """The checked graphs of one device. `keep` and `load` block for one small file."""
 
-    def __init__(self, directory: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._directory = directory
+    def __init__(self, place: Place, max_bytes: int = MAX_BYTES) -> None:
+        self._place = place
         self._max_bytes = max_bytes
         self._writing = threading.Lock()
+        self._wiped = False
         self._models: OrderedDict[str, Model] = OrderedDict()
 
     def open(self) -> None:
         """Drop what other versions checked, and what is more than fits. Raises OSError."""
         for path, match in self._files():
-            if match[2] != edition() or match[3] == "fresh":
+            if match[2] != edition() or path.suffix == FRESH:
                 remove(path)
         self._shrink()
 
@@ -59,37 +63,36 @@ class Graphs:
     def kept(self) -> list[str]:
         """Fingerprints of the graphs on disk, the latest used first."""
         files = sorted(self._files(), key=lambda each: _used_at(each[0]), reverse=True)
-        return [match[1] for _, match in files if match[3] == "graph"]
+        said = [_fingerprint_in(path) for path, _ in files if path.suffix != FRESH]
+        return [each for each in said if each is not None]
 
     def keep(self, fingerprint: str, graph: bytes) -> None:
         """Write a checked graph, all of it or nothing. A full disk only costs a check later."""
         path = self._path(fingerprint)
         if path is None or len(graph) > self._max_bytes // 4:
             return
-        fresh = path.with_suffix(".fresh")
         with self._writing:
-            try:
-                fresh.write_bytes(hashlib.sha256(graph).digest() + graph)
-                fresh.rename(path)
-            except OSError:
-                remove(fresh)
+            if self._wiped:
+                return
+            with contextlib.suppress(OSError):
+                write_sealed(path, self._place, fingerprint.encode() + graph)
             self._shrink()
 
     def load(self, fingerprint: str) -> bytes | None:
-        """A graph that was checked before; None where there is none, or its file is damaged."""
+        """A graph that was checked before; None where there is none, or its file is not sound."""
         path = self._path(fingerprint)
         if path is None:
             return None
         try:
-            data = path.read_bytes()
+            content = read_sealed(path, self._place)
         except OSError:
             return None
-        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+        if content is None or content[:_FINGERPRINT_BYTES] != fingerprint.encode():
             self.drop(fingerprint)
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)
-        return data[_DIGEST_BYTES:]
+            os.utime(path, follow_symlinks=False)
+        return content[_FINGERPRINT_BYTES:]
 
     def drop(self, fingerprint: str) -> None:
         """What is kept of it is of no use."""
@@ -98,30 +101,52 @@ class Graphs:
         if path is not None:
             remove(path)
 
+    def wipe(self) -> None:
+        """Nothing is here any more, nor will be: what is still being kept is not."""
+        with self._writing:
+            self._wiped = True
+            self._models.clear()
+            for path, _ in self._files():
+                remove(path)
+
+    @property
+    def used_bytes(self) -> int:
+        """On disk; counts against no quota but its own."""
+        return sum(size for _, size, _ in self._sized())
+
     def _path(self, fingerprint: str) -> Path | None:
         # It comes from a stranger: nothing else may become a file's name.
         if not _FINGERPRINT.fullmatch(fingerprint):
             return None
-        return self._directory / f"{fingerprint}-{edition()}.graph"
+        name = self._place.graph_name(fingerprint)
+        return self._place.directory / f"{name}-{edition()}.graph"
 
     def _files(self) -> list[tuple[Path, re.Match[str]]]:
-        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+        with contextlib.suppress(OSError), os.scandir(self._place.directory) as entries:
             found = ((Path(each.path), _NAME.fullmatch(each.name)) for each in entries)
             return [(path, match) for path, match in found if match is not None]
         return []
 
-    def _shrink(self) -> None:
-        excess = -self._max_bytes
+    def _sized(self) -> list[tuple[float, int, Path]]:
         sized: list[tuple[float, int, Path]] = []
         for path, _ in self._files():
             with contextlib.suppress(OSError):
-                stat = path.stat()
+                stat = path.lstat()
                 sized.append((stat.st_mtime, stat.st_size, path))
-                excess += stat.st_size
-        for _, size, path in sorted(sized):
+        return sorted(sized)
+
+    def _shrink(self) -> None:
+        sized = self._sized()
+        excess = sum(size for _, size, _ in sized) - self._max_bytes
+        for _, size, path in sized:
             if excess > 0:
                 excess -= size
                 remove(path)
+
+
+def is_graph(name: str) -> bool:
+    """Whether a file of this name is one of these."""
+    return _NAME.fullmatch(name) is not None
 
 
 @functools.cache
@@ -140,3 +165,14 @@ def _used_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _fingerprint_in(path: Path) -> str | None:
+    """What the file says that it is of: `load` tells whether that is so."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            said = file.read(SEAL_BYTES + _FINGERPRINT_BYTES)[SEAL_BYTES:]
+    except OSError:
+        return None
+    text = said.decode("ascii", "replace")
+    return text if _FINGERPRINT.fullmatch(text) else None

@@ -8,49 +8,73 @@ are good until the machine is started again. Where nothing tells of that, every 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
-from ionn_edge.blobs import Found, boot, part_path, remove, scan
+from ionn_edge.blobs import Found, blob_path, boot, part_path, remove, scan
 from ionn_edge.events import Progress
+from ionn_edge.graphs import is_graph
 from ionn_edge.parts import Part
+from ionn_edge.places import Place
+
+_BOOT = "boot"
 
 
-def leftovers(directory: Path) -> tuple[list[Found], list[Part]]:
-    """Whole blobs, and of every other digest the part that is furthest. What else is ours goes.
+def leftovers(place: Place) -> tuple[list[Found], list[Part]]:
+    """Whole blobs, and of every other name the part that is furthest. What else is ours goes.
 
     Raises OSError.
     """
     whole: list[Found] = []
     sizes: dict[tuple[bytes, int], dict[str, int]] = {}
-    keeps_planes = _same_boot(directory)
-    for found in scan(directory):
+    for found in scan(place.directory):
         if found.kind == "whole":
             whole.append(found)
-        elif found.kind == "part" or keeps_planes:
-            sizes.setdefault((found.digest, found.number), {})[found.kind] = found.size_bytes
         else:
-            remove(part_path(directory, found.digest, found.number, found.kind))
-    complete = {found.digest for found in whole}
+            sizes.setdefault((found.name, found.number), {})[found.kind] = found.size_bytes
+    complete = {found.name for found in whole}
     furthest: dict[bytes, Part] = {}
-    for (digest, number), each in sizes.items():
+    for (name, number), each in sizes.items():
         held = Progress(each.get("part", 0), each.get("coarse", 0) // 2, each.get("middle", 0))
-        part = Part(directory, digest, number, held=held)
-        rival = furthest.get(digest)
-        if digest in complete or not part.on_disk_bytes or (rival and rival.reach >= part.reach):
+        part = Part(place, name, number, held=held)
+        rival = furthest.get(name)
+        if name in complete or not part.on_disk_bytes or (rival and rival.reach >= part.reach):
             part.remove()
             continue
         if rival is not None:
             rival.remove()
-        furthest[digest] = part
-    # Only now: planes that are not to be trusted are gone. Not written, they go next time.
-    with contextlib.suppress(OSError):
-        (directory / "boot").write_text(boot() or "")
+        furthest[name] = part
     return whole, list(furthest.values())
 
 
-def _same_boot(directory: Path) -> bool:
+def drop_planes(directories: Iterable[Path], store: Path) -> None:
+    """Drop all planes unless the machine has run since they were written. Raises OSError."""
+    if _same_boot(store):
+        return
+    for directory in directories:
+        for found in scan(directory):
+            if found.kind in ("coarse", "middle"):
+                remove(part_path(directory, found.name, found.number, found.kind))
+    # Only now: planes that are not to be trusted are gone. Not written, they go next time.
+    with contextlib.suppress(OSError):
+        (store / _BOOT).write_text(boot() or "")
+
+
+def drop_files(directory: Path) -> None:
+    """Drop every file of weights and graphs; others are somebody else's. Raises OSError."""
+    for found in scan(directory):
+        if found.kind == "whole":
+            remove(blob_path(directory, found.name))
+        else:
+            remove(part_path(directory, found.name, found.number, found.kind))
+    for path in list(directory.iterdir()):
+        if is_graph(path.name):
+            remove(path)
+
+
+def _same_boot(store: Path) -> bool:
     now = boot()
     try:
-        return now is not None and now == (directory / "boot").read_text()
+        return now is not None and now == (store / _BOOT).read_text()
     except (OSError, ValueError):
         return False

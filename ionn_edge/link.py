@@ -25,7 +25,7 @@ from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import Worker, WorkerGone
-from ionn_edge.opening import NONSENSE, Refused, known_graph, worker_for
+from ionn_edge.opening import NONSENSE, Refused, check_of, known_graph, worker_for
 from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
@@ -50,10 +50,13 @@ class Link:
     ) -> None:
         self.device = device
         self._quota = quota
+        self._ended = asyncio.Event()
         self._address = address
         self._secret = secrets.token_hex(16)
         self.session = Session(
-            box.config, lambda version, now: box.welcome(version, self._secret, now), quota
+            box.config,
+            lambda version, now: box.welcome(version, device, self._secret, now),
+            quota,
         )
         self._box = box
         self._writer = Writer(box, self, self._prepared)
@@ -108,13 +111,14 @@ class Link:
             log.info("%s left", self._address)
             self._part()
             box.left(self)
+            self._ended.set()
             if self._quota is not None:
                 self._quota.sessions.discard(self.session)
             if self._timer is not None:
                 self._timer.cancel()
             if self._worker is not None:
                 await self._worker.close()
-            box.store.release(self)
+            box.store.shelf(self.device.id).release(self)
 
     # A second connection, which carries weights for the first.
 
@@ -177,9 +181,10 @@ class Link:
     def tell_load(self) -> None:
         self._post_from_outside(events.LoadReported(self._box.load(self.device)))
 
-    def revoke(self) -> None:
-        """The device is unpaired: nothing is said any more, nor heard."""
+    async def revoke(self) -> None:
+        """The device is unpaired: nothing is said any more, nor heard. Until all has ended."""
         self._transport.abort()
+        await self._ended.wait()
 
     def drain(self) -> None:
         self._post_from_outside(events.Draining())
@@ -243,7 +248,7 @@ class Link:
                 self._start(self._count())
             case events.OpenModel(fingerprint, graph):
                 self._writer.clear()
-                self._graph = jobs.Check(fingerprint, graph, str(self._box.store.directory))
+                self._graph = check_of(self._box, self.device.id, fingerprint, graph)
                 self._start(self._open())
             case events.RunRange(query, start, stop, precision, reply_coding, tensors):
                 self._range, self._asked_at = command, self._box.clock()
@@ -354,7 +359,8 @@ class Link:
         else:
             if worker is not None:
                 self._use(worker, model)
-            self._post(events.ModelOpened(model, self._box.epoch, held, worker is not None))
+            epoch = self._box.epoch(self.device.id)
+            self._post(events.ModelOpened(model, epoch, held, worker is not None))
             if worker is None:
                 self._start(self._restart())
             blobs = {digest: each for (digest, _, _), each in zip(model.weights, held, strict=True)}
@@ -370,17 +376,17 @@ class Link:
         await self._writer.idle()
         if model is not None and self.session.model is model:
             held = await self._box.count(model, self)
-            self._post(events.HeldCounted(self._box.epoch, held))
+            self._post(events.HeldCounted(self._box.epoch(self.device.id), held))
 
     async def _offered_model(self) -> tuple[Worker | None, events.Model]:
         """What is offered, and a worker for it unless what is known of it does for now."""
         box, check = self._box, self._graph
+        graphs = box.store.shelf(self.device.id).graphs
         if check.graph:
             worker, model = await worker_for(box, check)
-            graph = check.graph
-            self._loop.run_in_executor(box.writers, box.graphs.keep, model.fingerprint, graph)
+            self._loop.run_in_executor(box.writers, graphs.keep, model.fingerprint, check.graph)
         else:
-            self._graph, known = await known_graph(box, check)
+            self._graph, known = await known_graph(box, self.device.id, check)
             if known is not None:
                 return None, known
             try:
@@ -388,9 +394,9 @@ class Link:
             except Refused as refusal:
                 if refusal.code != "graph":
                     raise
-                box.graphs.drop(check.fingerprint)
+                graphs.drop(check.fingerprint)
                 raise Refused("unknown") from refusal
-        box.graphs.learned(model)
+        graphs.learned(model)
         return worker, model
 
     async def _restart(self) -> None:
@@ -416,11 +422,11 @@ class Link:
         for index, (digest, _, _) in enumerate(model.weights):
             weights_of.setdefault(digest, []).append(index)
         self._weights_of = weights_of
-        is_whole = self._box.store.is_whole
-        ready = tuple(i for i, (digest, _, _) in enumerate(model.weights) if is_whole(digest))
+        shelf = self._box.store.shelf(self.device.id)
+        ready = tuple(i for i, (digest, _, _) in enumerate(model.weights) if shelf.is_whole(digest))
         if ready:
             worker.send(jobs.Ready(ready, "exact", 0))
-        for part in self._box.store.owned(self):
+        for part in shelf.owned(self):
             if part.precision is not None:
                 self._prepared(model, part.digest, part.precision, part.number)
         self._listening = self._start(self._listen(worker, model))
@@ -446,7 +452,7 @@ class Link:
             ):
                 # Others are told of the load: no more is believed of it than can be so.
                 compute_s = min(compute_s, self._box.clock() - self._asked_at)
-                self._box.ran(model.fingerprint, asked.start, stop, compute_s)
+                self._box.ran(self.device, model.fingerprint, asked.start, stop, compute_s)
                 self._post(
                     events.RangeRan(query, stop, precision, began_s, coding_s, compute_s, tensors)
                 )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ionn_edge import jobs
 from ionn_edge.box import Box
 from ionn_edge.engine import EngineError, Worker, WorkerGone
 from ionn_edge.events import Model
+from ionn_edge.graphs import Graphs
 from wire import DTYPE_BYTES
 
 NONSENSE = "the graph made its worker talk nonsense"
-# Of the graphs that earlier runs checked, so many are loaded at the start.
+# Of the graphs that earlier runs checked, so many of each device are loaded at the start.
 MOST_LEARNED = 32
+# A device that nobody is: its own place is empty.
+NOBODY = ""
 
 
 class Refused(Exception):
@@ -38,42 +42,54 @@ async def worker_for(box: Box, check: jobs.Check) -> tuple[Worker, Model]:
         raise
 
 
-async def known_graph(box: Box, check: jobs.Check) -> tuple[jobs.Check, Model | None]:
+def check_of(box: Box, device: str, fingerprint: str, graph: bytes) -> jobs.Check:
+    """What a worker is told of a device's graph, and of where its weights are."""
+    own, public = box.store.shelf(device).place, box.store.published.place
+    return jobs.Check(
+        *(fingerprint, graph, str(own.directory), False),
+        *(own.key, str(public.directory), public.key),
+    )
+
+
+async def known_graph(box: Box, device: str, check: jobs.Check) -> tuple[jobs.Check, Model | None]:
     """An offer by name alone, with the graph, and with the model if it is known well enough.
 
-    Raises Refused("unknown").
+    Known is what the device has offered before, and what is published. Raises
+    Refused("unknown").
     """
     loop = asyncio.get_running_loop()
-    graph = await loop.run_in_executor(box.writers, box.graphs.load, check.fingerprint)
-    if graph is None:
-        raise Refused("unknown")
-    found = jobs.Check(check.fingerprint, graph, check.store, True)
-    return found, box.graphs.known(check.fingerprint)
+    for graphs in (box.store.published.graphs, box.store.shelf(device).graphs):
+        graph = await loop.run_in_executor(box.writers, graphs.load, check.fingerprint)
+        if graph is not None:
+            return replace(check, graph=graph, known=True), graphs.known(check.fingerprint)
+    raise Refused("unknown")
 
 
 async def learn_graphs(box: Box) -> None:
     """Load what earlier runs checked, so that no client has to wait for that."""
-    fingerprints = [each for each in box.graphs.kept() if box.graphs.known(each) is None]
-    if not fingerprints:
-        return
-    with contextlib.suppress(EngineError):
-        worker = await box.nursery.fork()
-        try:
-            for fingerprint in fingerprints[:MOST_LEARNED]:
-                await _learn(box, worker, fingerprint)
-        finally:
-            await worker.close()
+    shelves = [(shelf.device, shelf.graphs) for shelf in box.store.shelves]
+    for device, graphs in ((NOBODY, box.store.published.graphs), *shelves):
+        fingerprints = [each for each in graphs.kept() if graphs.known(each) is None]
+        if fingerprints:
+            with contextlib.suppress(EngineError):
+                await _learn(box, device, graphs, fingerprints[:MOST_LEARNED])
 
 
-async def _learn(box: Box, worker: Worker, fingerprint: str) -> None:
-    store = str(box.store.directory)
-    with contextlib.suppress(Refused):
-        check, _ = await known_graph(box, jobs.Check(fingerprint, b"", store))
-        try:
-            box.graphs.learned(await _checked(worker, check, box.config.range_timeout_s))
-        except Refused as refusal:
-            if refusal.code == "graph":
-                box.graphs.drop(fingerprint)
+async def _learn(box: Box, device: str, graphs: Graphs, fingerprints: Sequence[str]) -> None:
+    """By a worker that sees no other device's: what it says of a graph is believed."""
+    worker = await box.nursery.fork()
+    try:
+        for fingerprint in fingerprints:
+            with contextlib.suppress(Refused):
+                check = check_of(box, device, fingerprint, b"")
+                check, _ = await known_graph(box, device, check)
+                try:
+                    graphs.learned(await _checked(worker, check, box.config.range_timeout_s))
+                except Refused as refusal:
+                    if refusal.code == "graph":
+                        graphs.drop(fingerprint)
+    finally:
+        await worker.close()
 
 
 async def _checked(worker: Worker, check: jobs.Check, timeout_s: float) -> Model:

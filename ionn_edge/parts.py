@@ -21,6 +21,7 @@ from ionn_edge.blobs import (
     remove,
 )
 from ionn_edge.events import Progress
+from ionn_edge.places import Place
 from wire import DTYPE_BYTES, RemoteProtocolError
 from wire.messages import Buffer, Segment
 from wire.planes import COARSE, FINE, MIDDLE, merge, stored_bytes
@@ -32,27 +33,29 @@ _KINDS = {COARSE: "coarse", MIDDLE: "middle"}
 class Part:
     """A blob on its way in, with one writer at a time.
 
-    `size_bytes` is None for a part from an earlier run that nobody has claimed yet. `store`
-    and `resume` run in a thread; the rest is the event loop's. A writer whose connection broke
-    may still be in `store` when the next one comes to `resume`, hence the lock.
+    `size_bytes` is None, and `digest` empty, for a part from an earlier run that nobody has
+    claimed yet. `store` and `resume` run in a thread; the rest is the event loop's. A writer
+    whose connection broke may still be in `store` when the next one comes to `resume`, hence the
+    lock.
     """
 
     def __init__(
         self,
-        directory: Path,
-        digest: bytes,
+        place: Place,
+        name: bytes,
         number: int,
-        size_bytes: int | None = None,
         held: Progress | None = None,
     ) -> None:
-        self.directory = directory
-        self.digest = digest
+        self.directory = place.directory
+        self.name = name
         self.number = number
-        self.path = part_path(directory, digest, number)
-        self.size_bytes = size_bytes
+        self.path = part_path(place.directory, name, number)
+        self.digest = b""
+        self.size_bytes: int | None = None
         self.held = held or Progress()
         self.owner: object | None = None
         self.dropped = False
+        self._place = place
         # Whether another than its owner began it: then nobody knows whose its planes are.
         self.adopted = False
         self.dtype = "uint8"
@@ -62,7 +65,7 @@ class Part:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Part {self.digest.hex()[:8]}: {self.held} of {self.size_bytes} bytes>"
+        return f"<Part {self.name.hex()[:8]}: {self.held} of {self.size_bytes} bytes>"
 
     @property
     def held_bytes(self) -> int:
@@ -125,9 +128,9 @@ class Part:
             return "bfloat16"
         return "float12" if self.held.coarse == count else None
 
-    def claim(self, size_bytes: int, dtype: str, owner: object) -> None:
+    def claim(self, digest: bytes, size_bytes: int, dtype: str, owner: object) -> None:
         """Somebody writes it from now on; `resume` comes first where something is held."""
-        self.size_bytes, self.dtype, self.owner = size_bytes, dtype, owner
+        self.digest, self.size_bytes, self.dtype, self.owner = digest, size_bytes, dtype, owner
         self.adopted = self.on_disk_bytes > 0
 
     def resume(self) -> None:
@@ -207,7 +210,7 @@ class Part:
 
     def _remove_planes(self) -> None:
         for kind in _KINDS.values():
-            remove(part_path(self.directory, self.digest, self.number, kind))
+            remove(part_path(self.directory, self.name, self.number, kind))
 
     def _append_whole(self, segment: Segment, dtype: str, pieces: Sequence[Buffer]) -> None:
         assert self._hash is not None
@@ -226,7 +229,7 @@ class Part:
         assert self.size_bytes is not None
         held, end = self.held, segment.start + segment.count
         _expect(segment.start, held.coarse if segment.plane == COARSE else held.middle)
-        path = part_path(self.directory, self.digest, self.number, _KINDS[segment.plane])
+        path = part_path(self.directory, self.name, self.number, _KINDS[segment.plane])
         count = self.size_bytes // DTYPE_BYTES["float32"]
         sizes = [stored_bytes("float32", segment.plane, each) for each in (segment.start, count)]
         append(path, sizes[0], pieces, sizes[1])
@@ -238,7 +241,7 @@ class Part:
     def _merged(self, segment: Segment, fine: Buffer) -> memoryview:
         planes = []
         for plane, kind in _KINDS.items():
-            path = part_path(self.directory, self.digest, self.number, kind)
+            path = part_path(self.directory, self.name, self.number, kind)
             start = stored_bytes("float32", plane, segment.start)
             size = stored_bytes("float32", plane, segment.count)
             try:
@@ -249,7 +252,7 @@ class Part:
 
     def _check(self) -> None:
         assert self._hash is not None
-        if self._hash.digest() != self.digest:
+        if self._place.name(self._hash.digest()) != self.name:
             raise Mismatch(f"the bytes of weight {self.digest.hex()[:16]} do not match its digest")
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from ionn_edge.blobs import blob_path, part_path
 
-# The device of whoever comes to an unpaired box.
-LOOPBACK = "loopback"
 PUBLISHED = "published"
 
 

@@ -1,145 +1,204 @@
-"""Which weights the box holds, for whom, under a byte budget.
+"""Which weights the box holds, for which device, under a budget and a quota for each.
 
 Bookkeeping for the event loop; what takes long (hashing, writing) is `parts`, called by others
-from threads. Models are evicted whole, the least recently used first. Blobs that several
-models share count once. What an earlier run left belongs to no model until one claims it, and
-goes first.
+from threads. Every device has a shelf of its own, which shares nothing with others but what the
+operator has published. Models are evicted whole (see eviction). What an earlier run left belongs
+to no model until one claims it, and goes first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
+import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ionn_edge.blobs import StorageError
+from ionn_edge.blobs import StorageError, scan
 from ionn_edge.config import format_bytes
 from ionn_edge.events import Model
-from ionn_edge.holdings import Holdings, WrongSize
-from ionn_edge.parts import Part
+from ionn_edge.eviction import Eviction, Newcomer
+from ionn_edge.holdings import WrongSize
+from ionn_edge.leftovers import drop_files, drop_planes
+from ionn_edge.places import Place
+from ionn_edge.published import Published
+from ionn_edge.shelf import Shelf
 
 __all__ = ["NoRoom", "Store", "WrongSize"]
+_DIRECTORY = re.compile(r"[0-9a-f]{64}")
+log = logging.getLogger("ionn_edge")
 
 
 class NoRoom(Exception):
     """The model does not fit the budget."""
 
 
-@dataclass(slots=True)
-class _Stored:
-    sizes: Mapping[bytes, int]
-    used_at: int
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """A directory of no known device: one that is not paired any more, or of another secret."""
+
+    directory: Path
+    size_bytes: int
+    used_at: float
 
 
-class Store(Holdings):
-    """The weights in one directory under a budget, and the models that they are of."""
+class Store:
+    """The weights under one directory, which only one edge may use at a time.
 
-    def __init__(self, directory: Path, budget_bytes: int) -> None:
-        super().__init__(directory)
+    budget_bytes: for everything; quota_bytes: for each device of what the budget has beside what
+    is published.
+    """
+
+    published: Published
+
+    def __init__(self, directory: Path, budget_bytes: int, quota_bytes: int | None = None) -> None:
+        self.directory = directory
         self.budget_bytes = budget_bytes
-        self._models: dict[str, _Stored] = {}
-        self._fingerprints: dict[object, str] = {}
-        self._uses = 0
+        self.quota_bytes = budget_bytes if quota_bytes is None else quota_bytes
+        self.strange: list[Strange] = []
+        self._secret = b""
+        self._shelves: dict[str, Shelf] = {}
+        self._uses = itertools.count(1)
+        self._lock: int | None = None
 
-    def open(self) -> None:
-        super().open()
-        self._drop_orphans(0, ())
+    def open(self, secret: bytes, devices: Iterable[str] = ()) -> None:
+        """Create or scan the directory, in which these devices may have something.
+
+        secret: 32 bytes that name everything in it. Raises StorageError where it cannot be used.
+        """
+        self._secret = secret
+        self.published = Published(Place.of_all(self.directory, secret))
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._take_lock()
+            self._scan(devices)
+        except BlockingIOError:
+            self.close()
+            raise StorageError(
+                f"another edge uses the store {self.directory}; give this one another --store"
+            ) from None
+        except OSError as error:
+            self.close()
+            reason = (error.strerror or type(error).__name__).lower()
+            raise StorageError(f"the store {self.directory} cannot be used: {reason}") from error
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @property
-    def models(self) -> dict[str, tuple[int, int]]:
-        """(held bytes, total bytes) of each model, the least recently used first."""
-        ordered = sorted(self._models.items(), key=lambda item: item[1].used_at)
-        return {
-            fingerprint: (
-                sum(self.held(digest).whole_bytes for digest in stored.sizes),
-                sum(stored.sizes.values()),
-            )
-            for fingerprint, stored in ordered
-        }
+    def shelves(self) -> list[Shelf]:
+        return list(self._shelves.values())
 
-    def touch(self, fingerprint: str) -> None:
-        """The model is in use."""
-        stored = self._models.get(fingerprint)
-        if stored is not None:
-            self._uses += 1
-            stored.used_at = self._uses
+    @property
+    def used_bytes(self) -> int:
+        """Of all devices, and what is published."""
+        strange_bytes = sum(each.size_bytes for each in self.strange)
+        shelves_bytes = sum(shelf.used_bytes for shelf in self.shelves)
+        return self.published.used_bytes + shelves_bytes + strange_bytes
 
-    def release(self, owner: object) -> None:
-        self._fingerprints.pop(owner, None)
-        super().release(owner)
+    def quota(self) -> int:
+        """Bytes that a device may have at the most."""
+        return min(self.quota_bytes, self.budget_bytes - self.published.used_bytes)
+
+    def shelf(self, device: str) -> Shelf:
+        """The device's own."""
+        shelf = self._shelves.get(device)
+        if shelf is None:
+            place = Place.of_device(self.directory, self._secret, device)
+            shelf = self._shelves[device] = Shelf(device, place, self.published, self._uses)
+            self.strange = [each for each in self.strange if each.directory != place.directory]
+            try:
+                shelf.open()
+            except OSError as error:
+                # The device hears of it when it writes.
+                log.warning("%s cannot be used: %s", place.directory, error.strerror)
+        return shelf
 
     def admit(
         self,
+        device: str,
         model: Model,
         owner: object,
-        busy: Collection[str] = (),
+        busy: Collection[tuple[str, str]] = (),
         silent: Collection[object] = (),
-    ) -> list[str]:
-        """Make room for a model and give its missing blobs to `owner` to write.
+    ) -> list[tuple[str, str]]:
+        """Make room for a device's model and give its missing blobs to `owner` to write.
 
         Partial blobs that nobody writes, or an owner in `silent`, are its to continue. Returns
-        the models evicted for it; never one in `busy`. Raises NoRoom, WrongSize, or
-        StorageError where the disk has not the space.
+        (device, fingerprint) of the models evicted for it; never one in `busy`. Raises NoRoom,
+        WrongSize, or StorageError where the disk has not the space.
         """
-        sizes, total_bytes = model.sizes, model.total_bytes
-        if total_bytes > self.budget_bytes:
-            raise NoRoom(
-                f"the model's weights take {format_bytes(total_bytes)}, and the edge's memory "
-                f"budget is {format_bytes(self.budget_bytes)} (ionn edge serve --memory)"
-            )
-        self.check_sizes(sizes)
-        claims = {
-            digest: self.claimable(digest, size, silent)
-            for digest, size in sizes.items()
-            if digest not in self.blobs and size
-        }
-        final = {d: sizes[d] + (p.planes_of(sizes[d]) if p else 0) for d, p in claims.items()}
-        growth_bytes = sum(final[d] - (p.budget_bytes if p else 0) for d, p in claims.items())
-        missing_bytes = sum(final[d] - (p.on_disk_bytes if p else 0) for d, p in claims.items())
-        evicted = self._make_room(growth_bytes, missing_bytes, model.fingerprint, sizes, busy)
-        dtypes = {digest: dtype for digest, _, dtype in model.weights}
-        # Equal bytes may be of several types; only this one can come by planes.
-        dtypes |= {digest: each for digest, _, each in model.weights if each == "float32"}
-        for digest, part in claims.items():
-            self.claim(part, digest, sizes[digest], dtypes[digest], owner)
-        self._models[model.fingerprint] = _Stored(sizes, 0)
-        self._fingerprints[owner] = model.fingerprint
-        self.touch(model.fingerprint)
-        for digest in sizes:
-            self.mark_used(digest)
+        shelf = self.shelf(device)
+        claims = shelf.claims(model, silent)
+        self._check_total(sum(claims.sizes.values()))
+        newcomer = Newcomer(shelf, model.fingerprint, claims.sizes.keys(), claims.growth_bytes)
+        evicted = self._make_room(newcomer, claims.missing_bytes, busy)
+        shelf.take(model, claims, owner)
         return evicted
 
-    def widen(self, owner: object, busy: Collection[str] = ()) -> list[str]:
+    def widen(
+        self, device: str, owner: object, busy: Collection[tuple[str, str]] = ()
+    ) -> list[tuple[str, str]]:
         """Make room for the planes of every blob that `owner` writes, beside the blobs.
 
         On the disk for the planes, in the budget also for the tensors that are made of them.
         Returns the models evicted for it, as `admit` does. Raises NoRoom, or StorageError.
         """
-        fingerprint = self._fingerprints[owner]
-        parts = [p for p in self.owned(owner) if p.by_planes and not p.widened]
+        shelf = self.shelf(device)
+        fingerprint = shelf.offered(owner)
+        assert fingerprint is not None
+        parts = [p for p in shelf.owned(owner) if p.by_planes and not p.widened]
         planes_bytes = sum(part.planes_of(part.size_bytes or 0, True) for part in parts)
         growth_bytes = planes_bytes + sum(part.rough_bytes for part in parts)
-        sizes = self._models[fingerprint].sizes
-        evicted = self._make_room(growth_bytes, planes_bytes, fingerprint, sizes, busy)
+        newcomer = Newcomer(shelf, fingerprint, shelf.sizes(fingerprint).keys(), growth_bytes)
+        evicted = self._make_room(newcomer, planes_bytes, busy)
         for part in parts:
             part.widened = True
         return evicted
 
+    def prune(self, limit_bytes: int, busy: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Evict until devices use so little, or what they use is busy. Returns as `admit` does."""
+        self._drop_strange(limit_bytes - sum(shelf.used_bytes for shelf in self.shelves))
+        eviction = Eviction(self.shelves, busy)
+        eviction.fit(self.shelves, limit_bytes)
+        return eviction.carry_out()
+
+    def _check_total(self, size_bytes: int) -> None:
+        budget_bytes = self.budget_bytes - self.published.used_bytes
+        if size_bytes > budget_bytes:
+            raise NoRoom(
+                f"the model's weights take {format_bytes(size_bytes)}, and the edge's memory "
+                f"budget is {format_bytes(budget_bytes)} (ionn edge serve --memory)"
+            )
+        if size_bytes > self.quota_bytes:
+            raise NoRoom(
+                f"the model's weights take {format_bytes(size_bytes)}, and one device may have "
+                f"{format_bytes(self.quota_bytes)} of them on this edge"
+            )
+
     def _make_room(
-        self,
-        growth_bytes: int,
-        missing_bytes: int,
-        fingerprint: str,
-        sizes: Mapping[bytes, int],
-        busy: Collection[str],
-    ) -> list[str]:
-        """Evict for a model until the budget has room for its growth, the disk for the missing."""
-        self._drop_orphans(growth_bytes, sizes)
-        evicted = self._to_evict(growth_bytes, fingerprint, sizes, busy)
-        self._check_disk(missing_bytes, self._freed(evicted, sizes))
-        self._evict(evicted, sizes)
-        return evicted
+        self, newcomer: Newcomer, missing_bytes: int, busy: Collection[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """Evict until quota and budget have room for its growth, the disk for the missing."""
+        budget_bytes = self.budget_bytes - self.published.used_bytes
+        devices_bytes = sum(shelf.used_bytes for shelf in self.shelves)
+        self._drop_strange(budget_bytes - devices_bytes - newcomer.growth_bytes)
+        eviction = Eviction(self.shelves, busy, newcomer)
+        fits = eviction.fit([newcomer.shelf], self.quota_bytes)
+        if not (fits and eviction.fit(self.shelves, budget_bytes)):
+            limit_bytes = budget_bytes if fits else self.quota_bytes
+            raise NoRoom(
+                f"the model needs {format_bytes(newcomer.growth_bytes)} more, and of the edge's "
+                f"memory budget of {format_bytes(limit_bytes)} the rest is in use; try later"
+            )
+        self._check_disk(missing_bytes, eviction.freed_bytes)
+        return eviction.carry_out()
 
     def _check_disk(self, missing_bytes: int, freed_bytes: int) -> None:
         disk = os.statvfs(self.directory)
@@ -150,66 +209,50 @@ class Store(Holdings):
                 f" {format_bytes(free)} left ({self.directory})"
             )
 
-    def _to_evict(
-        self, growth_bytes: int, newcomer: str, sizes: Mapping[bytes, int], busy: Collection[str]
-    ) -> list[str]:
-        evictable = sorted(
-            (name for name in self._models if name != newcomer and name not in busy),
-            key=lambda name: self._models[name].used_at,
-        )
-        going: list[str] = []
-        used_bytes = self.used_bytes
-        while used_bytes - self._freed(going, sizes) + growth_bytes > self.budget_bytes:
-            if len(going) == len(evictable):
-                raise NoRoom(
-                    f"the model needs {format_bytes(growth_bytes)} more, and of the edge's memory"
-                    f" budget of {format_bytes(self.budget_bytes)} the rest is in use; try later"
-                )
-            going.append(evictable[len(going)])
-        return going
+    # Directories.
 
-    def _freed(self, going: Collection[str], newcomer: Iterable[bytes]) -> int:
-        blobs, parts = self._doomed(going, newcomer)
-        return sum(self.blobs[digest].size_bytes for digest in blobs) + sum(
-            part.budget_bytes for part in parts
-        )
+    def _take_lock(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._lock = os.open(self.directory / "lock", flags, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _doomed(
-        self, going: Collection[str], newcomer: Iterable[bytes]
-    ) -> tuple[list[bytes], list[Part]]:
-        """Blobs and parts that no remaining model, nor the newcomer, has a use for."""
-        gone = {digest for name in going for digest in self._models[name].sizes}
-        gone.difference_update(newcomer)
-        for name, stored in self._models.items():
-            if name not in going:
-                gone.difference_update(stored.sizes)
-        blobs = [digest for digest in gone if digest in self.blobs]
-        writers = {owner for owner, name in self._fingerprints.items() if name in going}
-        parts = [p for p in self.parts if p.digest in gone or p.owner in writers]
-        return blobs, parts
+    def _scan(self, devices: Iterable[str]) -> None:
+        # What older versions kept for all devices together.
+        drop_files(self.directory)
+        found = [
+            Path(entry.path)
+            for entry in os.scandir(self.directory)
+            if _DIRECTORY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+        drop_planes(found, self.directory)
+        self.published.open()
+        for device in devices:
+            self.shelf(device)
+        known = {shelf.place.directory for shelf in self.shelves}
+        self.strange = [_strange(directory) for directory in found if directory not in known]
+        for shelf in self.shelves:
+            within = Eviction([shelf])
+            within.fit([shelf], self.quota_bytes)
+            within.carry_out()
+        self.prune(self.budget_bytes - self.published.used_bytes, ())
 
-    def _evict(self, going: Collection[str], newcomer: Iterable[bytes]) -> None:
-        blobs, parts = self._doomed(going, newcomer)
-        for digest in blobs:
-            self.drop_blob(digest)
-        for part in parts:
-            self.drop_part(part)
-        for name in going:
-            del self._models[name]
-        for owner, name in list(self._fingerprints.items()):
-            if name in going:
-                del self._fingerprints[owner]
-
-    def _drop_orphans(self, growth_bytes: int, newcomer: Iterable[bytes]) -> None:
-        """Make room among what no model has a use for, the longest unused first."""
-        used = set(newcomer).union(*(stored.sizes for stored in self._models.values()))
-        excess_bytes = self.used_bytes + growth_bytes - self.budget_bytes
-        blobs = [digest for digest in self.blobs if digest not in used]
-        for digest in sorted(blobs, key=lambda digest: self.blobs[digest].used_at):
+    def _drop_strange(self, limit_bytes: int) -> None:
+        """Drop directories of nobody known, the longest unused first, to this size together."""
+        excess_bytes = sum(each.size_bytes for each in self.strange) - max(limit_bytes, 0)
+        for each in sorted(self.strange, key=lambda each: each.used_at):
             if excess_bytes > 0:
-                excess_bytes -= self.blobs[digest].size_bytes
-                self.drop_blob(digest)
-        for part in self.parts:
-            if excess_bytes > 0 and part.owner is None and part.digest not in used:
-                excess_bytes -= part.budget_bytes
-                self.drop_part(part)
+                excess_bytes -= each.size_bytes
+                self.drop_strange(each)
+
+    def drop_strange(self, strange: Strange) -> None:
+        """Drop what is in it, and leave what is not ours."""
+        self.strange.remove(strange)
+        drop_files(strange.directory)
+        with contextlib.suppress(OSError):
+            strange.directory.rmdir()
+
+
+def _strange(directory: Path) -> Strange:
+    found = list(scan(directory))
+    used_at = max((each.used_at for each in found), default=0.0)
+    return Strange(directory, sum(each.size_bytes for each in found), used_at)

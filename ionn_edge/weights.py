@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from ionn_edge.blobs import blob_path, part_path
+from ionn_edge.places import Place
 from layergraph import InvalidInput, tensor_from_weight_bytes
 from layergraph.graph import Weight
 from wire.errors import LocalProtocolError
@@ -35,12 +35,16 @@ _Loading = tuple[int, Future[_Loaded]]
 class Weights:
     """Tensors by name, each with the best precision so far; precisions are ranks in PRECISIONS.
 
+    `own` is where files of this worker's device are, `public` where those of all devices are.
     `replaced` is called with the name of a weight whose tensor is another one now.
     """
 
-    def __init__(self, store: Path, device: str, replaced: Callable[[str], None]) -> None:
+    def __init__(
+        self, own: Place, public: Place, device: str, replaced: Callable[[str], None]
+    ) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
-        self._store = store
+        self._own = own
+        self._public = public
         self._device = device
         self._replaced = replaced
         self._ranks: dict[str, int] = {}
@@ -105,18 +109,24 @@ class Weights:
         # A file that was evicted since, or that somebody cut short, is not there: queries say so.
         with contextlib.suppress(OSError, ValueError, InvalidInput, LocalProtocolError):
             if rank == _EXACT:
-                buffer = mapped(blob_path(self._store, weight.digest))
+                buffer = self._whole(weight.digest)
             else:
                 buffer = self._approximated(weight.digest, number, rank)
             tensor = tensor_from_weight_bytes(buffer, weight.spec)
             return rank, tensor.to(self._device)
         return None
 
+    def _whole(self, digest: bytes) -> memoryview:
+        try:
+            return mapped(self._own.blob(digest))
+        except FileNotFoundError:
+            return mapped(self._public.blob(digest))
+
     def _approximated(self, digest: bytes, number: int, rank: int) -> memoryview:
         made = self._rough.get((digest, number, rank))
         if made is None:
             planes = ("coarse", "middle")[: rank + 1]
-            paths = (part_path(self._store, digest, number, each) for each in planes)
+            paths = (self._own.part(digest, number, each) for each in planes)
             coarse, *middle = (path.read_bytes() for path in paths)
             made = approximate(coarse, middle[0] if middle else None).obj
             self._rough[digest, number, rank] = made

@@ -22,6 +22,7 @@ import torch
 
 from ionn_edge import jobs
 from ionn_edge.allocator import keep_freed_memory
+from ionn_edge.places import Place
 from ionn_edge.weights import Weights
 from layergraph import (
     Executor,
@@ -107,7 +108,7 @@ class _Worker:
             rows = _weight_rows(graph)
             if not job.known:
                 check_graph(graph)
-            self._model = _Model(graph, Path(job.store), self._settings.device)
+            self._model = _Model(graph, _places(job), self._settings.device)
         except GraphError as error:
             return jobs.Refused("graph", str(error))
         # Checks run torch's own shape functions on hostile arguments: whatever they raise, this
@@ -198,9 +199,9 @@ class _Worker:
 class _Model:
     """A graph that may run, with what is here of its weights."""
 
-    def __init__(self, graph: LayerGraph, store: Path, device: str) -> None:
+    def __init__(self, graph: LayerGraph, places: tuple[Place, Place], device: str) -> None:
         self.graph = graph
-        self.weights = Weights(store, device, self._replaced)
+        self.weights = Weights(*places, device, self._replaced)
         for weight in graph.weights:
             if not weight.spec.nbytes:
                 self.weights.put(weight, tensor_from_weight_bytes(b"", weight.spec))
@@ -244,6 +245,12 @@ class _Model:
 
     def _replaced(self, name: str) -> None:
         self.executor.rebind(name)
+
+
+def _places(job: jobs.Check) -> tuple[Place, Place]:
+    """Where files of the worker's device are, and those of all devices."""
+    own, public = Place(Path(job.store), job.key), Place(Path(job.published), job.published_key)
+    return own, public
 
 
 def _graph_from(packed: bytes) -> LayerGraph:

@@ -20,6 +20,7 @@ from ionn_edge.blobs import Mismatch, StorageError
 from ionn_edge.box import Box, Client
 from ionn_edge.events import Model
 from ionn_edge.parts import Part
+from ionn_edge.shelf import Shelf
 from ionn_edge.store import NoRoom
 from wire import DTYPE_BYTES, RemoteProtocolError
 from wire.planes import COARSE, MIDDLE
@@ -116,6 +117,10 @@ class Writer:
         elif self._timer is None:
             self._timer = loop.call_later(wait_s, self._gathered)
 
+    @property
+    def _shelf(self) -> Shelf:
+        return self._box.store.shelf(self._owner.device.id)
+
     def _gathered(self) -> None:
         self._timer = None
         self._some.set()
@@ -178,7 +183,7 @@ class Writer:
 
     def _part_for(self, arrived: _Arrived) -> Part | None:
         """Where it goes, with room for it. Raises NoRoom or StorageError."""
-        part = self._box.store.part(arrived.digest, self._owner)
+        part = self._shelf.part(arrived.digest, self._owner)
         if part is not None and arrived.command.segment.plane and not part.widened:
             self._box.widen(self._owner)
             part.widened = True
@@ -202,23 +207,23 @@ class Writer:
         if failure is not None:
             arrived, part = together[stored]
             if isinstance(failure, Mismatch):
-                self._box.store.drop(part)
-                self._box.forgot()
+                self._shelf.drop(part)
+                self._box.forgot(self._owner.device.id)
             self._fail(arrived, failure, told=offers == self._offers)
 
     def _finish(self, arrived: _Arrived, part: Part | None, told: bool = True) -> None:
         """It is stored, or another connection has completed its blob."""
-        store, segment = self._box.store, arrived.command.segment
+        shelf, segment = self._shelf, arrived.command.segment
         precision = _PRECISION_AFTER.get(segment.plane) if arrived.is_last else None
         # Of those stored together, the blob's last.
         if part is not None and part.full and precision is None and arrived.is_last:
             try:
-                store.finish(part)
+                shelf.finish(part)
             except StorageError as error:
                 self._fail(arrived, error, told)
                 return
-            self._box.completed(arrived.digest)
-        complete = store.is_whole(arrived.digest)
+            self._box.completed(self._owner.device.id, arrived.digest)
+        complete = shelf.is_whole(arrived.digest)
         self._unstored_bytes -= arrived.unstored_bytes
         if not told:
             return

@@ -34,7 +34,8 @@ def serve(nursery: Nursery, tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:
         config = Config(
-            **{"store": tmp_path / "store", "threads": 1, "port": 0, "unpaired": True, **options}
+            **{"store": tmp_path / "store", "threads": 1, "port": 0, "unpaired": True},
+            **{"state": tmp_path / "state", **options},
         )
         box = Box(config, nursery)
         box.open()

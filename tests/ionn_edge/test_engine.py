@@ -17,10 +17,10 @@ import zstandard
 from PIL import Image
 
 from ionn_edge import jobs
-from ionn_edge.blobs import blob_path, part_path
 from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
+from ionn_edge.places import Place
 from ionn_edge.weights import mapped
-from ionn_edge.worker import Settings, _Worker
+from ionn_edge.worker import _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import blobs, chain
@@ -37,7 +37,7 @@ def stored(tmp_path: Path) -> tuple[LayerGraph, dict[str, torch.Tensor]]:
     """A model whose weights are in the store."""
     graph, weights = chain(3)
     for weight, blob in zip(graph.weights, blobs(graph, weights), strict=True):
-        blob_path(tmp_path, weight.digest).write_bytes(blob)
+        Place(tmp_path, b"").blob(weight.digest).write_bytes(blob)
     return graph, weights
 
 
@@ -158,7 +158,7 @@ def _write_planes(
     for plane, kind in ((COARSE, "coarse"), (MIDDLE, "middle")):
         coded = encode_segment("float32", plane, blob, 0, 64, "raw")
         planes.append(decode_segment("float32", plane, 64, "raw", coded))
-        part_path(directory, weight.digest, 7, kind).write_bytes(planes[-1])
+        Place(directory, b"").part(weight.digest, 7, kind).write_bytes(planes[-1])
     return weight.name, (planes[0], planes[1])
 
 
@@ -167,7 +167,7 @@ async def test_planes_that_are_gone_or_cut_short_are_not_ready(
 ) -> None:
     graph, weights = stored
     _write_planes(tmp_path, graph, weights, 0)
-    part_path(tmp_path, graph.weights[0].digest, 7, "coarse").write_bytes(b"odd")
+    Place(tmp_path, b"").part(graph.weights[0].digest, 7, "coarse").write_bytes(b"odd")
     worker = await nursery.fork()
     try:
         await asked(worker, check(graph, tmp_path))
@@ -260,9 +260,9 @@ async def test_a_blob_that_is_gone_or_cut_short_is_not_ready(
     nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     graph, _ = stored
-    blob_path(tmp_path, graph.weights[0].digest).unlink()
-    blob_path(tmp_path, graph.weights[1].digest).write_bytes(b"")
-    blob_path(tmp_path, graph.weights[2].digest).write_bytes(b"short")
+    Place(tmp_path, b"").blob(graph.weights[0].digest).unlink()
+    Place(tmp_path, b"").blob(graph.weights[1].digest).write_bytes(b"")
+    Place(tmp_path, b"").blob(graph.weights[2].digest).write_bytes(b"short")
     worker = await nursery.fork()
     try:
         await asked(worker, check(graph, tmp_path))
@@ -341,7 +341,7 @@ async def test_a_failure_while_running_is_that_querys_and_the_worker_lives_on(
     worker = await nursery.fork()
     try:
         assert isinstance(await asked(worker, check(graph, tmp_path)), jobs.Checked)
-        blob_path(tmp_path, graph.weights[0].digest).write_bytes(bytes(128))
+        Place(tmp_path, b"").blob(graph.weights[0].digest).write_bytes(bytes(128))
         worker.send(ready(0))
         failed = await asked(worker, run(1, 0, 1, torch.tensor([99])))
         assert isinstance(failed, jobs.Failed)
@@ -366,7 +366,7 @@ async def test_what_a_worker_does_to_its_weights_stays_its_own(
     stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     graph, _ = stored
-    path = blob_path(tmp_path, graph.weights[0].digest)
+    path = Place(tmp_path, b"").blob(graph.weights[0].digest)
     before = path.read_bytes()
     mapped(path)[:4] = b"\0\0\0\0"
     assert path.read_bytes() == before
@@ -374,7 +374,7 @@ async def test_what_a_worker_does_to_its_weights_stays_its_own(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 async def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
-    refused = _Worker(Settings("cuda", 1)).answer(jobs.Probe())
+    refused = _Worker(WorkerSettings("cuda", 1)).answer(jobs.Probe())
     assert isinstance(refused, jobs.Refused)
     assert "no CUDA device here" in refused.text
     assert "--device cpu" in refused.text

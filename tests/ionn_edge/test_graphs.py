@@ -10,12 +10,17 @@ import pytest
 from ionn_edge import graphs as graphs_module
 from ionn_edge.events import Model
 from ionn_edge.graphs import Graphs, edition
+from ionn_edge.places import Place
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
+def place(directory: Path) -> Place:
+    return Place(directory, b"key")
+
+
 def opened(directory: Path, max_bytes: int = 1000) -> Graphs:
-    graphs = Graphs(directory, max_bytes)
+    graphs = Graphs(place(directory), max_bytes)
     graphs.open()
     return graphs
 
@@ -59,7 +64,7 @@ def test_what_another_version_checked_is_dropped(
 
 
 def test_a_write_that_was_cut_off_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / f"{A}-{edition()}.fresh").write_bytes(b"half")
+    (tmp_path / f"{place(tmp_path).graph_name(A)}-{edition()}.fresh").write_bytes(b"half")
     (tmp_path / "thesis.graph").write_bytes(b"mine")
     assert opened(tmp_path).load(A) is None
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.graph"]
@@ -87,9 +92,11 @@ def test_a_full_disk_costs_only_a_check_later(
         raise OSError(28, "No space left on device")
 
     graphs = opened(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", disk_full)
-    graphs.keep(A, b"graph")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", disk_full)
+        graphs.keep(A, b"graph")
     assert graphs.load(A) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "lock", "", "A" * 64, "a" * 63, "a/" * 32])

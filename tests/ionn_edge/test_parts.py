@@ -11,9 +11,10 @@ import pytest
 
 from ionn_edge import blobs as blobs_module
 from ionn_edge import parts as parts_module
-from ionn_edge.blobs import Mismatch, StorageError, append, blob_path, part_path, read_at
+from ionn_edge.blobs import Mismatch, StorageError, append, read_at
 from ionn_edge.events import Model, Progress
 from ionn_edge.parts import Part
+from ionn_edge.places import Place
 from ionn_edge.store import NoRoom, Store
 from wire import RemoteProtocolError
 from wire.messages import Segment
@@ -24,18 +25,26 @@ VALUES = numpy.linspace(-3, 3, 100, dtype=numpy.float32)
 BLOB = VALUES.tobytes()
 DIGEST = hashlib.sha256(BLOB).digest()
 MODEL = Model("f" * 64, 1, ((DIGEST, 400, "float32"),))
+SECRET, ME = b"secret" * 5, "d" * 64
 OTHER = Model("e" * 64, 1, ((bytes(32), 300, "uint8"),))
 
 
 def opened(directory: Path, budget_bytes: int = 2000) -> Store:
     store = Store(directory, budget_bytes)
-    store.open()
+    store.open(SECRET, [ME])
     return store
 
 
+def place(directory: Path) -> Place:
+    """The device's, in a directory that is there."""
+    found = Place.of_device(directory, SECRET, ME)
+    found.directory.mkdir(exist_ok=True)
+    return found
+
+
 def claimed(store: Store, owner: object = "owner", model: Model = MODEL) -> Part:
-    store.admit(model, owner)
-    part = store.part(DIGEST, owner)
+    store.admit(ME, model, owner)
+    part = store.shelf(ME).part(DIGEST, owner)
     assert part is not None
     part.resume()
     return part
@@ -48,7 +57,7 @@ def send(part: Part, plane: int, start: int, stop: int, coding: str = "planes") 
 
 
 def kinds(directory: Path) -> dict[str, int]:
-    return {path.name.rpartition(".")[2]: path.stat().st_size for path in directory.glob("*.*.*")}
+    return {path.name.rpartition(".")[2]: path.stat().st_size for path in directory.glob("*/*.*.*")}
 
 
 def test_planes_are_files_whose_length_tells_until_the_blob_is_whole(tmp_path: Path) -> None:
@@ -66,9 +75,9 @@ def test_planes_are_files_whose_length_tells_until_the_blob_is_whole(tmp_path: P
     assert part.path.read_bytes() == BLOB[:120]
     send(part, FINE, 30, 100, "raw")
     assert part.full
-    store.finish(part)
+    store.shelf(ME).finish(part)
     assert kinds(tmp_path) == {}
-    assert blob_path(tmp_path, DIGEST).read_bytes() == BLOB
+    assert place(tmp_path).blob(DIGEST).read_bytes() == BLOB
 
 
 def test_planes_and_what_is_made_of_them_count_for_the_budget_while_they_are_there(
@@ -77,14 +86,14 @@ def test_planes_and_what_is_made_of_them_count_for_the_budget_while_they_are_the
     store = opened(tmp_path)
     part = claimed(store)
     assert store.used_bytes == 400
-    assert store.widen("owner") == []
+    assert store.widen(ME, "owner") == []
     # The blob, 3 bytes per element of planes, and the worker's tensor of 4 bytes per element.
     assert store.used_bytes == 400 + 300 + 400
     for plane in (COARSE, MIDDLE, FINE):
         send(part, plane, 0, 100)
-        on_disk = sum(path.stat().st_size for path in tmp_path.glob("*.*.*"))
+        on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.*.*"))
         assert on_disk + 400 <= store.used_bytes
-    store.finish(part)
+    store.shelf(ME).finish(part)
     assert store.used_bytes == 400
 
 
@@ -92,16 +101,16 @@ def test_each_client_that_sends_planes_has_a_tensor_of_its_own(tmp_path: Path) -
     store = opened(tmp_path, 3000)
     for count, owner in enumerate(("one", "two"), start=1):
         claimed(store, owner)
-        store.widen(owner)
+        store.widen(ME, owner)
         assert store.used_bytes == 1100 * count
 
 
 def test_nobody_runs_on_planes_that_nobody_sends_or_that_another_began(tmp_path: Path) -> None:
     store = opened(tmp_path, 1100)
     part = claimed(store)
-    store.widen("owner")
+    store.widen(ME, "owner")
     send(part, COARSE, 0, 60)
-    store.release("owner")
+    store.shelf(ME).release("owner")
     assert store.used_bytes == 700
     store = opened_again(store, 700)
     adopted = claimed(store)
@@ -118,11 +127,11 @@ def opened_again(store: Store, budget_bytes: int) -> Store:
 
 def test_room_for_planes_is_made_by_eviction_or_there_is_none(tmp_path: Path) -> None:
     store = opened(tmp_path, 1100)
-    store.admit(OTHER, "other")
+    store.admit(ME, OTHER, "other")
     claimed(store)
     with pytest.raises(NoRoom, match="try later"):
-        store.widen("owner", busy={OTHER.fingerprint})
-    assert store.widen("owner") == [OTHER.fingerprint]
+        store.widen(ME, "owner", busy={(ME, OTHER.fingerprint)})
+    assert store.widen(ME, "owner") == [(ME, OTHER.fingerprint)]
     assert store.used_bytes == 1100
 
 
@@ -130,7 +139,7 @@ def test_planes_beyond_the_budget_are_refused_and_the_blob_itself_is_not(tmp_pat
     store = opened(tmp_path, 1099)
     part = claimed(store)
     with pytest.raises(NoRoom, match="needs 700 bytes more"):
-        store.widen("owner")
+        store.widen(ME, "owner")
     send(part, WHOLE, 0, 100)
     assert part.full
 
@@ -146,7 +155,7 @@ def test_a_disk_too_small_for_the_planes_is_noticed_before_they_come(
 
     monkeypatch.setattr(os, "statvfs", lambda _: Full)
     with pytest.raises(StorageError, match="300 bytes of weights are missing"):
-        store.widen("owner")
+        store.widen(ME, "owner")
 
 
 @pytest.mark.parametrize(
@@ -172,11 +181,11 @@ def test_what_an_earlier_run_left_is_gone_on_with_as_far_as_it_makes_sense(
     tmp_path: Path, files: dict[str, int], held: Progress
 ) -> None:
     for kind, size in files.items():
-        part_path(tmp_path, DIGEST, 5, kind).write_bytes(BLOB[:size].ljust(size))
+        place(tmp_path).part(DIGEST, 5, kind).write_bytes(BLOB[:size].ljust(size))
     (tmp_path / "boot").write_text(blobs_module.boot() or "")
     store = opened(tmp_path, 10_000)
     part = claimed(store)
-    assert store.held(DIGEST, "owner") == held
+    assert store.shelf(ME).held(DIGEST, "owner") == held
     # And it can be gone on with, from there, without an error on the way.
     planes = (COARSE, MIDDLE) if held.coarse or not held.whole_bytes else ()
     for plane, start in zip(planes, (held.coarse, held.middle), strict=False):
@@ -186,16 +195,16 @@ def test_what_an_earlier_run_left_is_gone_on_with_as_far_as_it_makes_sense(
 
 
 def test_of_several_parts_the_one_that_is_furthest_is_kept(tmp_path: Path) -> None:
-    part_path(tmp_path, DIGEST, 0, "part").write_bytes(BLOB[:100])
-    part_path(tmp_path, DIGEST, 1, "coarse").write_bytes(bytes(200))
-    part_path(tmp_path, DIGEST, 2, "coarse").write_bytes(bytes(10))
+    place(tmp_path).part(DIGEST, 0, "part").write_bytes(BLOB[:100])
+    place(tmp_path).part(DIGEST, 1, "coarse").write_bytes(bytes(200))
+    place(tmp_path).part(DIGEST, 2, "coarse").write_bytes(bytes(10))
     (tmp_path / "boot").write_text(blobs_module.boot() or "")
-    assert opened(tmp_path).held(DIGEST) == Progress(0, 100)
+    assert opened(tmp_path).shelf(ME).held(DIGEST) == Progress(0, 100)
     assert kinds(tmp_path) == {"coarse": 200}
 
 
 def test_other_bytes_than_float32_give_up_planes_that_are_there(tmp_path: Path) -> None:
-    part_path(tmp_path, DIGEST, 0, "coarse").write_bytes(bytes(200))
+    place(tmp_path).part(DIGEST, 0, "coarse").write_bytes(bytes(200))
     (tmp_path / "boot").write_text(blobs_module.boot() or "")
     store = opened(tmp_path)
     part = claimed(store, model=Model("f" * 64, 1, ((DIGEST, 400, "int32"),)))
@@ -209,7 +218,7 @@ def test_the_next_writer_of_equal_bytes_may_have_larger_elements(tmp_path: Path)
     store = opened(tmp_path)
     part = claimed(store, "first", Model("f" * 64, 1, ((DIGEST, 400, "uint8"),)))
     part.store(Segment(0, WHOLE, 0, 11, "raw", 11), "uint8", (BLOB[:11],))
-    store.release("first")
+    store.shelf(ME).release("first")
     part = claimed(store, "second")
     assert part.held == Progress(8)
     send(part, WHOLE, 2, 100)
@@ -239,14 +248,14 @@ def test_planes_dropped_while_they_are_written_leave_nothing(tmp_path: Path) -> 
     store = opened(tmp_path)
     part = claimed(store)
     send(part, COARSE, 0, 50)
-    store.drop(part)
+    store.shelf(ME).drop(part)
     assert kinds(tmp_path) == {}
     with pytest.raises(StorageError):
         send(part, COARSE, 50, 100)
     late = claimed(opened_elsewhere(tmp_path))
     late.dropped = True
     send(late, COARSE, 0, 50)
-    assert kinds(late.directory) == {}
+    assert kinds(late.directory.parent) == {}
 
 
 def opened_elsewhere(directory: Path) -> Store:
@@ -257,7 +266,7 @@ def test_a_blob_that_is_wrong_at_its_end_says_so(tmp_path: Path) -> None:
     part = claimed(opened(tmp_path))
     for plane in (COARSE, MIDDLE):
         send(part, plane, 0, 100)
-    with part_path(tmp_path, DIGEST, part.number, "middle").open("r+b") as file:
+    with place(tmp_path).part(DIGEST, part.number, "middle").open("r+b") as file:
         file.write(b"\x0f")
     with pytest.raises(Mismatch, match="do not match its digest"):
         send(part, FINE, 0, 100)

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ionn_edge.box import Box
+from ionn_edge.devices import LOOPBACK
 from ionn_edge.engine import Nursery
+from ionn_edge.graphs import Graphs
 from ionn_edge.opening import learn_graphs
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
@@ -17,6 +20,12 @@ from wire import messages
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GRAPH, WEIGHTS = chain(3)
+
+
+def _graphs(box: Box) -> Graphs:
+    return box.store.shelf(LOOPBACK.id).graphs
+
+
 X = torch.linspace(-1, 1, 8).reshape(1, 8)
 
 
@@ -27,7 +36,7 @@ async def test_a_client_that_comes_back_need_not_send_its_graph(serve: Serve) ->
             assert await peer.ask(GRAPH) == messages.Unknown(GRAPH.fingerprint)
             await peer.open_offered(GRAPH, WEIGHTS)
         await _runs_at_once(url)
-        assert box.graphs.known(GRAPH.fingerprint) is not None
+        assert _graphs(box).known(GRAPH.fingerprint) is not None
 
 
 async def test_nor_after_a_restart(serve: Serve) -> None:
@@ -52,7 +61,7 @@ async def test_graphs_of_an_earlier_run_are_known_before_anybody_asks(serve: Ser
         await peer.open(GRAPH, WEIGHTS)
     async with serve() as (box, _):
         await learn_graphs(box)
-        assert box.graphs.known(GRAPH.fingerprint) is not None
+        assert _graphs(box).known(GRAPH.fingerprint) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", offer(chain(2)[0]).graph])
@@ -61,11 +70,11 @@ async def test_a_cached_graph_with_other_content_is_dropped_and_asked_for_again(
 ) -> None:
     async with serve() as (box, url):
         # A sound file, under the wrong name: only the fingerprint tells.
-        box.graphs.keep(GRAPH.fingerprint, content)
+        _graphs(box).keep(GRAPH.fingerprint, content)
         async with Peer(url) as peer:
             await peer.greet()
             assert await peer.ask(GRAPH) == messages.Unknown(GRAPH.fingerprint)
-            assert box.graphs.kept() == []
+            assert _graphs(box).kept() == []
             await peer.open_offered(GRAPH, WEIGHTS)
         await _runs_at_once(url)
 
@@ -77,7 +86,7 @@ async def test_a_cached_graph_that_is_damaged_while_the_box_runs_is_asked_for_ag
         await peer.open(GRAPH, WEIGHTS)
     async with serve() as (box, url):
         await learn_graphs(box)
-        (path,) = (tmp_path / "store").glob("*.graph")
+        (path,) = (tmp_path / "store").glob("*/*.graph")
         path.write_bytes(path.read_bytes()[:-5])
         async with Peer(url) as peer:
             await peer.greet()

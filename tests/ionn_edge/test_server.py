@@ -20,9 +20,11 @@ import zstandard
 
 from ionn_edge import box as box_module
 from ionn_edge import writing
-from ionn_edge.blobs import blob_path
+from ionn_edge.devices import LOOPBACK
 from ionn_edge.engine import Nursery, Worker
 from ionn_edge.parts import Part
+from ionn_edge.places import Place
+from ionn_edge.secret import cache_secret
 from layergraph import LayerGraph, tensor_to_buffer
 from layergraph import execute as execute_here
 from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
@@ -76,7 +78,7 @@ async def test_hello_is_answered_with_what_the_box_is_and_takes(serve: Serve) ->
         welcome = await peer.greet()
         assert (welcome.version, welcome.device, welcome.threads) == (2, "cpu", 1)
         assert welcome.memory_bytes == 12345
-        assert welcome.epoch == box.epoch
+        assert welcome.epoch == box.epoch(LOOPBACK.id)
         async with Peer(url) as other:
             lane = (await other.greet()).lane
         assert len(lane) == 32
@@ -395,7 +397,10 @@ async def test_weights_of_an_earlier_run_are_verified_and_used(
 ) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         await peer.open(GRAPH, WEIGHTS)
-    damaged = blob_path(tmp_path / "store", GRAPH.weights[1].digest)
+    secret = cache_secret(tmp_path / "state")
+    there = Place.of_device(tmp_path / "store", secret, LOOPBACK.id)
+    damaged = there.blob(GRAPH.weights[1].digest)
+    assert damaged.stat().st_size == 256
     damaged.write_bytes(bytes(256))
     async with serve() as (_, url), Peer(url) as peer:
         await peer.greet()

@@ -14,15 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.blobs import Mismatch, StorageError, blob_path, has_digest
+from ionn_edge.blobs import Mismatch, StorageError, digest_of
 from ionn_edge.events import Model
 from ionn_edge.parts import Part
+from ionn_edge.places import Place
+from ionn_edge.shelf import Shelf
 from ionn_edge.store import NoRoom, Store, WrongSize
 from wire.messages import Segment
 from wire.planes import WHOLE
 
 DATA = {name: name.encode() * 100 for name in "abcdef"}
 DIGEST = {name: hashlib.sha256(data).digest() for name, data in DATA.items()}
+SECRET = b"secret" * 5
+ME, YOU = "d" * 64, "e" * 64
+NAME = {name: Place.of_device(Path(), SECRET, ME).name(each) for name, each in DIGEST.items()}
 
 
 def model(names: str, fingerprint: str = "") -> Model:
@@ -30,10 +35,25 @@ def model(names: str, fingerprint: str = "") -> Model:
     return Model(fingerprint or names, len(names), weights)
 
 
-def opened(directory: Path, budget_bytes: int = 1000) -> Store:
-    store = Store(directory, budget_bytes)
-    store.open()
+def opened(directory: Path, budget_bytes: int = 1000, quota_bytes: int | None = None) -> Store:
+    store = Store(directory, budget_bytes, quota_bytes)
+    store.open(SECRET, [ME, YOU])
     return store
+
+
+def mine(store: Store) -> Shelf:
+    return store.shelf(ME)
+
+
+def place(directory: Path, device: str = ME) -> Place:
+    return Place.of_device(directory, SECRET, device)
+
+
+def planted(directory: Path, device: str = ME) -> Place:
+    """The place of a device that was here before the store is opened."""
+    there = place(directory, device)
+    there.directory.mkdir(exist_ok=True)
+    return there
 
 
 @pytest.fixture
@@ -48,37 +68,45 @@ def write(part: Part, data: bytes) -> None:
 
 
 def part_of(directory: Path, digest: bytes, number: int, size_bytes: int) -> Part:
-    part = Part(directory, digest, number)
-    part.claim(size_bytes, "uint8", "owner")
+    there = planted(directory)
+    part = Part(there, there.name(digest), number)
+    part.claim(digest, size_bytes, "uint8", "owner")
     return part
 
 
 def held_bytes(store: Store, name: str, owner: object | None = None) -> int:
-    return store.held(DIGEST[name], owner).whole_bytes
+    return mine(store).held(DIGEST[name], owner).whole_bytes
 
 
 def upload(store: Store, names: str, owner: object) -> None:
     for name in names:
-        part = store.part(DIGEST[name], owner)
+        part = mine(store).part(DIGEST[name], owner)
         if part is not None:
             write(part, DATA[name][part.held_bytes :])
-            store.finish(part)
+            mine(store).finish(part)
 
 
-def admit(store: Store, names: str, busy: frozenset[str] = frozenset()) -> object:
+def admit(store: Store, names: str, busy: frozenset[tuple[str, str]] = frozenset()) -> object:
     """A client that uploads a whole model."""
     owner = object()
-    store.admit(model(names), owner, busy)
+    store.admit(ME, model(names), owner, busy)
     upload(store, names, owner)
     return owner
 
 
 def files(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()} - {"lock", "boot"}
+    """What the device's directory in that of the store has."""
+    return {path.name for path in place(directory).directory.iterdir()}
 
 
 def whole(names: str) -> set[str]:
-    return {DIGEST[name].hex() for name in names}
+    return {NAME[name].hex() for name in names}
+
+
+def verify(store: Store) -> None:
+    shelf = mine(store)
+    for name in shelf.unverified():
+        shelf.verified(name, digest_of(shelf.place.directory / name.hex()))
 
 
 # Receiving.
@@ -86,18 +114,18 @@ def whole(names: str) -> set[str]:
 
 def test_a_blob_is_a_file_named_by_its_digest_once_it_is_whole(store: Store) -> None:
     owner = object()
-    store.admit(model("a"), owner)
-    part = store.part(DIGEST["a"], owner)
+    store.admit(ME, model("a"), owner)
+    part = mine(store).part(DIGEST["a"], owner)
     assert part is not None
     write(part, DATA["a"][:60])
-    assert not store.is_whole(DIGEST["a"])
-    assert files(store.directory) == {f"{DIGEST['a'].hex()}.0.part"}
+    assert not mine(store).is_whole(DIGEST["a"])
+    assert files(store.directory) == {f"{NAME['a'].hex()}.0.part"}
     write(part, DATA["a"][60:])
     assert part.full
-    store.finish(part)
-    assert store.is_whole(DIGEST["a"])
+    mine(store).finish(part)
+    assert mine(store).is_whole(DIGEST["a"])
     assert files(store.directory) == whole("a")
-    assert blob_path(store.directory, DIGEST["a"]).read_bytes() == DATA["a"]
+    assert place(store.directory).blob(DIGEST["a"]).read_bytes() == DATA["a"]
 
 
 def test_disk_blocks_for_the_whole_blob_are_reserved_with_the_first_chunk(tmp_path: Path) -> None:
@@ -110,13 +138,13 @@ def test_disk_blocks_for_the_whole_blob_are_reserved_with_the_first_chunk(tmp_pa
 
 def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: Store) -> None:
     owner = object()
-    store.admit(model("a"), owner)
-    part = store.part(DIGEST["a"], owner)
+    store.admit(ME, model("a"), owner)
+    part = mine(store).part(DIGEST["a"], owner)
     assert part is not None
     write(part, b"?" + DATA["a"][1:60])
     with pytest.raises(Mismatch, match=DIGEST["a"].hex()[:16]):
         write(part, DATA["a"][60:])
-    store.drop(part)
+    mine(store).drop(part)
     assert files(store.directory) == set()
     assert held_bytes(store, "a") == 0
     upload(store, "a", owner)
@@ -126,19 +154,19 @@ def test_wrong_bytes_are_noticed_with_the_last_chunk_and_can_be_dropped(store: S
 
 def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) -> None:
     good, bad = object(), object()
-    store.admit(model("a"), bad)
-    store.admit(model("a"), good)
-    spoilt, sound = store.part(DIGEST["a"], bad), store.part(DIGEST["a"], good)
+    store.admit(ME, model("a"), bad)
+    store.admit(ME, model("a"), good)
+    spoilt, sound = mine(store).part(DIGEST["a"], bad), mine(store).part(DIGEST["a"], good)
     assert spoilt is not None
     assert sound is not None
     write(spoilt, b"?" * 60)
     write(sound, DATA["a"][:40])
     assert held_bytes(store, "a", good) == 40
     write(sound, DATA["a"][40:])
-    store.finish(sound)
-    assert store.is_whole(DIGEST["a"])
+    mine(store).finish(sound)
+    assert mine(store).is_whole(DIGEST["a"])
     # The other one's copy is of no use any more.
-    assert store.part(DIGEST["a"], bad) is None
+    assert mine(store).part(DIGEST["a"], bad) is None
     assert files(store.directory) == whole("a")
     assert store.used_bytes == 100
 
@@ -148,30 +176,30 @@ def test_two_clients_of_one_model_cannot_spoil_each_others_upload(store: Store) 
 
 def test_what_a_client_left_is_the_next_ones_to_continue(store: Store) -> None:
     first, second = object(), object()
-    store.admit(model("ab"), first)
-    part = store.part(DIGEST["a"], first)
+    store.admit(ME, model("ab"), first)
+    part = mine(store).part(DIGEST["a"], first)
     assert part is not None
     write(part, DATA["a"][:70])
-    store.release(first)
-    store.admit(model("ab"), second)
+    mine(store).release(first)
+    store.admit(ME, model("ab"), second)
     assert held_bytes(store, "a", second) == 70
-    assert store.part(DIGEST["a"], second) is part
+    assert mine(store).part(DIGEST["a"], second) is part
     part.resume()
     upload(store, "ab", second)
-    assert store.is_whole(DIGEST["a"])
+    assert mine(store).is_whole(DIGEST["a"])
 
 
 def test_of_what_several_clients_left_the_furthest_is_kept(store: Store) -> None:
     owners = [object() for _ in range(4)]
     for owner, count in zip(owners, (10, 30, 20, 0), strict=True):
-        store.admit(model("a"), owner)
-        part = store.part(DIGEST["a"], owner)
+        store.admit(ME, model("a"), owner)
+        part = mine(store).part(DIGEST["a"], owner)
         assert part is not None
         if count:
             write(part, DATA["a"][:count])
     assert store.used_bytes == 400
     for owner in owners:
-        store.release(owner)
+        mine(store).release(owner)
     assert store.used_bytes == 100
     assert held_bytes(store, "a") == 30
     assert len(files(store.directory)) == 1
@@ -180,11 +208,11 @@ def test_of_what_several_clients_left_the_furthest_is_kept(store: Store) -> None
 def test_what_nobody_writes_goes_once_the_blob_is_whole(store: Store) -> None:
     first, second = object(), object()
     for owner in (first, second):
-        store.admit(model("a"), owner)
-    part = store.part(DIGEST["a"], first)
+        store.admit(ME, model("a"), owner)
+    part = mine(store).part(DIGEST["a"], first)
     assert part is not None
     write(part, DATA["a"][:10])
-    store.release(first)
+    mine(store).release(first)
     upload(store, "a", second)
     assert files(store.directory) == whole("a")
     assert store.used_bytes == 100
@@ -198,9 +226,9 @@ from ionn_edge.events import Model
 from ionn_edge.store import Store
 from wire.messages import Segment
 store = Store(Path({str(tmp_path)!r}), 1000)
-store.open()
-store.admit(Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100, "uint8"),)), "me")
-part = store.part(bytes.fromhex({DIGEST["a"].hex()!r}), "me")
+store.open({SECRET!r})
+store.admit({ME!r}, Model("f", 1, ((bytes.fromhex({DIGEST["a"].hex()!r}), 100, "uint8"),)), "me")
+part = store.shelf({ME!r}).part(bytes.fromhex({DIGEST["a"].hex()!r}), "me")
 part.store(Segment(0, 0, 0, 70, "raw", 70), "uint8", ({DATA["a"][:70]!r},))
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -208,35 +236,35 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert died.returncode == -signal.SIGKILL
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner)
+    store.admit(ME, model("a"), owner)
     assert held_bytes(store, "a", owner) == 70
-    part = store.part(DIGEST["a"], owner)
+    part = mine(store).part(DIGEST["a"], owner)
     assert part is not None
     part.resume()
     write(part, DATA["a"][70:])
-    store.finish(part)
-    assert blob_path(tmp_path, DIGEST["a"]).read_bytes() == DATA["a"]
+    mine(store).finish(part)
+    assert planted(tmp_path).blob(DIGEST["a"]).read_bytes() == DATA["a"]
 
 
 def test_a_connection_that_fell_silent_loses_its_upload_to_the_next(store: Store) -> None:
     old, new = object(), object()
-    store.admit(model("a"), old)
-    part = store.part(DIGEST["a"], old)
+    store.admit(ME, model("a"), old)
+    part = mine(store).part(DIGEST["a"], old)
     assert part is not None
     write(part, DATA["a"][:70])
-    store.admit(model("a"), new, silent={old})
+    store.admit(ME, model("a"), new, silent={old})
     assert held_bytes(store, "a", new) == 70
-    assert store.part(DIGEST["a"], new) is part
-    assert store.part(DIGEST["a"], old) is None
+    assert mine(store).part(DIGEST["a"], new) is part
+    assert mine(store).part(DIGEST["a"], old) is None
     assert store.used_bytes == 100
 
 
 def test_a_damaged_prefix_is_found_out_when_the_blob_is_full(tmp_path: Path) -> None:
-    (tmp_path / f"{DIGEST['a'].hex()}.3.part").write_bytes(b"?" * 70)
+    (planted(tmp_path).directory / f"{NAME['a'].hex()}.3.part").write_bytes(b"?" * 70)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner)
-    part = store.part(DIGEST["a"], owner)
+    store.admit(ME, model("a"), owner)
+    part = mine(store).part(DIGEST["a"], owner)
     assert part is not None
     part.resume()
     with pytest.raises(Mismatch):
@@ -244,16 +272,16 @@ def test_a_damaged_prefix_is_found_out_when_the_blob_is_full(tmp_path: Path) -> 
     part.restart()
     assert part.held_bytes == 0
     upload(store, "a", owner)
-    assert store.is_whole(DIGEST["a"])
+    assert mine(store).is_whole(DIGEST["a"])
 
 
 def test_a_part_that_was_full_when_the_edge_died_is_checked_when_resumed(tmp_path: Path) -> None:
-    (tmp_path / f"{DIGEST['a'].hex()}.0.part").write_bytes(DATA["a"])
-    (tmp_path / f"{DIGEST['b'].hex()}.1.part").write_bytes(b"?" * 100)
+    (planted(tmp_path).directory / f"{NAME['a'].hex()}.0.part").write_bytes(DATA["a"])
+    (planted(tmp_path).directory / f"{NAME['b'].hex()}.1.part").write_bytes(b"?" * 100)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("ab"), owner)
-    sound, damaged = store.part(DIGEST["a"], owner), store.part(DIGEST["b"], owner)
+    store.admit(ME, model("ab"), owner)
+    sound, damaged = mine(store).part(DIGEST["a"], owner), mine(store).part(DIGEST["b"], owner)
     assert sound is not None
     assert damaged is not None
     sound.resume()
@@ -263,32 +291,33 @@ def test_a_part_that_was_full_when_the_edge_died_is_checked_when_resumed(tmp_pat
 
 
 def test_a_part_longer_than_the_weight_is_not_claimed(tmp_path: Path) -> None:
-    (tmp_path / f"{DIGEST['a'].hex()}.0.part").write_bytes(b"?" * 101)
+    (planted(tmp_path).directory / f"{NAME['a'].hex()}.0.part").write_bytes(b"?" * 101)
     store = opened(tmp_path)
     owner = object()
-    store.admit(model("a"), owner)
+    store.admit(ME, model("a"), owner)
     assert held_bytes(store, "a", owner) == 0
 
 
 def test_of_several_parts_the_longest_is_kept(tmp_path: Path) -> None:
     for number, size in enumerate((10, 30, 20, 0)):
-        (tmp_path / f"{DIGEST['a'].hex()}.{number}.part").write_bytes(DATA["a"][:size])
+        (planted(tmp_path).directory / f"{NAME['a'].hex()}.{number}.part").write_bytes(
+            DATA["a"][:size]
+        )
     opened(tmp_path)
-    assert files(tmp_path) == {f"{DIGEST['a'].hex()}.1.part"}
+    assert files(tmp_path) == {f"{NAME['a'].hex()}.1.part"}
 
 
 def test_whole_blobs_of_an_earlier_run_are_held_once_verified(tmp_path: Path) -> None:
     for name in "ab":
-        blob_path(tmp_path, DIGEST[name]).write_bytes(DATA[name])
+        planted(tmp_path).blob(DIGEST[name]).write_bytes(DATA[name])
     damaged = bytearray(DATA["b"])
     damaged[50] ^= 1
-    blob_path(tmp_path, DIGEST["b"]).write_bytes(damaged)
+    planted(tmp_path).blob(DIGEST["b"]).write_bytes(damaged)
     store = opened(tmp_path)
-    assert not store.is_whole(DIGEST["a"])
+    assert not mine(store).is_whole(DIGEST["a"])
     assert held_bytes(store, "a") == 0
-    for digest in store.unverified():
-        store.verified(digest, has_digest(blob_path(tmp_path, digest), digest))
-    assert store.unverified() == []
+    verify(store)
+    assert mine(store).unverified() == []
     assert held_bytes(store, "a") == 100
     assert files(tmp_path) == whole("a")
 
@@ -297,9 +326,11 @@ def test_somebody_elses_files_are_left_alone(tmp_path: Path) -> None:
     names = {"thesis.txt", "a" * 63, "A" * 64, f"{'a' * 64}.part", f"{'a' * 64}.bak"}
     for name in names:
         (tmp_path / name).write_text("mine")
-    (tmp_path / ("b" * 64)).mkdir()
+        (planted(tmp_path).directory / name).write_text("mine")
+    (planted(tmp_path).directory / ("b" * 64)).mkdir()
     store = opened(tmp_path, budget_bytes=1)
     assert store.used_bytes == 0
+    assert names <= {path.name for path in tmp_path.iterdir()}
     assert files(tmp_path) == names | {"b" * 64}
 
 
@@ -309,9 +340,9 @@ def test_somebody_elses_files_are_left_alone(tmp_path: Path) -> None:
 def test_a_model_larger_than_the_budget_is_refused_with_both_sizes(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=250)
     with pytest.raises(NoRoom, match=r"take 300 bytes.*budget is 250 bytes"):
-        store.admit(model("abc"), object())
-    assert store.models == {}
-    store.admit(model("ab"), object())
+        store.admit(ME, model("abc"), object())
+    assert mine(store).models == {}
+    store.admit(ME, model("ab"), object())
 
 
 def test_equal_weights_count_once_within_and_across_models(tmp_path: Path) -> None:
@@ -320,16 +351,16 @@ def test_equal_weights_count_once_within_and_across_models(tmp_path: Path) -> No
     assert store.used_bytes == 200
     admit(store, "bc")
     assert store.used_bytes == 300
-    assert store.models == {"aab": (200, 200), "bc": (200, 200)}
+    assert mine(store).models == {"aab": (200, 200), "bc": (200, 200)}
 
 
 def test_the_least_recently_used_model_goes_first_and_whole(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=450)
     admit(store, "ab")
     admit(store, "cd")
-    store.touch("ab")
-    assert store.admit(model("e"), object()) == ["cd"]
-    assert list(store.models) == ["ab", "e"]
+    mine(store).touch("ab")
+    assert store.admit(ME, model("e"), object()) == [(ME, "cd")]
+    assert list(mine(store).models) == ["ab", "e"]
     assert files(tmp_path) == whole("ab")
 
 
@@ -337,10 +368,10 @@ def test_a_model_that_is_executing_stays(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=450)
     admit(store, "ab")
     admit(store, "cd")
-    assert store.admit(model("e"), object(), {"ab"}) == ["cd"]
+    assert store.admit(ME, model("e"), object(), {(ME, "ab")}) == [(ME, "cd")]
     with pytest.raises(NoRoom, match="try later"):
-        store.admit(model("cdf"), object(), {"ab", "e"})
-    assert list(store.models) == ["ab", "e"]
+        store.admit(ME, model("cdf"), object(), {(ME, "ab"), (ME, "e")})
+    assert list(mine(store).models) == ["ab", "e"]
 
 
 def test_nothing_is_evicted_for_a_model_that_does_not_fit_anyway(tmp_path: Path) -> None:
@@ -348,8 +379,8 @@ def test_nothing_is_evicted_for_a_model_that_does_not_fit_anyway(tmp_path: Path)
     admit(store, "ab")
     admit(store, "cd")
     with pytest.raises(NoRoom):
-        store.admit(model("abe"), object(), {"cd"})
-    assert list(store.models) == ["ab", "cd"]
+        store.admit(ME, model("abe"), object(), {(ME, "cd")})
+    assert list(mine(store).models) == ["ab", "cd"]
     assert files(tmp_path) == whole("abcd")
 
 
@@ -358,31 +389,30 @@ def test_evicting_keeps_what_another_model_or_the_newcomer_shares(tmp_path: Path
     admit(store, "ab")
     admit(store, "bc")
     # "ab" goes, and only its "a" with it; its "b" is still used by "bc".
-    assert store.admit(model("de"), object()) == ["ab"]
+    assert store.admit(ME, model("de"), object()) == [(ME, "ab")]
     assert files(tmp_path) == whole("bc")
     store = opened_again(store, 300)
     admit(store, "abc")
-    assert store.admit(model("cd"), object()) == ["abc"]
+    assert store.admit(ME, model("cd"), object()) == [(ME, "abc")]
     assert files(tmp_path) == whole("c")
 
 
 def opened_again(store: Store, budget_bytes: int) -> Store:
     store.close()
     again = opened(store.directory, budget_bytes)
-    for digest in again.unverified():
-        again.verified(digest, has_digest(blob_path(again.directory, digest), digest))
+    verify(again)
     return again
 
 
 def test_an_evicted_upload_is_dropped_and_its_late_chunk_leaves_nothing(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=100)
     owner = object()
-    store.admit(model("a"), owner)
-    part = store.part(DIGEST["a"], owner)
+    store.admit(ME, model("a"), owner)
+    part = mine(store).part(DIGEST["a"], owner)
     assert part is not None
     write(part, DATA["a"][:10])
-    assert store.admit(model("b"), object()) == ["a"]
-    assert store.part(DIGEST["a"], owner) is None
+    assert store.admit(ME, model("b"), object()) == [(ME, "a")]
+    assert mine(store).part(DIGEST["a"], owner) is None
     with pytest.raises(StorageError):
         write(part, DATA["a"][10:])
     first = part_of(tmp_path, DIGEST["c"], 7, 100)
@@ -395,14 +425,14 @@ def test_what_earlier_runs_left_counts_and_goes_first(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=400)
     admit(store, "a")
     admit(store, "b")
-    os.utime(blob_path(tmp_path, DIGEST["a"]), (2, 2))
-    os.utime(blob_path(tmp_path, DIGEST["b"]), (1, 1))
+    os.utime(planted(tmp_path).blob(DIGEST["a"]), (2, 2))
+    os.utime(planted(tmp_path).blob(DIGEST["b"]), (1, 1))
     store = opened_again(store, 400)
     assert store.used_bytes == 200
-    assert store.models == {}
+    assert mine(store).models == {}
     admit(store, "c")
     # Room for 100 more is there; the older orphan goes for the rest, and no model.
-    assert store.admit(model("de"), object()) == []
+    assert store.admit(ME, model("de"), object()) == []
     assert files(tmp_path) == whole("ac")
 
 
@@ -417,7 +447,7 @@ def test_a_blob_declared_with_another_size_is_refused(store: Store) -> None:
     admit(store, "a")
     liar = Model("liar", 1, ((DIGEST["a"], 99, "uint8"),))
     with pytest.raises(WrongSize, match=r"99 bytes.*has 100"):
-        store.admit(liar, object())
+        store.admit(ME, liar, object())
 
 
 @settings(max_examples=60, deadline=None)
@@ -434,16 +464,18 @@ def test_the_budget_is_never_exceeded_whatever_is_offered(
     for names, stays in offers:
         owner = object()
         try:
-            store.admit(model(names), owner)
+            store.admit(ME, model(names), owner)
         except NoRoom:
             continue
         upload(store, names if stays else names[:1], owner)
         if not stays:
-            store.release(owner)
+            mine(store).release(owner)
         assert store.used_bytes <= 400
-        on_disk = sum(len(path.read_bytes()) for path in store.directory.glob("?" * 64 + "*"))
+        on_disk = sum(
+            len(path.read_bytes()) for path in place(store.directory).directory.glob("?" * 64 + "*")
+        )
         assert on_disk <= store.used_bytes
-        for held_bytes, total_bytes in store.models.values():
+        for held_bytes, total_bytes in mine(store).models.values():
             assert held_bytes <= total_bytes
     store.close()
 
@@ -485,8 +517,8 @@ def test_a_disk_too_small_for_the_model_is_noticed_before_a_byte_is_sent(tmp_pat
     store = opened(tmp_path, budget_bytes=1 << 60)
     huge = Model("huge", 1, ((DIGEST["a"], 1 << 59, "uint8"),))
     with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk has"):
-        store.admit(huge, object())
-    assert store.models == {}
+        store.admit(ME, huge, object())
+    assert mine(store).models == {}
 
 
 def test_only_one_edge_uses_a_store(store: Store) -> None:

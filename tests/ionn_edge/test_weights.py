@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ionn_edge import jobs
-from ionn_edge.blobs import blob_path, part_path
+from ionn_edge.places import Place
 from ionn_edge.weights import Weights
 from ionn_edge.worker import SETTLE_S, Settings, _Worker
 from layergraph import weight_digest
@@ -25,6 +25,7 @@ DIGEST = weight_digest(VALUES)
 FLAT = Weight("flat", TensorSpec("float32", (4096,)), DIGEST)
 SQUARE = Weight("square", TensorSpec("float32", (64, 64)), DIGEST)
 RANKS = ("float12", "bfloat16", "exact")
+NOWHERE = Place(Path("nowhere"), b"")
 WORST = (2**-4, 2**-8, 0.0)
 
 
@@ -35,8 +36,8 @@ def store(tmp_path: Path) -> Path:
     for plane, kind in ((COARSE, "coarse"), (MIDDLE, "middle")):
         coded = encode_segment("float32", plane, blob, 0, VALUES.numel(), "raw")
         stored = decode_segment("float32", plane, VALUES.numel(), "raw", coded)
-        part_path(tmp_path, DIGEST, 7, kind).write_bytes(stored)
-    blob_path(tmp_path, DIGEST).write_bytes(blob)
+        Place(tmp_path, b"").part(DIGEST, 7, kind).write_bytes(stored)
+    Place(tmp_path, b"").blob(DIGEST).write_bytes(blob)
     return tmp_path
 
 
@@ -55,7 +56,7 @@ def test_what_is_loaded_is_taken_without_a_query_and_what_it_replaces_is_gone(
     store: Path,
 ) -> None:
     replaced: list[str] = []
-    weights = Weights(store, "cpu", replaced.append)
+    weights = Weights(Place(store, b""), NOWHERE, "cpu", replaced.append)
     for rank, precision in enumerate(RANKS):
         weights.load(FLAT, precision, 7)
         assert weights.loading
@@ -70,7 +71,7 @@ def test_what_is_loaded_is_taken_without_a_query_and_what_it_replaces_is_gone(
 
 
 def test_equal_weights_share_what_is_made_of_their_planes(store: Path) -> None:
-    weights = Weights(store, "cpu", lambda _: None)
+    weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None)
     for each in (FLAT, SQUARE):
         weights.load(each, "bfloat16", 7)
     settled(weights)
@@ -85,8 +86,8 @@ def test_equal_weights_share_what_is_made_of_their_planes(store: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["coarse", "middle"])
 def test_planes_that_are_gone_or_cut_short_are_not_there(store: Path, kind: str) -> None:
-    path = part_path(store, DIGEST, 7, kind)
-    weights = Weights(store, "cpu", lambda _: None)
+    path = Place(store, b"").part(DIGEST, 7, kind)
+    weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None)
     path.write_bytes(numpy.zeros(1000, numpy.uint8).tobytes())
     weights.load(FLAT, "bfloat16", 7)
     settled(weights)
@@ -102,7 +103,7 @@ def test_a_worker_that_has_nothing_to_do_looks_what_was_loaded(store: Path) -> N
     graph, tensors = chain(1)
     (blob,) = blobs(graph, tensors)
     weight = graph.weights[0]
-    blob_path(store, weight.digest).write_bytes(blob)
+    Place(store, b"").blob(weight.digest).write_bytes(blob)
     worker = _Worker(Settings("cpu", 1))
     assert worker.idle_s is None
     check = jobs.Check(graph.fingerprint, msgpack.packb(graph.to_plain()), str(store))

@@ -1,0 +1,125 @@
+"""Models that the operator has published: every device has them, and nobody evicts them.
+
+Their weights were some device's, whose files become everybody's. A record beside them, sealed so
+that only this box can have written it, says which models these are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import msgpack
+
+from ionn_edge.blobs import blob_path, cannot_store, remove
+from ionn_edge.events import Model, Progress
+from ionn_edge.graphs import Graphs
+from ionn_edge.holdings import Blob, Holdings
+from ionn_edge.places import Place
+from ionn_edge.sealed import read_sealed, write_sealed
+from wire import DTYPE_BYTES
+
+_RECORD = re.compile(r"[0-9a-f]{64}\.(model|fresh)")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_DIGEST_BYTES = 32
+
+
+class Published(Holdings):
+    """What every device has here. No part of it is on its way: it was whole before."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.graphs = Graphs(place)
+        self.models: dict[str, Model] = {}
+
+    def open(self) -> None:
+        super().open()
+        self.graphs.open()
+        for path in list(self.place.directory.iterdir()):
+            if _RECORD.fullmatch(path.name):
+                self._open_record(path)
+        self._drop_unused()
+
+    def held(self, digest: bytes, owner: object | None = None) -> Progress:
+        # Most boxes have published nothing: no name is computed for nothing.
+        return super().held(digest, owner) if self.blobs else Progress()
+
+    def is_whole(self, digest: bytes) -> bool:
+        return bool(self.blobs) and super().is_whole(digest)
+
+    def publish(self, model: Model, graph: bytes, own: Holdings) -> None:
+        """Make a device's model everybody's: its files move. Raises StorageError.
+
+        The caller has seen to it that all of its weights are here or there, and verified. A
+        crash on the way leaves a model of which some weights are still the device's.
+        """
+        try:
+            self._write_record(model)
+            self.models[model.fingerprint] = model
+            for digest, size in model.sizes.items():
+                if size and not self.is_whole(digest):
+                    self._move(digest, size, own)
+        except OSError as error:
+            raise cannot_store(self.place.directory, error) from error
+        self.graphs.keep(model.fingerprint, graph)
+        self.graphs.learned(model)
+
+    def unpublish(self, fingerprint: str) -> set[bytes]:
+        """Drop a model, and what of its weights no other has; the names of those."""
+        del self.models[fingerprint]
+        remove(self._record(fingerprint))
+        self.graphs.drop(fingerprint)
+        return self._drop_unused()
+
+    def missing(self, model: Model) -> Collection[bytes]:
+        """Digests of the model's weights that are not here."""
+        return [digest for digest, size in model.sizes.items() if size and not self.held(digest)]
+
+    def _move(self, digest: bytes, size: int, own: Holdings) -> None:
+        there, here = own.place.name(digest), self.place.name(digest)
+        blob_path(own.place.directory, there).rename(blob_path(self.place.directory, here))
+        self.blobs[here] = Blob(size, True, 0.0)
+        own.blobs.pop(there)
+
+    def _drop_unused(self) -> set[bytes]:
+        used = {self.place.name(digest) for model in self.models.values() for digest in model.sizes}
+        unused = self.blobs.keys() - used
+        for name in unused:
+            self.drop_blob(name)
+        for part in self.parts:
+            self.drop_part(part)
+        return unused
+
+    def _record(self, fingerprint: str) -> Path:
+        return self.place.directory / f"{self.place.graph_name(fingerprint)}.model"
+
+    def _write_record(self, model: Model) -> None:
+        content = msgpack.packb([model.fingerprint, model.layers, model.weights])
+        write_sealed(self._record(model.fingerprint), self.place, content, durable=True)
+
+    def _open_record(self, path: Path) -> None:
+        content = None
+        with contextlib.suppress(OSError):
+            content = read_sealed(path, self.place)
+        model = None if content is None else _decoded(content)
+        if model is None or self._record(model.fingerprint) != path:
+            remove(path)
+        else:
+            self.models[model.fingerprint] = model
+
+
+def _decoded(content: bytes) -> Model | None:
+    # It is sealed: only another version of this package can have meant something else.
+    try:
+        fingerprint, layers, rows = msgpack.unpackb(content, use_list=False)
+        weights = tuple((bytes(digest), int(size), str(dtype)) for digest, size, dtype in rows)
+        sound = (
+            _FINGERPRINT.fullmatch(fingerprint)
+            and layers >= 0
+            and all(len(d) == _DIGEST_BYTES and s >= 0 and t in DTYPE_BYTES for d, s, t in weights)
+        )
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None
+    return Model(fingerprint, int(layers), weights) if sound else None
