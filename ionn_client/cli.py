@@ -8,7 +8,18 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ionn_client.commands import bench, demo, plan, profile, ps, run
+from ionn_client.commands import (
+    bench,
+    demo,
+    devices,
+    discover,
+    forget,
+    pair,
+    plan,
+    profile,
+    ps,
+    run,
+)
 from ionn_client.errors import OffloadError
 from layergraph import GraphError
 
@@ -26,6 +37,10 @@ app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
 app.add_typer(bench.app, name="bench")
 app.command("ps")(ps.ps)
+app.command("discover")(discover.discover_boxes)
+app.command("pair")(pair.pair_box)
+app.add_typer(devices.app, name="devices")
+app.command("forget")(forget.forget_me)
 for _room in entry_points(group="ionn.commands"):
     app.add_typer(_room.load(), name=_room.name)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from pairing.private import StateError, locked, read_private, write_private
 FILE = "known_boxes.json"
 FORMAT = 1
 MAX_TEXT = 4096
+YEAR_10000_S = 253_402_300_800
 
 
 def default_state() -> Path:
@@ -61,7 +61,7 @@ class KnownBox:
         EdgeAddress.parse(self.address)
         if type(self.confirmed) is not bool or not isinstance(self.paired_at_s, (int, float)):
             raise ValueError("a field has another type")
-        if not math.isfinite(self.paired_at_s) or not all(
+        if not 0 <= self.paired_at_s < YEAR_10000_S or not all(
             token and token.isascii() and token.isprintable()
             for token in (self.token, self.former_token or "t")
         ):
