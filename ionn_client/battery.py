@@ -55,6 +55,10 @@ class Rations:
         self._left_J -= expected_J or 0.0
         self._queries = max(1, self._queries - 1)
 
+    def also_drawn(self, drawn_J: float) -> None:
+        """Something else than a query drew so much."""
+        self._left_J -= drawn_J
+
     def answered(self, expected_J: float | None, drawn_J: float | None) -> None:
         """A query drew something else than was expected."""
         self._left_J += (expected_J or 0.0) - (drawn_J or 0.0)

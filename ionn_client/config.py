@@ -40,11 +40,6 @@ class EdgeAddress:
             raise ValueError(f"an edge address is a host and a port, not {text!r}")
         return cls(parts.hostname, DEFAULT_PORT if port is None else port)
 
-    @property
-    def http_url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/ionn"
-
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ionn://{host}:{self.port}"
@@ -79,9 +74,14 @@ class Options:
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
     threads: of local execution. One thread computes the same bits everywhere.
-    silence_s: an edge that owes an answer and says nothing for so long is given up.
-    patience: a range is waited for this many times its predicted time (and half a second)
-        before the client runs it itself.
+    silence_s: an edge that says nothing for so long, though pinged, is given up, and so is a
+        connection whose bytes nobody acknowledges for so long.
+    hedging: whether the client runs a query too while its reply is late: later than 95 of 100
+        were, for their predicted times. The first valid answer wins.
+    patience: a reply is waited for this many times its predicted time (and half a second) at
+        most. Without hedging, the edge's query is then cancelled.
+    audit_share: of the edge's answers, the share that the client computes again when it has
+        nothing else to do. An edge that is caught lying is not used any more.
     state: directory with this device's identity and the boxes that it knows; None takes the
         user's, $XDG_STATE_HOME/ionn/client or ~/.local/state/ionn/client.
     captures: directory in which captured graphs are kept; None captures anew each time.
@@ -102,8 +102,10 @@ class Options:
     device_slowdown: float = 1.0
     threads: int = 1
     profile_runs: int = 5
-    silence_s: float = 2.0
+    silence_s: float = 1.8
+    hedging: bool = True
     patience: float = 3.0
+    audit_share: float = 0.01
     backoff_s: float = 0.1
     max_backoff_s: float = 2.0
     state: Path | None = None
@@ -130,6 +132,12 @@ class Options:
             raise ValueError("stay needs precision 'exact': whole layers are judged")
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
+        if not self.silence_s > 0:
+            raise ValueError(f"silence_s is a positive number of seconds, not {self.silence_s}")
+        if not self.patience >= 1:
+            raise ValueError(f"patience is 1 or more, not {self.patience}")
+        if not 0 <= self.audit_share <= 1:
+            raise ValueError(f"audit_share is from 0 to 1, not {self.audit_share}")
         if self.threads < 1 or self.profile_runs < 1:
             raise ValueError("threads and profile_runs are 1 or more")
 

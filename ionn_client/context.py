@@ -15,12 +15,16 @@ from wire import Conversation, Role, messages
 
 CONNECTED = frozenset({"greeting", "offering", "uploading", "ready"})
 AGREED = frozenset({"uploading", "ready"})
+# No connection is wanted any more.
+OVER = frozenset({"rejected", "closed"})
 
 
 class Context:
     """One per session; the parts decide, this carries.
 
     phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
+    heard_out_at: when all that had arrived while this program was busy elsewhere was heard; what
+        did not come is not missed before.
     """
 
     def __init__(self, graph: LayerGraph, forecast: Forecast, options: Options) -> None:
@@ -32,7 +36,7 @@ class Context:
         self.conversation = Conversation(Role.CLIENT)
         self.phase = "connecting"
         self.last_failure: str | None = None
-        self.now = 0.0
+        self.now = self.heard_out_at = 0.0
         self._commands: list[Command] = []
 
     @property

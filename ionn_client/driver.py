@@ -25,8 +25,6 @@ from wire.segments import encode_segment
 
 MOST_REFUSALS = 5
 
-LATE_S = 0.1
-
 
 class Driver:
     """One session's I/O. `run` ends only when cancelled; `close` says goodbye first."""
@@ -55,6 +53,11 @@ class Driver:
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
         self._ended = False
+
+    @property
+    def now(self) -> float:
+        """The session's clock, in seconds."""
+        return self._loop.time()
 
     async def run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
@@ -136,15 +139,11 @@ class Driver:
             self._timer = timer = None
         # A timer that is early finds out when it goes off: most times move on with each message.
         if wake_at is not None and timer is None:
-            self._timer = self._loop.call_at(wake_at, self._wake, wake_at)
+            self._timer = self._loop.call_at(wake_at, self._wake)
 
-    def _wake(self, due_at: float) -> None:
+    def _wake(self) -> None:
         self._timer = None
-        if self._loop.time() - due_at > LATE_S:
-            # This program was busy elsewhere: what has arrived meanwhile is heard first.
-            self._timer = self._loop.call_later(LATE_S / 2, self._wake, self._loop.time())
-        else:
-            self._post(events.TimePassed())
+        self._post(events.TimePassed())
 
     def _perform(self, command: events.Command) -> None:
         match command:
@@ -152,6 +151,10 @@ class Driver:
                 self._send(message)
             case events.RunRange():
                 self._tasks.create_task(self._run_range(command))
+            case events.AuditRange():
+                self._tasks.create_task(self._audit(command))
+            case events.Quarantine(reason):
+                self._tasks.create_task(self._quarantine(reason))
             case events.CodeSegment():
                 self._tasks.create_task(self._code_segment(command))
             case events.EncodeTensors() | events.DecodeTensors():
@@ -200,7 +203,7 @@ class Driver:
         start, stop = command.start, command.stop
         try:
             ran = await self._runner.run(
-                start, stop, command.live, lambda: command.query in self._answers
+                start, stop, command.live, lambda: self._wants(command.query, start)
             )
         except asyncio.CancelledError:
             raise
@@ -210,6 +213,26 @@ class Driver:
         else:
             if ran is not None:
                 self._post(events.RangeRan(command.query, start, stop, *ran))
+
+    def _wants(self, number: int, start: int) -> bool:
+        return number in self._answers and self.session.queries.wants(number, start)
+
+    async def _audit(self, command: events.AuditRange) -> None:
+        try:
+            audited = await self._runner.auditor.run(command)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._post(events.RangeNotAudited(command.audit, repr(error)))
+        else:
+            self._post(audited)
+
+    async def _quarantine(self, reason: str) -> None:
+        try:
+            await asyncio.to_thread(self._access.quarantine, reason)
+        except PairingError as error:
+            # For as long as this session lasts, then.
+            self._record("not remembered", {"reason": str(error)})
 
     async def _code_segment(self, command: events.CodeSegment) -> None:
         coded: events.Event

@@ -144,6 +144,26 @@ class TensorsUndecodable:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeAudited:
+    """A part of an audit ran in `seconds`: the live tensors at `stop`, or, if it was the last,
+    how much the edge's differ from them (see ionn_client.audit)."""
+
+    audit: int
+    stop: int
+    live: Live
+    difference: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RangeNotAudited:
+    """It could not be computed here."""
+
+    audit: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The caller is done with the whole session."""
 
@@ -155,8 +175,9 @@ class TimePassed:
 
 Event: TypeAlias = (
     Started | Connected | ConnectionLost | EdgeDistrusted | MessageReceived | LaneConnected
-    | LaneHeard | LaneLost | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded | SegmentNotCoded
-    | TensorsEncoded | TensorsDecoded | TensorsUndecodable | Stopped | TimePassed
+    | LaneHeard | LaneLost | QueryAsked | QueryAbandoned | RangeRan | RangeFailed | SegmentCoded
+    | SegmentNotCoded | TensorsEncoded | TensorsDecoded | TensorsUndecodable | RangeAudited
+    | RangeNotAudited | Stopped | TimePassed
 )  # fmt: skip
 
 
@@ -218,6 +239,28 @@ class RunRange:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRange:
+    """Run layers [start, stop) here beside whatever queries run, for nobody's answer.
+
+    coded: if any, what to decode in place of `live`. claimed: if given, what to compare with.
+    """
+
+    audit: int
+    start: int
+    stop: int
+    live: Live
+    coded: tuple[messages.Tensor, ...] = ()
+    claimed: Live | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Remember that this edge lies, and do not use it again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CodeSegment:
     """Code a piece of the weight `blob`, whose elements are of `dtype`, before its turn comes."""
 
@@ -265,6 +308,6 @@ class Record:
 
 Command: TypeAlias = (
     OpenConnection | CloseConnection | AbortConnection | SendMessage | OpenLane | SendOnLane
-    | CloseLane | AbortLane | RunRange | CodeSegment | EncodeTensors | DecodeTensors | FinishQuery
-    | FailQuery | Record
+    | CloseLane | AbortLane | RunRange | AuditRange | Quarantine | CodeSegment | EncodeTensors
+    | DecodeTensors | FinishQuery | FailQuery | Record
 )  # fmt: skip

@@ -235,8 +235,11 @@ class Forecast:
         energy_J = None if power is None else seconds * power.compute_W
         return Route(seconds, (here,) * len(self._graph.layers), energy_J)
 
-    def energy_J(self, ran: Iterable[Range], link: Link, vain_bytes: float = 0.0) -> float | None:
-        """What the client draws for all layers in these ranges, and to send bytes in vain.
+    def energy_J(
+        self, ran: Iterable[Range], link: Link, vain_bytes: float = 0.0, vain_s: float = 0.0
+    ) -> float | None:
+        """What the client draws for all layers in these ranges, and to send bytes and to run
+        layers for so long in vain.
 
         None without a power.
         """
@@ -245,7 +248,7 @@ class Forecast:
             return None
         placement = tuple(part.where for part in ran for _ in range(part.start, part.stop))
         ran_J = query_energy_J(self.costs(link), link, power, placement)
-        return ran_J + upload_energy_J(vain_bytes, link, power)
+        return ran_J + upload_energy_J(vain_bytes, link, power) + vain_s * power.compute_W
 
     def plan(
         self,

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import torch
 
+from ionn_client.auditor import Auditor
 from ionn_client.emulate import SlowDevice
 from layergraph import Executor, LayerGraph
 from layergraph.execute import Live
@@ -24,7 +25,7 @@ class LocalRunner:
     """The client's processor. Ranges wait for each other, as on a device with one core.
 
     With a `device`, each range takes as long as that slow device would: what is left after the
-    real computation is slept.
+    real computation is slept. `auditor` computes beside it, for nobody's answer.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LocalRunner:
         device: SlowDevice | None = None,
     ) -> None:
         self._executor = Executor(graph, weights)
+        self.auditor = Auditor(graph, weights, threads)
         self._device = device
         self._turn = asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, "ionn-local", torch.set_num_threads, (threads,))
@@ -49,6 +51,7 @@ class LocalRunner:
         trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.auditor.close()
 
     async def run(
         self, start: int, stop: int, live: Live, wanted: Callable[[], bool]

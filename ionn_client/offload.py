@@ -52,6 +52,12 @@ class Status:
     rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
     route: where the layers of a query would run now, and `reason` why; predicted_latency_s
         what it would take. error: the last failure, in words.
+    edge_name: what the box is called, None if it is unpaired.
+    breaker: "closed", "open" (no query goes to the edge for now) or "half-open" (one goes, to see
+        how it does). hedges: queries that ran here too because their reply was late; hedges_won
+        of them had their answer from here.
+    audits: answers of the edge that were computed here again; audits_failed were wrong.
+    quarantine: why this edge is not used any more, None if it is.
     battery_J: what is left of the session's battery for queries; None without one.
     """
 
@@ -76,6 +82,13 @@ class Status:
     local_latency_s: float
     error: str | None
     battery_J: float | None = None
+    edge_name: str | None = None
+    breaker: str = "closed"
+    hedges: int = 0
+    hedges_won: int = 0
+    audits: int = 0
+    audits_failed: int = 0
+    quarantine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -319,6 +332,8 @@ class Offload:
             local_latency_s=session.forecast.local_s(),
             error=str(session.error) if session.error else session.last_failure,
             battery_J=session.queries.rations.left_J,
+            edge_name=None if self._access.box is None else self._access.box.name,
+            **session.health(self._driver.now),
         )
 
     async def uploaded(self, timeout_s: float | None = None) -> None:

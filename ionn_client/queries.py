@@ -1,6 +1,12 @@
-"""The queries' part of a session: routed, run here and there, answered in any case."""
+"""The queries' part of a session: routed, run here and there, answered in any case.
+
+A reply that is late is not waited for: the query runs here too (`hedging`), from the live tensors
+that it had when it was sent, and the first valid answer wins.
+"""
 
 from __future__ import annotations
+
+import random
 
 from ionn_client.battery import Rations
 from ionn_client.context import Context
@@ -16,21 +22,22 @@ from ionn_client.events import (
     TensorsDecoded,
     TensorsEncoded,
 )
-from ionn_client.query import Query, live_bytes, suffices
-from ionn_client.tensors import (
-    check_answer,
-    is_raw,
-    live_from_wire,
-    live_to_wire,
-    wire_bytes,
-)
+from ionn_client.hedging import Hedge, Slices
+from ionn_client.lateness import Lateness
+from ionn_client.query import Query, live_bytes
+from ionn_client.replies import check_reply, is_awaited, observe_reply
+from ionn_client.tensors import is_raw, live_from_wire, live_to_wire, wire_bytes
+from ionn_client.trust import TROUBLE, Trust
 from ionn_client.uploading import Uploading
 from layergraph.execute import Live
 from planner import Route
-from wire import RemoteProtocolError, messages
+from wire import messages
 from wire.activations import LOSSY, decode_tensor, encode_tensor
 
+# Added to the longest that a reply is waited for.
 HOP_GRACE_S = 0.5
+# So many times as long as a reply takes at most in 95 of 100 cases, and the edge has failed.
+FAR_TOO_LATE = 2.0
 REPLY_TICK_S = 0.003
 # Larger tensors are coded in a thread: this many bytes take about a millisecond.
 INLINE_BYTES = 64 << 10
@@ -39,10 +46,14 @@ INLINE_BYTES = 64 << 10
 class Queries:
     """Every query that has no answer yet."""
 
-    def __init__(self, context: Context, uploading: Uploading) -> None:
+    def __init__(self, context: Context, uploading: Uploading, chance: random.Random) -> None:
         self._context = context
         self._uploading = uploading
         self._open: dict[int, Query] = {}
+        self._lateness = Lateness(context.options.patience)
+        self._slices = Slices(context.forecast.client_s.tolist())
+        self.trust = Trust(context, self._slices, chance)
+        self.hedges = self.hedges_won = 0
         self.sent_bytes = 0
         self.rations = Rations(context.options.battery)
 
@@ -82,8 +93,9 @@ class Queries:
         if query.position == context.layers:
             del self._open[query.number]
             drawn_J = query.expected_J
-            if query.fallback_reason is not None:
-                drawn_J = context.forecast.energy_J(query.ran, context.link_now(), query.vain_bytes)
+            if query.fallback_reason is not None or query.vain_s:
+                vain = query.vain_bytes, query.vain_s
+                drawn_J = context.forecast.energy_J(query.ran, context.link_now(), *vain)
             self.rations.answered(query.expected_J, drawn_J)
             context.do(FinishQuery(query.number, query.answer(context.now, drawn_J)))
             return
@@ -92,22 +104,52 @@ class Queries:
             context.do(RunRange(query.number, query.position, part.stop, query.live))
         elif not context.agreed:
             self._run_here(query, context.last_failure or "the edge is not connected")
+        elif (refusal := self.trust.refusal()) is not None:
+            self._run_here(query, refusal)
         else:
             self._encode(query)
 
     def _run_here(self, query: Query, reason: str) -> None:
+        """From where it is; a slice that is running already is the first of it."""
+        hedged = query.hedge is not None
         query.fall_back(reason, self._context.layers)
-        self._advance(query)
+        self.trust.breaker.settled(query.number)
+        if not hedged:
+            self._advance(query)
+
+    def wants(self, number: int, start: int) -> bool:
+        """Whether what runs here from `start` is of use to its query."""
+        query = self._open.get(number)
+        return query is not None and query.takes(start)
+
+    @property
+    def idle_here(self) -> bool:
+        """No query has anything to run on this processor now."""
+        return all(
+            query.hedge is None and (query.on_edge or query.encoding or query.result is not None)
+            for query in self._open.values()
+        )
 
     def ran(self, event: RangeRan) -> None:
         self._context.forecast.observe_client(event.start, event.stop, event.seconds)
         query = self._open.get(event.query)
-        if query is not None and query.position == event.start:
+        if query is None or not query.takes(event.start):
+            return
+        if query.hedge is not None:
+            query.hedge.reached(event.stop, event.live, event.seconds)
+            self._hedged(query, query.hedge)
+        else:
             query.reached("client", event.stop, event.live)
             self._advance(query)
 
     def failed(self, number: int, error: Exception) -> None:
-        if self._open.pop(number, None):
+        query = self._open.get(number)
+        if query is not None and query.hedge is not None and query.on_edge:
+            # The edge may do better.
+            query.hedge = None
+        elif query is not None:
+            self.trust.breaker.settled(number)
+            del self._open[number]
             self._context.do(FailQuery(number, error))
 
     # To the edge and back.
@@ -135,10 +177,12 @@ class Queries:
         self._context.forecast.observe_crossing_up(
             query.position, query.up_coding, encode_s=event.seconds
         )
-        if self._context.agreed:
-            self._send(query, event.tensors)
-        else:
+        if not self._context.agreed:
             self._run_here(query, self._context.last_failure or "the edge is not connected")
+        elif (refusal := self.trust.refusal()) is not None:
+            self._run_here(query, refusal)
+        else:
+            self._send(query, event.tensors)
 
     def _send(self, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
         context, forecast = self._context, self._context.forecast
@@ -156,46 +200,50 @@ class Queries:
         expected_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
         expected_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
         expected_s += sum(other.transfer_s for other in others)
-        remaining_s = self._give_up_after(query, expected_s)
+        query.expected_reply_s = expected_s
+        query.late_at = context.now + self._late_after_s(query)
+        query.coded = tensors
+        self.trust.sent(query)
         self.sent_bytes += query.up_bytes
         if context.pacer is not None:
             context.pacer.carried(query.up_bytes, context.now)
+        left_s = None if query.deadline_at is None else max(query.deadline_at - context.now, 0.0)
         context.send(
             messages.Execute(
-                query.number, start, stop, remaining_s, query.accepts, reply.coding, tensors
+                query.number, start, stop, left_s, query.accepts, reply.coding, tensors
             )
         )
 
-    def _give_up_after(self, query: Query, expected_s: float) -> float | None:
-        """Set when to stop waiting; return how long the answer is of use."""
-        now, options = self._context.now, self._context.options
-        query.give_up_at = now + HOP_GRACE_S + options.patience * expected_s
-        if query.deadline_at is None:
-            return None
-        # Keep enough time to answer from here.
-        last_call = query.deadline_at - 1.1 * self._context.forecast.local_s(query.position)
-        if last_call > now + expected_s:
-            query.give_up_at = min(query.give_up_at, last_call)
-        return max(query.deadline_at - now, 0.0)
+    def _late_after_s(self, query: Query) -> float:
+        """How long its reply is waited for before the query runs here, too or instead."""
+        now, options, expected_s = self._context.now, self._context.options, query.expected_reply_s
+        late_s = HOP_GRACE_S + options.patience * expected_s
+        if options.hedging:
+            late_s = min(late_s, self._lateness.p95_s(expected_s))
+        if query.deadline_at is not None:
+            # Keep enough time to answer from here.
+            last_call_s = query.deadline_at - now
+            last_call_s -= 1.1 * self._context.forecast.local_s(query.position)
+            if last_call_s > (0.0 if options.hedging else expected_s):
+                late_s = min(late_s, last_call_s)
+        return late_s
 
     def answered(self, result: messages.Result) -> None:
         """Raises RemoteProtocolError for an answer to something else than was asked."""
         query = self._open.get(result.query)
-        if query is None or query.sent_at is None or result.start != query.position:
-            return  # The answer to something given up.
-        if not query.position < result.stop <= query.plan[0].stop:
-            raise RemoteProtocolError(f"layers [{result.start}, {result.stop}) were not asked for")
-        graph = self._context.graph
-        check_answer(result.tensors, graph, result.stop)
-        if not suffices(result.precision, query.accepts):
-            raise RemoteProtocolError(
-                f"an answer at {result.precision}, where {query.accepts} was asked for"
-            )
-        live = None
+        if query is None or not is_awaited(query, result):
+            return
+        graph, live = self._context.graph, None
+        check_reply(query, result, graph)
+        elapsed_s = self._context.now - (query.sent_at or 0.0)
+        self._lateness.observe(query.expected_reply_s, elapsed_s)
+        if query.hedge is not None and query.hedge.position >= result.stop:
+            self._run_here(query, f"edge slow: this side was further after {elapsed_s:.2f} s")
+            return
         if graph.cut_bytes[result.stop] <= INLINE_BYTES or is_raw(result.tensors):
             # Before anything is noted of an answer that turns out to be none.
             live = live_from_wire(tuple(map(decode_tensor, result.tensors)), graph, result.stop)
-        self._observe(query, result)
+        observe_reply(self._context, query, result)
         query.left_edge()
         if live is not None:
             self._arrived(query, result, live)
@@ -221,7 +269,16 @@ class Queries:
             self._run_here(query, reason)
 
     def _arrived(self, query: Query, result: messages.Result, live: Live) -> None:
+        disbelief = self.trust.disbelief(query, result, live)
+        if disbelief is not None:
+            query.vain_bytes += query.up_bytes
+            self._run_here(query, disbelief)
+            return
+        self.trust.succeeded(query)
         asked_stop = query.plan[0].stop
+        if query.hedge is not None:
+            running = query.hedge.position, self._slices.stop(query.hedge.position)
+            query.drop_hedge(self._context.forecast.client_range_s(*running))
         query.reached("edge", result.stop, live)
         query.used(result.precision)
         query.lossy = query.lossy or query.sent_lossy
@@ -230,61 +287,82 @@ class Queries:
             query.fall_back("the edge had not all of the range's weights", layers)
         self._advance(query)
 
-    def _observe(self, query: Query, result: messages.Result) -> None:
-        """What an answer tells of the link and of the edge."""
-        context, forecast = self._context, self._context.forecast
-        assert query.sent_at is not None
-        elapsed_s, down_bytes = context.now - query.sent_at, wire_bytes(result.tensors)
-        forecast.observe_edge(result.start, result.stop, result.compute_s)
-        forecast.observe_crossing_up(result.start, query.up_coding, query.up_bytes)
-        forecast.observe_crossing_down(result.stop, query.reply_coding, down_bytes)
-        forecast.observe_edge_coding(
-            result.start, query.up_coding, result.stop, query.reply_coding, result.coding_s
-        )
-        context.record(
-            "hop",
-            query=result.query,
-            layers=[result.start, result.stop],
-            up_bytes=query.up_bytes,
-            up_coding=query.up_coding,
-            down_bytes=down_bytes,
-            down_codings=sorted({tensor.coding for tensor in result.tensors}),
-            elapsed_s=elapsed_s,
-            queueing_s=query.queueing_s,
-            queue_s=result.queue_s,
-            coding_s=result.coding_s,
-            compute_s=result.compute_s,
-            precision=result.precision,
-        )
-        # Queries that shared the link waited for each other: their times are not the link's.
-        if not query.shared_link:
-            busy_s = result.queue_s + result.coding_s + result.compute_s + query.queueing_s
-            context.links.observe_hop(
-                query.up_bytes, down_bytes, elapsed_s, busy_s, idle=context.phase == "ready"
+    # Late replies.
+
+    def _late(self, query: Query) -> None:
+        waited_s = self._context.now - (query.sent_at or self._context.now)
+        if not self._context.options.hedging:
+            self._give_up(query, waited_s)
+        elif not any(other.hedge is not None for other in self._open.values()):
+            self.hedges += 1
+            query.late_at = None
+            query.hedge = Hedge(query.position, query.live)
+            self._context.record(
+                "hedge", query=query.number, waited_s=waited_s, expected_s=query.expected_reply_s
             )
+            self._slice(query, query.hedge)
+
+    def _slice(self, query: Query, hedge: Hedge) -> None:
+        stop = self._slices.stop(hedge.position)
+        self._context.do(RunRange(query.number, hedge.position, stop, hedge.live))
+
+    def _hedged(self, query: Query, hedge: Hedge) -> None:
+        """A slice ran here; the answer, if that was the last."""
+        if hedge.position < self._context.layers:
+            self._slice(query, hedge)
+            return
+        self.hedges_won += 1
+        waited_s = self._context.now - (query.sent_at or self._context.now)
+        if query.on_edge:
+            self._give_up(query, waited_s)
+        else:
+            # Its answer is being decoded, which is of no use any more.
+            query.vain_bytes += query.up_bytes
+            self._run_here(query, "edge slow: this side was first")
+            self._advance(query)
+
+    def _give_up(self, query: Query, waited_s: float) -> None:
+        """This side answers, whatever the edge may say yet."""
+        late_s = self._lateness.p95_s(query.expected_reply_s)
+        reason = f"edge slow: no answer in {waited_s:.2f} s"
+        if waited_s >= FAR_TOO_LATE * late_s:
+            self.trust.failed(reason, query)
+        self._lateness.observe(query.expected_reply_s, waited_s)
+        self._context.send(messages.Cancel(query.number))
+        hedged = query.hedge is not None
+        self._run_here(query, reason)
+        if hedged:
+            self._advance(query)
 
     # Ends.
 
-    def refused(self, number: int, text: str) -> None:
+    def refused(self, number: int, code: str, text: str) -> None:
         query = self._open.get(number)
         if query is not None and query.on_edge:
+            if code in TROUBLE:
+                self.trust.failed(text, query)
             self._run_here(query, f"the edge refused: {text}")
 
     def edge_gone(self, reason: str) -> None:
         """Run here what the edge was to run."""
-        for query in list(self._open.values()):
-            if query.on_edge:
-                self._run_here(query, f"edge gone: {reason}")
+        lost = [query for query in self._open.values() if query.on_edge]
+        if lost:
+            self.trust.failed(reason)
+        for query in lost:
+            self._run_here(query, f"edge gone: {reason}")
 
     def abandoned(self, number: int) -> None:
         query = self._open.pop(number, None)
-        if query is not None and query.on_edge:
+        if query is None:
+            return
+        self.trust.breaker.settled(number)
+        if query.on_edge:
             self._context.send(messages.Cancel(number))
 
     def start_over(self, reason: str) -> None:
         """Run everything here, whatever state it was in: a bug must cost no answer."""
         for query in list(self._open.values()):
-            query.result, query.encoding = None, False
+            query.result, query.encoding, query.hedge = None, False, None
             self._run_here(query, reason)
 
     def close(self) -> None:
@@ -299,13 +377,25 @@ class Queries:
                 self.abandoned(query.number)
                 late = DeadlineExceeded(f"no answer within {query.deadline_at - query.asked_at} s")
                 self._context.do(FailQuery(query.number, late))
-            elif query.give_up_at is not None and now >= query.give_up_at:
-                waited_s = now - (query.sent_at or now)
-                self._context.send(messages.Cancel(query.number))
-                self._run_here(query, f"edge slow: no answer in {waited_s:.2f} s")
+            elif query.late_at is not None and now >= max(
+                query.late_at, self._context.heard_out_at
+            ):
+                self._late(query)
 
     def wake_times(self) -> list[float]:
-        return [t for q in self._open.values() for t in (q.give_up_at, q.deadline_at) if t]
+        if not self._open:
+            return []
+        queries, heard_out_at = self._open.values(), self._context.heard_out_at
+        times = [q.deadline_at for q in queries if q.deadline_at is not None]
+        # Of those that are late already, the next one starts when the one that runs has ended.
+        if all(query.hedge is None for query in queries):
+            times += [max(q.late_at, heard_out_at) for q in queries if q.late_at is not None]
+        return times
+
+    @property
+    def on_edge(self) -> bool:
+        """The edge works on one."""
+        return any(query.on_edge for query in self._open.values())
 
     @property
     def transfers_s(self) -> float:

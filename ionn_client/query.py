@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ionn_client.hedging import Hedge
 from layergraph.execute import Live
 from planner import Range, Route
 from planner.prices import Where
@@ -24,7 +25,8 @@ class QueryResult:
     fallback_reason: why layers meant for the edge ran on the client, or None.
     lossy: activations crossed with loss, within the session's activation_tolerance.
     energy_J: what the client drew for it by the power model, as its layers ran, with what was
-        sent in vain; None where the session's objective has no power.
+        sent in vain or run here in vain beside the edge; None where the session's objective has
+        no power.
     """
 
     value: Any
@@ -76,10 +78,18 @@ class Query:
     fallback_reason: str | None = None
     # Set while the edge works on it.
     sent_at: float | None = None
-    give_up_at: float | None = None
+    # When its reply is late: then it runs here too, unless the session only waits and gives up.
+    late_at: float | None = None
+    expected_reply_s: float = 0.0
+    hedge: Hedge | None = None
+    probe: bool = False
+    # For an audit: copies of what was sent, if one was drawn; and as it was coded.
+    kept: Live | None = None
+    coded: tuple[messages.Tensor, ...] = ()
     up_bytes: int = 0
-    # Sent to an edge that did not answer.
+    # Sent to an edge that did not answer; run here beside an edge that did.
     vain_bytes: int = 0
+    vain_s: float = 0.0
     transfer_s: float = 0.0
     reply_s: float = 0.0
     queueing_s: float = 0.0
@@ -131,12 +141,28 @@ class Query:
         self.fallback_reason = self.fallback_reason or reason
         if self.on_edge:
             self.vain_bytes += self.up_bytes
+        hedge, self.hedge = self.hedge, None
+        if hedge is not None:
+            self.reached("client", hedge.position, hedge.live)
         self.plan = [Range("client", self.position, layers)]
         self.left_edge()
 
     def left_edge(self) -> None:
-        self.sent_at = self.give_up_at = None
+        """The edge does not work on it any more."""
+        self.sent_at = self.late_at = None
         self.shared_link = False
+
+    def drop_hedge(self, slice_s: float) -> None:
+        """The edge was first: what ran here, and the slice that still runs, was in vain."""
+        if self.hedge is not None:
+            self.vain_s += self.hedge.seconds + slice_s
+            self.hedge = None
+
+    def takes(self, start: int) -> bool:
+        """Whether a range that runs here from `start` is of use."""
+        if self.hedge is not None:
+            return self.hedge.position == start
+        return self.position == start and not self.on_edge
 
     def answer(self, now: float, energy_J: float | None) -> Answer:
         return Answer(

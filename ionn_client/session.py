@@ -7,11 +7,13 @@ in uploading, the queries' in queries.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from typing import Any
 
 from ionn_client.config import Options
-from ionn_client.context import Context
-from ionn_client.errors import EdgeRejected, OffloadError, VersionMismatch
+from ionn_client.context import OVER, Context
+from ionn_client.errors import EdgeQuarantined, EdgeRejected, OffloadError, VersionMismatch
 from ionn_client.events import (
     AbortConnection,
     CloseConnection,
@@ -25,9 +27,12 @@ from ionn_client.events import (
     LaneLost,
     MessageReceived,
     OpenConnection,
+    Quarantine,
     QueryAbandoned,
     QueryAsked,
+    RangeAudited,
     RangeFailed,
+    RangeNotAudited,
     RangeRan,
     RunRange,
     SegmentCoded,
@@ -41,6 +46,7 @@ from ionn_client.events import (
 )
 from ionn_client.forecast import Forecast
 from ionn_client.lane import Lane
+from ionn_client.liveness import Liveness
 from ionn_client.pacer import UploadPacer
 from ionn_client.queries import REPLY_TICK_S, Queries
 from ionn_client.upload import Upload
@@ -59,7 +65,10 @@ from wire import (
 )
 
 AGENT = "ionn-client"
-IDLE_PING_S = 2.0
+# When this program is so late, it hears first what has arrived meanwhile, and for so long.
+LATE_S, HEAR_S = 0.1, 0.05
+# It does so once in a while only: a program that is always late must miss things in the end.
+HEAR_AGAIN_S = 1.0
 RETRY_REFUSED_S = 10.0
 # Refusals that no later attempt can change.
 FINAL_REFUSALS = frozenset({"version", "graph"})
@@ -77,11 +86,14 @@ class Session:
         blobs: Sequence[memoryview],
         forecast: Forecast,
         options: Options,
+        chance: random.Random | None = None,
     ) -> None:
+        """chance: draws the answers that are audited; the system's own by default."""
         self.options = options
         self.context = Context(graph, forecast, options)
         self.uploading = Uploading(self.context, blobs)
-        self.queries = Queries(self.context, self.uploading)
+        chance = random.SystemRandom() if chance is None else chance
+        self.queries = Queries(self.context, self.uploading, chance)
         self.lane = Lane(self.context, self.uploading, self._make_offer)
         self.error: OffloadError | None = None
         self._graph = graph
@@ -89,20 +101,28 @@ class Session:
         self._offered_whole = False
         self._backoff_s = options.backoff_s
         self._max_chunk_bytes = 0
-        self._pings: dict[int, float] = {}
-        self._next_ping = 0
+        self._liveness = Liveness(options.silence_s)
         self._greeted_at = 0.0
-        self._heard_at = 0.0
-        self._owed_since: float | None = None
+        self._due_at: float | None = None
         self._offer_at: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at time `now`; return the commands that follow, in order."""
         self.context.now = now
+        if self._due_at is not None and now - self._due_at >= LATE_S:
+            self._hear_out()
         self._take(event)
         self.lane.send_weights(self.reply_credit_bytes())
         self._watch_time()
+        if self.queries.idle_here:
+            self.queries.trust.audits.proceed(self.context.do)
+        self._due_at = self.wake_at
         return self.context.take_commands()
+
+    def _hear_out(self) -> None:
+        now, context = self.context.now, self.context
+        if now >= context.heard_out_at + HEAR_AGAIN_S:
+            context.heard_out_at = now + HEAR_S
 
     def _take(self, event: Event) -> None:
         match event:
@@ -126,9 +146,14 @@ class Session:
                 self._decoded(event)
             case TensorsUndecodable(number, reason):
                 self._undecodable(number, reason)
+            case RangeAudited():
+                self._audited(event)
+            case RangeNotAudited(audit, reason):
+                self.context.record("not audited", reason=reason)
+                self.queries.trust.audits.not_audited(audit)
             case Started():
                 self.context.do(OpenConnection(0.0))
-            case Connected() if self.phase in ("rejected", "closed"):
+            case Connected() if self.phase in OVER:
                 self.context.do(CloseConnection("no longer wanted"))
             case Connected():
                 self.lane.forget_refusal()
@@ -177,14 +202,32 @@ class Session:
 
     def route(self, precision: str) -> Route:
         """Where the layers of a query that accepts `precision` would run now."""
+        if self.queries.trust.refusal() is not None:
+            return self.forecast.local_route()
         return self.queries.route(precision)
+
+    def health(self, now: float) -> dict[str, Any]:
+        """How the edge did, in the fields of a Status."""
+        queries, trust = self.queries, self.queries.trust
+        return {
+            "breaker": trust.breaker.state(now),
+            "hedges": queries.hedges,
+            "hedges_won": queries.hedges_won,
+            "audits": trust.audits.done,
+            "audits_failed": trust.audits.failed,
+            "quarantine": str(self.error) if isinstance(self.error, EdgeQuarantined) else None,
+        }
 
     def explanation(self) -> str:
         """One line: where a query's layers would run now, and why."""
         if self.phase == "rejected":
-            return f"all here: the edge refused ({self.error})"
+            refused = isinstance(self.error, EdgeRejected)
+            return f"all here: {f'the edge refused ({self.error})' if refused else self.error}"
         if not self.context.agreed:
             return f"all here: {self.last_failure or 'not connected yet'}"
+        refusal = self.queries.trust.refusal()
+        if refusal is not None:
+            return f"all here: {refusal}"
         least = self.options.least_precision
         return self.forecast.explain(self.route(least), self.usable(least))
 
@@ -193,10 +236,8 @@ class Session:
         """When TimePassed is due, if nothing happens before."""
         times = self.queries.wake_times()
         if self.context.online:
-            if self._owed_since is not None:
-                times.append(self._quiet_since + self._silence_limit_s)
-            else:
-                times.append(self._heard_at + IDLE_PING_S)
+            due = self._ping_at, self._gone_at
+            times.extend(at for at in due if at is not None)
         if self._offer_at is not None:
             times.append(self._offer_at)
         if self.uploading.due_at is not None:
@@ -225,19 +266,19 @@ class Session:
 
     def _greet(self) -> None:
         self.context.conversation = Conversation(Role.CLIENT)
-        self._heard_at = self._greeted_at = self.context.now
-        self._pings.clear()
+        self._greeted_at = self.context.now
+        self._liveness.opened(self.context.now)
         self.context.enter("greeting")
         self.context.send(hello(AGENT))
 
     def _lost(self, reason: str) -> None:
         self.context.last_failure = reason
-        self._offer_at = self._owed_since = None
-        self._pings.clear()
+        self._offer_at = None
+        self._liveness.lost()
         self.lane.first_lost()
         self.uploading.interrupted()
         self.queries.edge_gone(reason)
-        if self.phase not in ("rejected", "closed"):
+        if self.phase not in OVER:
             self.context.enter("connecting", reason=reason)
             self.context.do(OpenConnection(self._backoff_s))
             self._backoff_s = min(2 * self._backoff_s, self.options.max_backoff_s)
@@ -257,7 +298,7 @@ class Session:
         self.context.enter("closed")
 
     def _received(self, message: messages.Message) -> None:
-        self._heard_at = self.context.now
+        self._liveness.heard(self.context.now)
         try:
             self.context.conversation.received(message)
             self._dispatch(message)
@@ -327,16 +368,13 @@ class Session:
         self._make_offer()
 
     def _ping(self) -> None:
-        self._pings[self._next_ping] = self.context.now
-        self.context.send(messages.Ping(self._next_ping))
-        self._next_ping += 1
+        self.context.send(messages.Ping(self._liveness.ping(self.context.now)))
 
     def _ponged(self, token: int) -> None:
-        sent_at = self._pings.pop(token, None)
-        if sent_at is None:
+        took_s = self._liveness.ponged(token, self.context.now)
+        if took_s is None:
             raise RemoteProtocolError(f"a pong for ping {token}, which is not under way")
         if self.phase == "offering":
-            took_s = self.context.now - sent_at
             self.context.links.observe_round_trip(min(took_s, self.link.rtt_s))
 
     def _make_offer(self, graph: bytes = b"") -> None:
@@ -370,7 +408,7 @@ class Session:
 
     def _refused(self, error: messages.Error) -> None:
         if error.query is not None:
-            self.queries.refused(error.query, error.text)
+            self.queries.refused(error.query, error.code, error.text)
             return
         self.context.record("refused", code=error.code, text=error.text)
         if error.code in FINAL_REFUSALS:
@@ -390,6 +428,17 @@ class Session:
         self.error = error
         self.context.enter("rejected", reason=str(error))
         self._drop_connection(str(error))
+
+    def _audited(self, event: RangeAudited) -> None:
+        power, seconds = self.options.objective.power, event.seconds * self.options.device_slowdown
+        if power is not None:
+            self.queries.rations.also_drawn(seconds * power.compute_W)
+        trust = self.queries.trust
+        verdict = trust.audited(event)
+        if verdict is not None and trust.audits.convicted:
+            reason = f"the edge gave wrong answers: {verdict}"
+            self.context.do(Quarantine(reason))
+            self._reject(EdgeQuarantined(reason))
 
     def _decoded(self, event: TensorsDecoded) -> None:
         try:
@@ -419,7 +468,7 @@ class Session:
         """The edge owes us a message."""
         return (
             (self.phase in ("greeting", "offering") and self._offer_at is None)
-            or bool(self._pings)
+            or self.queries.on_edge
             or (self.uploading.owed and not self.lane.carrying)
         )
 
@@ -438,34 +487,37 @@ class Session:
         if quiet_s < limit_s / 2:
             return
         if quiet_s < limit_s:
-            if not self._pings:
+            if self._liveness.asked_at is None:
                 self._ping()
-        elif self.context.now - self._heard_at >= limit_s / 2:
+        elif self.context.now - self._liveness.heard_at >= limit_s / 2:
             self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")
         else:
             self.lane.drop(f"the edge said nothing for {quiet_s:.1f} s")
 
     @property
-    def _quiet_since(self) -> float:
-        """Since when the edge says nothing although it owes us something."""
-        return max(self._heard_at, self._owed_since or 0.0)
+    def _held_up_s(self) -> float:
+        """How long what is under way may hold up every answer behind it."""
+        return self.queries.transfers_s + self.context.queueing_s()
 
     @property
     def _silence_limit_s(self) -> float:
-        """How long silence is no sign: tensors under way hold up every answer behind them."""
-        return self.options.silence_s + self.queries.transfers_s
+        """How long silence is no sign."""
+        return self.options.silence_s + self._held_up_s
+
+    @property
+    def _ping_at(self) -> float | None:
+        return self._liveness.ping_at(self.link.rtt_s)
+
+    @property
+    def _gone_at(self) -> float | None:
+        gone_at = self._liveness.gone_at(self._held_up_s)
+        return None if gone_at is None else max(gone_at, self.context.heard_out_at)
 
     def _watch_silence(self) -> None:
-        now, owed = self.context.now, self._owed
-        if not owed:
-            self._owed_since = None
-            if now - self._heard_at >= IDLE_PING_S:
-                self._ping()
-                owed = True
-        if not owed:
-            return
-        if self._owed_since is None:
-            self._owed_since = now
-        quiet_s = now - self._quiet_since
-        if quiet_s >= self._silence_limit_s:
+        now = self.context.now
+        self._liveness.owed(now, owed=self._owed)
+        if (ping_at := self._ping_at) is not None and now >= ping_at:
+            self._ping()
+        if (gone_at := self._gone_at) is not None and now >= gone_at:
+            quiet_s = now - self._liveness.heard_at
             self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")

@@ -19,7 +19,7 @@ def asked(compute_s: float, after_s: float) -> Bench:
     forecast = bench.session.forecast
     forecast._edge_s[:] = PREDICTED_S / LAYERS
     for number in range(ROUNDS):
-        (message,) = sent(bench.step(events.QueryAsked(number, (X,), None), after_s=1.0))
+        (message,) = sent(bench.step(events.QueryAsked(number, (X,), None), after_s=0.5))
         answer = dataclasses.replace(answer_on_edge(bench, message), compute_s=compute_s)
         only(bench.hear(answer, after_s=after_s), events.FinishQuery)
     return bench

@@ -1,0 +1,43 @@
+"""Computes audits: on a thread of its own, so that no query waits for its turn behind one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from ionn_client.audit import difference
+from ionn_client.events import AuditRange, RangeAudited
+from ionn_client.tensors import live_from_wire
+from layergraph import Executor, LayerGraph
+from wire.activations import decode_tensor
+
+
+class Auditor:
+    """A second executor over the same weights: the one that runs queries is one thread's."""
+
+    def __init__(
+        self, graph: LayerGraph, weights: Mapping[str, torch.Tensor], threads: int
+    ) -> None:
+        self._graph = graph
+        self._executor = Executor(graph, weights)
+        self._pool = ThreadPoolExecutor(1, "ionn-audit", torch.set_num_threads, (threads,))
+
+    async def run(self, asked: AuditRange) -> RangeAudited:
+        """Raises what the model or the tensors raise."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._run, asked)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, asked: AuditRange) -> RangeAudited:
+        began, live = time.thread_time(), asked.live
+        if asked.coded:
+            live = live_from_wire(tuple(map(decode_tensor, asked.coded)), self._graph, asked.start)
+        live = self._executor.run(asked.start, asked.stop, live)
+        apart = None if asked.claimed is None else difference(live, asked.claimed)
+        return RangeAudited(asked.audit, asked.stop, live, apart, time.thread_time() - began)

@@ -1,0 +1,60 @@
+"""What an answer of the edge must be, and what it tells of the link and of the edge."""
+
+from __future__ import annotations
+
+from ionn_client.context import Context
+from ionn_client.query import Query, suffices
+from ionn_client.tensors import check_answer, wire_bytes
+from layergraph import LayerGraph
+from wire import RemoteProtocolError, messages
+
+
+def is_awaited(query: Query, result: messages.Result) -> bool:
+    """False for the answer to something given up, and for one that comes twice."""
+    return query.sent_at is not None and result.start == query.position
+
+
+def check_reply(query: Query, result: messages.Result, graph: LayerGraph) -> None:
+    """Before anything is decoded: raises RemoteProtocolError for another thing than was asked."""
+    if not query.position < result.stop <= query.plan[0].stop:
+        raise RemoteProtocolError(f"layers [{result.start}, {result.stop}) were not asked for")
+    check_answer(result.tensors, graph, result.stop)
+    if not suffices(result.precision, query.accepts):
+        raise RemoteProtocolError(
+            f"an answer at {result.precision}, where {query.accepts} was asked for"
+        )
+
+
+def observe_reply(context: Context, query: Query, result: messages.Result) -> None:
+    """What an answer tells, and a record of it."""
+    forecast = context.forecast
+    assert query.sent_at is not None
+    elapsed_s, down_bytes = context.now - query.sent_at, wire_bytes(result.tensors)
+    forecast.observe_edge(result.start, result.stop, result.compute_s)
+    forecast.observe_crossing_up(result.start, query.up_coding, query.up_bytes)
+    forecast.observe_crossing_down(result.stop, query.reply_coding, down_bytes)
+    forecast.observe_edge_coding(
+        result.start, query.up_coding, result.stop, query.reply_coding, result.coding_s
+    )
+    context.record(
+        "hop",
+        query=result.query,
+        layers=[result.start, result.stop],
+        up_bytes=query.up_bytes,
+        up_coding=query.up_coding,
+        down_bytes=down_bytes,
+        down_codings=sorted({tensor.coding for tensor in result.tensors}),
+        expected_s=query.expected_reply_s,
+        elapsed_s=elapsed_s,
+        queueing_s=query.queueing_s,
+        queue_s=result.queue_s,
+        coding_s=result.coding_s,
+        compute_s=result.compute_s,
+        precision=result.precision,
+    )
+    # Queries that shared the link waited for each other: their times are not the link's.
+    if not query.shared_link:
+        busy_s = result.queue_s + result.coding_s + result.compute_s + query.queueing_s
+        context.links.observe_hop(
+            query.up_bytes, down_bytes, elapsed_s, busy_s, idle=context.phase == "ready"
+        )
