@@ -97,6 +97,10 @@ class Driver:
         """Until the session's phase, upload or plan changes."""
         await self._changed.wait()
 
+    def give_up(self, error: OffloadError) -> None:
+        """Use the edge no more in this session; queries run here from now on."""
+        self._post(events.EdgeDistrusted(error))
+
     async def close(self) -> None:
         """Say goodbye, as far as the edge listens; the caller then cancels `run`."""
         connection = self._connection

@@ -21,6 +21,7 @@ from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
 from ionn_client.forecast import Forecast
+from ionn_client.forget import forget
 from ionn_client.local import LocalRunner, profile_ranges
 from ionn_client.query import QueryResult
 from ionn_client.sender import coding_keeps_up
@@ -336,6 +337,15 @@ class Offload:
             **session.health(self._driver.now),
         )
 
+    async def forget(self) -> None:
+        """Have the edge wipe the weights and graphs that it holds of this device's.
+
+        Queries run here from then on. Raises EdgeUnreachable if the edge has not said that it did
+        so, and PairingError if it is not to be trusted; the edge is not used any more all the same.
+        """
+        self._driver.give_up(OffloadError("the edge was asked to forget this device"))
+        await forget(self._access)
+
     async def uploaded(self, timeout_s: float | None = None) -> None:
         """Wait until the upload is complete.
 
@@ -437,6 +447,9 @@ class SyncOffload:
                 yield result
         finally:
             self._wait(results.aclose())
+
+    def forget(self) -> None:
+        self._wait(self._offload.forget())
 
     def uploaded(self, timeout_s: float | None = None) -> None:
         self._wait(self._offload.uploaded(timeout_s))
