@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from ionn_client.battery import Battery as Battery
     from ionn_client.config import EdgeAddress as EdgeAddress
     from ionn_client.config import Options as Options
+    from ionn_client.errors import CertificateChanged as CertificateChanged
     from ionn_client.errors import DeadlineExceeded as DeadlineExceeded
+    from ionn_client.errors import EdgeQuarantined as EdgeQuarantined
     from ionn_client.errors import EdgeRejected as EdgeRejected
     from ionn_client.errors import EdgeUnreachable as EdgeUnreachable
+    from ionn_client.errors import NotPaired as NotPaired
     from ionn_client.errors import OffloadError as OffloadError
+    from ionn_client.errors import PairingError as PairingError
     from ionn_client.errors import VersionMismatch as VersionMismatch
     from ionn_client.offload import Offload as Offload
     from ionn_client.offload import Profiled as Profiled
@@ -31,10 +35,14 @@ _MODULES = {
     "ionn_client.battery": ("Battery",),
     "ionn_client.config": ("EdgeAddress", "Options"),
     "ionn_client.errors": (
+        "CertificateChanged",
         "DeadlineExceeded",
+        "EdgeQuarantined",
         "EdgeRejected",
         "EdgeUnreachable",
+        "NotPaired",
         "OffloadError",
+        "PairingError",
         "VersionMismatch",
     ),
     "ionn_client.offload": (
