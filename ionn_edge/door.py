@@ -50,10 +50,8 @@ class Door:
         self.guests: dict[Guest, None] = {}
 
     async def accept(self, listener: socket.socket) -> None:
-        """Let connections in until cancelled."""
+        """Let connections in until cancelled. The socket listens, and does not block."""
         loop = asyncio.get_running_loop()
-        listener.setblocking(False)
-        listener.listen(BACKLOG)
         while True:
             try:
                 link, address = await loop.sock_accept(listener)

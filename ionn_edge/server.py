@@ -20,7 +20,7 @@ from ionn_edge.box import Box
 from ionn_edge.calibrate import calibrated
 from ionn_edge.config import Config
 from ionn_edge.control import answering, claimed
-from ionn_edge.door import Door
+from ionn_edge.door import BACKLOG, Door
 from ionn_edge.guard import Guard
 from ionn_edge.link import CLOSE_TIMEOUT_S
 from ionn_edge.opening import learn_graphs
@@ -62,6 +62,8 @@ async def serving(
     await runner.setup()
     http = cast(Callable[[], asyncio.Protocol], runner.server)
     door = Door(box.config, http, lambda: None if guard is None else guard.context)
+    listener.setblocking(False)
+    listener.listen(BACKLOG)
     tasks = [asyncio.create_task(door.accept(listener)), asyncio.create_task(_prepare(box))]
     try:
         yield door
@@ -69,6 +71,7 @@ async def serving(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        listener.close()
         door.close()
         box.drain()
         with contextlib.suppress(TimeoutError):
@@ -99,7 +102,7 @@ async def serve(
             guard.open()
             desk = PairingDesk(guard, config.name)
         box = Box(config)
-        box.open()
+        box.open([] if guard is None else [each.device.id for each in guard.registry.all()])
         try:
             await box.nursery.start()
             await box.probe()

@@ -60,7 +60,8 @@ async def test_a_box_says_what_it_is(serve: Serve) -> None:
             said = await response.json()
         assert said["what"] == "an IONN edge box"
         assert said["protocol"] == {"path": "/ionn", "oldest": 2, "newest": 2}
-        assert said["memory_bytes"] == 1 << 20
+        assert (said["paired_only"], said["fingerprint"]) == (False, None)
+        assert "clients" not in said
         async with http.get(url) as response:
             assert response.status == 426
             assert "WebSocket" in await response.text()
