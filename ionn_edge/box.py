@@ -23,6 +23,7 @@ from ionn_edge.load import LoadMeter
 from ionn_edge.parts import Part
 from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session
+from ionn_edge.shelf import Shelf
 from ionn_edge.store import Store
 from wire.messages import Load, ModelLoad, Welcome
 
@@ -147,9 +148,7 @@ class Box:
         """
         device = owner.device.id
         shelf = self.store.shelf(device)
-        for holdings in (self.store.published, shelf):
-            names = holdings.unverified(model.sizes)
-            await asyncio.gather(*(self._verify(holdings, name) for name in names))
+        await self.verify(model, shelf)
         evicted = self.store.admit(device, model, owner, self.busy(), self._silent())
         self.evicted(evicted)
         self._opening[owner] = model.fingerprint
@@ -166,6 +165,12 @@ class Box:
             # The operator had it forgotten meanwhile.
             return await self.admit(model, owner)
         return await self.count(model, owner)
+
+    async def verify(self, model: Model, shelf: Shelf) -> None:
+        """Check what earlier runs left of a model's weights."""
+        for holdings in (self.store.published, shelf):
+            names = holdings.unverified(model.sizes)
+            await asyncio.gather(*(self._verify(holdings, name) for name in names))
 
     async def count(self, model: Model, owner: Client) -> tuple[Progress, ...]:
         """How much of each weight is there, of what can be told in a message."""
@@ -261,6 +266,11 @@ class Box:
     def forgot(self, device: str) -> None:
         """Something acknowledged to a device does not hold any more: a new epoch begins."""
         self._lapses[device] += 1
+
+    def forget_uses(self, device: str) -> None:
+        """Know no more what a device has run here."""
+        for key in [key for key in self._answered if key[0].id == device]:
+            del self._answered[key]
 
     def evicted(self, models: Collection[tuple[str, str]]) -> None:
         """(device, fingerprint) of models that the store dropped: who is connected is told."""

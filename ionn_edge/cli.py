@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ionn_edge.commands import calibrate, devices, serve
+from ionn_edge.commands import cache, calibrate, devices, serve
 
 app = typer.Typer(
     name="edge",
@@ -25,6 +25,7 @@ app.command("pair")(devices.pair)
 app.command("devices")(devices.devices)
 app.command("unpair")(devices.unpair)
 app.command("calibrate")(calibrate.calibrate)
+app.add_typer(cache.app)
 
 
 def main() -> None:

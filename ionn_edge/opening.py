@@ -72,11 +72,11 @@ async def learn_graphs(box: Box) -> None:
         fingerprints = [each for each in graphs.kept() if graphs.known(each) is None]
         if fingerprints:
             with contextlib.suppress(EngineError):
-                await _learn(box, device, graphs, fingerprints[:MOST_LEARNED])
+                await learn(box, device, graphs, fingerprints[:MOST_LEARNED])
 
 
-async def _learn(box: Box, device: str, graphs: Graphs, fingerprints: Sequence[str]) -> None:
-    """By a worker that sees no other device's: what it says of a graph is believed."""
+async def learn(box: Box, device: str, graphs: Graphs, fingerprints: Sequence[str]) -> None:
+    """Load some of a device's graphs, by a worker that has seen no other's. Raises EngineError."""
     worker = await box.nursery.fork()
     try:
         for fingerprint in fingerprints:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgpack
 
 from ionn_edge.blobs import blob_path, cannot_store, remove
 from ionn_edge.events import Model, Progress
 from ionn_edge.graphs import Graphs
-from ionn_edge.holdings import Blob, Holdings
+from ionn_edge.holdings import Holdings
 from ionn_edge.places import Place
 from ionn_edge.sealed import read_sealed, write_sealed
 from wire import DTYPE_BYTES
+
+if TYPE_CHECKING:
+    from ionn_edge.shelf import Shelf
 
 _RECORD = re.compile(r"[0-9a-f]{64}\.(model|fresh)")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -49,7 +52,7 @@ class Published(Holdings):
     def is_whole(self, digest: bytes) -> bool:
         return bool(self.blobs) and super().is_whole(digest)
 
-    def publish(self, model: Model, graph: bytes, own: Holdings) -> None:
+    def publish(self, model: Model, graph: bytes, own: Shelf) -> None:
         """Make a device's model everybody's: its files move. Raises StorageError.
 
         The caller has seen to it that all of its weights are here or there, and verified. A
@@ -60,7 +63,7 @@ class Published(Holdings):
             self.models[model.fingerprint] = model
             for digest, size in model.sizes.items():
                 if size and not self.is_whole(digest):
-                    self._move(digest, size, own)
+                    self._move(own.place.name(digest), self.place.name(digest), own)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
         self.graphs.keep(model.fingerprint, graph)
@@ -73,15 +76,9 @@ class Published(Holdings):
         self.graphs.drop(fingerprint)
         return self._drop_unused()
 
-    def missing(self, model: Model) -> Collection[bytes]:
-        """Digests of the model's weights that are not here."""
-        return [digest for digest, size in model.sizes.items() if size and not self.held(digest)]
-
-    def _move(self, digest: bytes, size: int, own: Holdings) -> None:
-        there, here = own.place.name(digest), self.place.name(digest)
+    def _move(self, there: bytes, here: bytes, own: Shelf) -> None:
         blob_path(own.place.directory, there).rename(blob_path(self.place.directory, here))
-        self.blobs[here] = Blob(size, True, 0.0)
-        own.blobs.pop(there)
+        own.give(there, here)
 
     def _drop_unused(self) -> set[bytes]:
         used = {self.place.name(digest) for model in self.models.values() for digest in model.sizes}

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ionn_edge.box import Box
+from ionn_edge.cache import CacheQuestions, forget
 from ionn_edge.control import ControlError, Handler
-from ionn_edge.devices import Paired, Registry, RegistryError
+from ionn_edge.devices import LOOPBACK, Paired, Registry, RegistryError
 from ionn_edge.guard import Guard
 from ionn_edge.pairing_desk import PairingDesk
 
@@ -28,7 +29,16 @@ class Questions:
         self._address = address
 
     def handlers(self) -> Mapping[str, Handler]:
-        return {"devices": self._devices, "unpair": self._unpair, "pair": self._pair}
+        return {
+            "devices": self._devices,
+            "unpair": self._unpair,
+            "pair": self._pair,
+            **CacheQuestions(self._box, self._device).handlers(),
+        }
+
+    def _device(self, what: str) -> str:
+        """An id; an unpaired box's device has one, too, which may have left something."""
+        return what if what == LOOPBACK.id else the_one(self._guard.registry, what).device.id
 
     async def _devices(self, _: dict[str, Any]) -> list[dict[str, Any]]:
         connections = Counter(client.device.id for client in self._box.clients)
@@ -57,6 +67,7 @@ class Questions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
                 await asyncio.gather(*(client.revoke() for client in its))
+        forget(self._box, paired.device.id)
 
 
 def the_one(registry: Registry, what: str) -> Paired:

@@ -292,7 +292,13 @@ class Session:
 
     def _evicted(self, epoch: str) -> None:
         assert self.model is not None
-        assert not self.busy
+        # Only where somebody has had it forgotten: room is made of what is not busy.
+        lost = [self._running] if self._running is not None and not self._unwanted else []
+        text = "the model was dropped; offer it again"
+        for query in (*lost, *self._waiting.values()):
+            self._answer_error(query.number, "not-uploaded", text)
+        self._running = None
+        self._waiting.clear()
         fingerprint, self.model, self._intake = self.model.fingerprint, None, None
         self._worker_ready = False
         self._do(events.EndLane())

@@ -20,8 +20,8 @@ from ionn_edge.places import Place
 class _Stored:
     """A model: the sizes of its blobs here by name, and of those that are published likewise."""
 
-    sizes: Mapping[bytes, int]
-    public: Mapping[bytes, int]
+    sizes: dict[bytes, int]
+    public: dict[bytes, int]
     used_at: int
 
 
@@ -33,8 +33,8 @@ class Claims:
     growth_bytes: what it takes of a budget. missing_bytes: what it takes of the disk.
     """
 
-    sizes: Mapping[bytes, int]
-    public: Mapping[bytes, int]
+    sizes: dict[bytes, int]
+    public: dict[bytes, int]
     parts: Mapping[bytes, Part | None]
     growth_bytes: int
     missing_bytes: int
@@ -188,6 +188,14 @@ class Shelf(Holdings):
         for owner, fingerprint in list(self._offered.items()):
             if fingerprint in going:
                 del self._offered[owner]
+
+    def give(self, name: bytes, public: bytes) -> None:
+        """A blob is published, under that name there, and no more this device's own."""
+        blob = self.blobs.pop(name)
+        for stored in self._models.values():
+            if name in stored.sizes:
+                stored.public[public] = stored.sizes.pop(name)
+        self._public.blobs[public] = blob
 
     def drop_stray(self, stray: bytes | Part) -> None:
         if isinstance(stray, Part):

@@ -169,6 +169,14 @@ class Store:
         eviction.fit(self.shelves, limit_bytes)
         return eviction.carry_out()
 
+    def unpublish(self, fingerprint: str) -> list[tuple[str, str]]:
+        """Drop a published model, and what relies on its weights. Returns as `admit` does."""
+        names = self.published.unpublish(fingerprint)
+        lost = [(shelf, shelf.relying_on(names)) for shelf in self.shelves]
+        for shelf, going in lost:
+            shelf.evict(going)
+        return [(shelf.device, each) for shelf, going in lost for each in going]
+
     def _check_total(self, size_bytes: int) -> None:
         budget_bytes = self.budget_bytes - self.published.used_bytes
         if size_bytes > budget_bytes:

@@ -33,10 +33,8 @@ def serve(nursery: Nursery, tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:
-        config = Config(
-            **{"store": tmp_path / "store", "threads": 1, "port": 0, "unpaired": True},
-            **{"state": tmp_path / "state", **options},
-        )
+        here = {"store": tmp_path / "store", "state": tmp_path / "state", "port": 0}
+        config = Config(**{**here, "threads": 1, "unpaired": True, **options})
         box = Box(config, nursery)
         box.open()
         listener = bound(config.bind, config.port)
