@@ -139,4 +139,5 @@ _CHECKS: Mapping[type[jobs.Job], tuple[Check, ...]] = {
     jobs.Failed: (_query, _one_of(ERROR_CODES), _text),
     jobs.Probed: (_text,),
     jobs.Calibrated: (_tuple_of(_sample, MAX_COUNT), _seconds),
+    jobs.Escapes: (lambda value: type(value) is bool, _tuple_of(_text, 64), _tuple_of(_text, 64)),
 }  # fmt: skip

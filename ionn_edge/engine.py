@@ -13,10 +13,11 @@ import signal
 import socket
 import sys
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ionn_edge import answers, jobs
 from ionn_edge.forkserver import RECORD, record
+from ionn_edge.settings import WorkerSettings as WorkerSettings
 from wire.messages import Buffer
 
 START_TIMEOUT_S = 120.0
@@ -31,14 +32,6 @@ class EngineError(Exception):
 
 class WorkerGone(Exception):
     """The worker process ended; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """As worker.Settings, without importing torch."""
-
-    device: str
-    threads: int
 
 
 class Nursery:

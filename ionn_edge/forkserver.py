@@ -13,7 +13,6 @@ It ends, and its workers with it, when the server closes the control socket or d
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -24,8 +23,12 @@ import socket
 import struct
 import sys
 
+from ionn_edge import sandbox
+from ionn_edge.settings import WorkerSettings
+
 RECORD = struct.Struct("!cii")
-_PR_SET_PDEATHSIG = 1
+# Of what a worker says before it ends: a traceback, not a flood.
+MOST_SAID_BYTES = 4096
 
 
 def record(letter: bytes, number: int = 0, status: int = 0) -> bytes:
@@ -39,7 +42,7 @@ def main() -> None:
     os.closerange(control.fileno() + 1, _most_descriptors())
     from ionn_edge import worker
 
-    settings = worker.Settings(**json.loads(sys.argv[2]))
+    settings = WorkerSettings(**json.loads(sys.argv[2]))
     worker.warm_up()
     gc.collect()
     gc.freeze()
@@ -47,7 +50,8 @@ def main() -> None:
     wake.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    children: set[int] = set()
+    # Of each worker what it last said: the end of a pipe.
+    children: dict[int, int] = {}
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(waking, selectors.EVENT_READ)
@@ -58,7 +62,7 @@ def main() -> None:
             if waking in ready:
                 waking.recv(4096)
                 _reap(control, children)
-            if control in ready and not _obey(control, children, settings, (waking, wake)):
+            if control in ready and not _obey(control, children, settings):
                 break
     signal.set_wakeup_fd(-1)
     for child in children:
@@ -71,20 +75,24 @@ def _most_descriptors() -> int:
     return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16)
 
 
-def _reap(control: socket.socket, children: set[int]) -> None:
+def _reap(control: socket.socket, children: dict[int, int]) -> None:
     for child in list(children):
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            children.discard(child)
+            _repeat(child, children.pop(child))
             control.sendall(record(b"x", child, os.waitstatus_to_exitcode(status)))
 
 
-def _obey(
-    control: socket.socket,
-    children: set[int],
-    settings: object,
-    inherited: tuple[socket.socket, ...],
-) -> bool:
+def _repeat(child: int, heard: int) -> None:
+    """What a worker said before it ended, as text that no terminal takes for more."""
+    with contextlib.suppress(BlockingIOError):
+        for line in os.read(heard, MOST_SAID_BYTES).decode("ascii", "replace").splitlines():
+            readable = "".join(each if each.isprintable() else "?" for each in line)
+            print(f"worker {child}: {readable}", file=sys.stderr, flush=True)
+    os.close(heard)
+
+
+def _obey(control: socket.socket, children: dict[int, int], settings: WorkerSettings) -> bool:
     data, descriptors, _, _ = socket.recv_fds(control, RECORD.size, 1)
     if len(data) < RECORD.size:
         return False
@@ -92,26 +100,29 @@ def _obey(
     if letter == b"k" and number in children:
         os.kill(number, signal.SIGKILL)
     if letter == b"f" and descriptors:
+        heard, said = os.pipe2(os.O_NONBLOCK)
         pid = os.fork()
         if not pid:
-            signal.set_wakeup_fd(-1)
-            for each in (control, *inherited):
-                each.close()
-            _become_worker(descriptors[0], settings)
+            _become_worker(descriptors[0], said, settings)
         os.close(descriptors[0])
-        children.add(pid)
+        os.close(said)
+        children[pid] = heard
         control.sendall(record(b"f", pid))
     return True
 
 
-def _become_worker(descriptor: int, settings: object) -> None:
+def _become_worker(descriptor: int, errors: int, settings: WorkerSettings) -> None:
     from ionn_edge import worker
 
-    assert isinstance(settings, worker.Settings)
     code = 1
     try:
-        _isolate()
+        signal.set_wakeup_fd(-1)
+        # The terminal is the operator's: who wrote to it could have it show anything.
+        os.dup2(errors, 2)
+        os.closerange(3, descriptor)
+        os.closerange(descriptor + 1, _most_descriptors())
         with socket.socket(fileno=descriptor) as pipe:
+            _isolate(settings)
             worker.serve(pipe, settings)
         code = 0
     except BaseException:
@@ -121,14 +132,12 @@ def _become_worker(descriptor: int, settings: object) -> None:
         os._exit(code)
 
 
-def _isolate() -> None:
+def _isolate(settings: WorkerSettings) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Of all processes of the box, the one that runs a stranger's graph goes first.
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+    # Of all processes of the box, the one that runs a stranger's graph goes first.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    sandbox.enter(settings.device, settings.threads, settings.memory_bytes)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,26 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class TryEscapes:
+    """Server: try what a worker must not be able to do (see escapes). Answered by Escapes.
+
+    `directory` has what the trial needs; `store` is the part of it that may be read.
+    """
+
+    directory: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Escapes:
+    """Worker: whether it can read its store, what held, and what did not, in words."""
+
+    readable: bool
+    holds: tuple[str, ...]
+    fails: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrate:
     """Server: measure this machine for about so long. Answered by Calibrated."""
 
@@ -137,10 +157,11 @@ class Calibrated:
 
 Job: TypeAlias = (
     Check | Checked | Refused | Ready | Run | Ran | Failed | Probe | Probed | Calibrate
-    | Calibrated
+    | Calibrated | TryEscapes | Escapes
 )  # fmt: skip
 KINDS: tuple[type[Job], ...] = (
     Check, Checked, Refused, Ready, Run, Ran, Failed, Probe, Probed, Calibrate, Calibrated,
+    TryEscapes, Escapes,
 )  # fmt: skip
 
 

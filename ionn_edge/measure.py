@@ -12,7 +12,6 @@ machine does meanwhile counts less.
 from __future__ import annotations
 
 import mmap
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -175,15 +174,10 @@ class Bench:
 
 
 def _arena() -> torch.Tensor:
-    """Mapped memory full of ordinary numbers, in pages like those of a file."""
-    if not hasattr(os, "memfd_create"):
-        return torch.full((ARENA_BYTES // 4,), 0.01)
-    descriptor = os.memfd_create("ionn-calibration")
-    try:
-        os.ftruncate(descriptor, ARENA_BYTES)
-        mapping = mmap.mmap(descriptor, ARENA_BYTES)
-    finally:
-        os.close(descriptor)
+    """Memory full of ordinary numbers, in small pages like those of a mapped file."""
+    mapping = mmap.mmap(-1, ARENA_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        mapping.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(mapping, dtype=torch.float32).fill_(0.01)
 
 

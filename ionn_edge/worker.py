@@ -13,16 +13,16 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import torch
 
-from ionn_edge import jobs
+from ionn_edge import escapes, jobs, sandbox
 from ionn_edge.allocator import keep_freed_memory
 from ionn_edge.places import Place
+from ionn_edge.settings import WorkerSettings
 from ionn_edge.weights import Weights
 from layergraph import (
     Executor,
@@ -48,24 +48,21 @@ _NO_BYTES = hashlib.sha256().digest()
 _Live = tuple[torch.Tensor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every worker of an edge has in common."""
-
-    device: str
-    threads: int
-
-
 def warm_up() -> None:
-    """Import what the first check of a graph would, so that forked workers need not."""
+    """Do what a worker cannot do any more, or every one would have to do again.
+
+    The first check of a graph imports half of torch; the number of threads has it look at the
+    machine's processors; images are decoded by what is imported when there is one.
+    """
+    sandbox.prepare()
+    torch.set_num_threads(1)
     row = TensorSpec("float32", (1, 4))
     node = Node("aten.relu.default", (Ref(0),), (), (row,), "")
     check_graph(LayerGraph((row,), (), (), (node,), (Layer("", 0, 1, ()),), (Ref(1),)))
 
 
-def serve(pipe: socket.socket, settings: Settings) -> None:
+def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
     """Answer jobs until the server closes the socket."""
-    torch.set_num_threads(settings.threads)
     keep_freed_memory()
     worker = _Worker(settings)
     with contextlib.suppress(ConnectionError):
@@ -77,14 +74,18 @@ def serve(pipe: socket.socket, settings: Settings) -> None:
 
 
 class _Worker:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._model: _Model | None = None
+        self._restricted = False
 
     def answer(self, job: jobs.Job) -> jobs.Job | None:
+        self._begin(job)
         match job:
             case jobs.Check():
                 return self._check(job)
+            case jobs.TryEscapes(directory, _):
+                return jobs.Escapes(*escapes.attempted(Path(directory)))
             case jobs.Ready(weights, precision, number):
                 assert self._model is not None
                 self._model.load(weights, precision, number)
@@ -96,6 +97,17 @@ class _Worker:
             case jobs.Calibrate(seconds, energy):
                 return self._calibrate(seconds, energy)
         raise AssertionError(f"{type(job).__name__} is not for a worker")
+
+    def _begin(self, job: jobs.Job) -> None:
+        """Before the first byte of a graph is looked at; the box's own jobs need no less."""
+        if isinstance(job, jobs.Check | jobs.TryEscapes) and not self._restricted:
+            self._restricted = True
+            published = job.published if isinstance(job, jobs.Check) else ""
+            files = [Path(each) for each in (job.store, published) if each]
+            sandbox.restrict_files(files, self._settings.device)
+        # Starts threads, which have to be as restricted as this one.
+        if torch.get_num_threads() != self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
 
     def _check(self, job: jobs.Check) -> jobs.Job:
         try:

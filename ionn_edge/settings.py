@@ -1,0 +1,20 @@
+"""What every worker of an edge has in common, known to its server too: imports nothing of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Where workers compute and what each of them may use.
+
+    threads: that one query gets. memory_bytes: memory of its own, beyond what all workers share
+    and beyond its model's weights. spare_cpu_s: processor seconds that a worker may have used
+    beyond its share, which is `threads` (and one that loads weights) while a job is open.
+    """
+
+    device: str
+    threads: int
+    memory_bytes: int = 2 << 30
+    spare_cpu_s: float = 30.0
