@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ionn_edge.box import Box
-from ionn_edge.cache import CacheQuestions, forget
+from ionn_edge.cache import CacheQuestions, forget, store_rows
 from ionn_edge.control import ControlError, Handler
 from ionn_edge.devices import LOOPBACK, Paired, Registry, RegistryError
 from ionn_edge.guard import Guard
@@ -42,9 +42,11 @@ class Questions:
 
     async def _devices(self, _: dict[str, Any]) -> list[dict[str, Any]]:
         connections = Counter(client.device.id for client in self._box.clients)
+        held = {each["id"]: each["used_bytes"] for each in store_rows(self._box.store)["devices"]}
+        rows = [row(paired) for paired in self._guard.registry.all()]
         return [
-            {**row(paired), "connections": connections[paired.device.id]}
-            for paired in self._guard.registry.all()
+            {**each, "connections": connections[each["id"]], "held_bytes": held.get(each["id"], 0)}
+            for each in rows
         ]
 
     async def _pair(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from aiohttp.typedefs import Handler
 
 from ionn_edge.arrivals import WholeFrames
 from ionn_edge.box import AGENT, Box
-from ionn_edge.config import Config
+from ionn_edge.cache import forget
+from ionn_edge.config import Config, format_bytes
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.door import Guest
 from ionn_edge.guard import Denied, Guard
@@ -129,7 +130,12 @@ class Routes:
         return socket
 
     async def _forget(self, request: web.Request) -> web.Response:
-        raise Denied(501, f"{self._device(request).name} cannot be forgotten yet")
+        device = self._device(request)
+        freed_bytes = forget(self._box, device.id)
+        log.info("%s had %s forgotten", device.name, format_bytes(freed_bytes))
+        response = web.json_response({"freed_bytes": freed_bytes})
+        response.force_close()
+        return response
 
 
 def public_description(config: Config, fingerprint: str | None) -> dict[str, Any]:

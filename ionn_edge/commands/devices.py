@@ -12,7 +12,7 @@ import typer
 
 from ionn_edge.commands.failing import complaining
 from ionn_edge.commands.pairing_text import lines_of
-from ionn_edge.config import default_state, format_bytes
+from ionn_edge.config import default_state, default_store, format_bytes
 from ionn_edge.control import NotRunning, ask, claimed
 from ionn_edge.devices import Registry
 
@@ -43,6 +43,10 @@ def devices(state: State = None, as_json: Json = False) -> None:
 def unpair(
     device: Annotated[str, typer.Argument(help="Its name, or the beginning of its id.")],
     state: State = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="The box's directory of weights, as for serve; if it is stopped."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a device in no more: its connections end at once, and its weights are deleted."""
@@ -51,7 +55,7 @@ def unpair(
         try:
             gone = ask(directory, "unpair", device=device)
         except NotRunning:
-            gone = _unpair_at_rest(directory, device)
+            gone = _unpair_at_rest(directory, store or default_store(), device)
     print(json.dumps(gone) if as_json else f"Unpaired {gone['name']} ({gone['id'][:12]}).")
 
 
@@ -71,13 +75,17 @@ def _opened(directory: Path) -> Registry:
     return registry
 
 
-def _unpair_at_rest(directory: Path, device: str) -> dict[str, Any]:
+def _unpair_at_rest(directory: Path, store: Path, device: str) -> dict[str, Any]:
+    from ionn_edge.cache import at_rest, forget_files
     from ionn_edge.questions import row, the_one
 
     with claimed(directory):
         registry = _opened(directory)
         paired = the_one(registry, device)
         asyncio.run(registry.remove(paired.device.id))
+        if store.is_dir():
+            with at_rest(store, directory, [paired.device.id]) as there:
+                forget_files(there, paired.device.id)
     return row(paired)
 
 
