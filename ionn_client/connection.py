@@ -14,7 +14,7 @@ from typing import Any, cast
 import aiohttp
 
 from ionn_client.access import Access
-from wire import DEFAULT_LIMITS, Decoder, Encoder, RemoteProtocolError, messages
+from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
 
 PATH = "/ionn"
 CONNECT_TIMEOUT_S = 3.0
@@ -22,6 +22,7 @@ CLOSE_TIMEOUT_S = 0.5
 # Linux only.
 TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 SO_PRIORITY: int | None = getattr(socket, "SO_PRIORITY", None)
+TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 class Priority(Enum):
@@ -40,8 +41,11 @@ class Priority(Enum):
 class Connection:
     """Frames wait here to go out; `converse` sends and receives until the connection ends."""
 
-    def __init__(self, opened: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(
+        self, opened: aiohttp.ClientWebSocketResponse, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._socket = opened
+        self._limits = limits
         self._link: socket.socket | None = opened.get_extra_info("socket")
         self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
@@ -53,9 +57,11 @@ class Connection:
         self._tasks: tuple[asyncio.Task[str], ...] = ()
 
     @classmethod
-    async def open(cls, http: aiohttp.ClientSession, access: Access) -> Connection:
-        """Raises PairingError where no other attempt will do, else ConnectionError; their texts
-        are for a person."""
+    async def open(
+        cls, http: aiohttp.ClientSession, access: Access, limits: Limits = DEFAULT_LIMITS
+    ) -> Connection:
+        """limits: of what the edge may say. Raises PairingError where no other attempt will do,
+        else ConnectionError; their texts are for a person."""
         access.check_usable()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -67,13 +73,13 @@ class Connection:
                     autoping=True,
                     heartbeat=None,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                    max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+                    max_msg_size=limits.max_frame_bytes,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             told = await access.explained(error)
             raise told or ConnectionError(cause(error)) from error
         await access.settle(known=True)
-        return cls(opened)
+        return cls(opened, limits)
 
     def prefer(self, priority: Priority) -> None:
         """Tell queues how urgent this connection's packets are, as far as the platform can."""
@@ -88,6 +94,14 @@ class Connection:
             # In this order: the service sets a priority too.
             link.setsockopt(level, name, service)
             link.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, number)
+
+    def give_up_after(self, silence_s: float) -> None:
+        """Have the kernel end the connection once nobody acknowledges its bytes for so long
+        (RFC 5482), as far as the platform can; TCP itself tries for a quarter of an hour."""
+        if self._link is not None and TCP_USER_TIMEOUT is not None:
+            with contextlib.suppress(OSError):
+                milliseconds = min(max(round(1000 * silence_s), 1), 1 << 30)
+                self._link.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds)
 
     async def converse(
         self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
@@ -154,7 +168,7 @@ class Connection:
         self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
     ) -> str:
         connected()
-        decoder = Decoder(DEFAULT_LIMITS)
+        decoder = Decoder(self._limits)
         async for frame in self._socket:
             if frame.type is not aiohttp.WSMsgType.BINARY:
                 return f"the edge sent a {frame.type.name.lower()} frame"

@@ -18,6 +18,7 @@ from ionn_client.errors import NotPaired, OffloadError, PairingError
 from ionn_client.local import LocalRunner
 from ionn_client.query import Answer
 from ionn_client.session import Session
+from ionn_client.tensors import reply_limits
 from layergraph.execute import Live
 from wire import ProtocolError, RemoteProtocolError, messages
 from wire.activations import decode_tensor, encode_tensor
@@ -35,7 +36,8 @@ class Driver:
         self.session = session
         self._access = access
         self._runner = runner
-        self._trace = options.trace
+        self._trace, self._silence_s = options.trace, options.silence_s
+        self._limits = reply_limits(session.context.graph)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
@@ -300,7 +302,9 @@ class Driver:
     async def _opened(self) -> Connection | PairingError | str:
         """A connection, or why there is none: for good, or for now."""
         try:
-            return await Connection.open(self._http, self._access)
+            connection = await Connection.open(self._http, self._access, self._limits)
+            connection.give_up_after(self._silence_s)
+            return connection
         except PairingError as error:
             return error
         except TurnedAway as error:

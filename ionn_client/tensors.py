@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from layergraph import LayerGraph, check_live, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
-from wire import RemoteProtocolError, messages
+from wire import DEFAULT_LIMITS, Limits, RemoteProtocolError, messages
 from wire.activations import LOSSY
 
 
@@ -37,6 +38,18 @@ def check_answer(tensors: Sequence[messages.Tensor], graph: LayerGraph, cut: int
             )
         if tensor.coding in LOSSY:
             raise RemoteProtocolError(f"an answer as {tensor.coding}, which was not asked for")
+
+
+def reply_limits(graph: LayerGraph) -> Limits:
+    """What an edge may say about this model: no answer is larger than the largest cut."""
+    cuts = [graph.cut_specs(cut) for cut in range(len(graph.cuts))]
+    largest = max((spec.nbytes for cut in cuts for spec in cut), default=0)
+    header = DEFAULT_LIMITS.max_header_bytes
+    return replace(
+        DEFAULT_LIMITS,
+        max_buffer_bytes=min(largest, DEFAULT_LIMITS.max_buffer_bytes),
+        max_message_bytes=min(header + max(graph.cut_bytes), DEFAULT_LIMITS.max_message_bytes),
+    )
 
 
 def wire_bytes(tensors: Sequence[messages.Tensor]) -> int:
