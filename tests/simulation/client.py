@@ -1,0 +1,188 @@
+"""The simulated wearable: a real Session and Driver, with a modelled processor and socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ionn_client import Options
+from ionn_client.config import EdgeAddress
+from ionn_client.connection import CONNECT_TIMEOUT_S, Connection
+from ionn_client.driver import Driver
+from ionn_client.errors import DeadlineExceeded, OffloadError
+from ionn_client.forecast import Forecast
+from ionn_client.query import Answer
+from ionn_client.session import Session
+from layergraph.execute import Live
+from tests.simulation.checks import ClientChecks
+from tests.simulation.loop import HERE, ShiftedLoop
+from tests.simulation.models import Model, Poisoned
+from tests.simulation.network import Socket, Way, connected
+from wire import DEFAULT_LIMITS, Encoder
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+# A timer may be so late, by itself or behind what else there is to do.
+LATE_S = 0.3
+
+
+@dataclass(slots=True)
+class Asked:
+    """A query, and what became of it: an answer, an error, or that its caller went away."""
+
+    number: int
+    live: Live
+    at: float
+    deadline_s: float | None
+    precision: str
+    lossless: bool
+    poisoned: bool
+    abandon_s: float | None
+    outcome: Answer | BaseException | None = None
+    ended_at: float | None = None
+
+
+class _Processor:
+    """What LocalRunner is to a driver: ranges in turn, each taking its virtual time."""
+
+    def __init__(self, wearer: Wearer) -> None:
+        self._wearer = wearer
+        self._turn = asyncio.Lock()
+
+    async def run(
+        self, start: int, stop: int, live: Live, wanted: Callable[[], bool]
+    ) -> tuple[Live, float] | None:
+        wearer = self._wearer
+        async with self._turn:
+            if not wanted():
+                return None
+            takes_s = (stop - start) * wearer.layer_s * wearer.rng.uniform(0.9, 1.2)
+            await asyncio.sleep(takes_s)
+            return wearer.model.run(start, stop, live), takes_s
+
+
+class _Driver(Driver):
+    """The real driver; only where it would open a socket, it opens a simulated one."""
+
+    def __init__(self, wearer: Wearer, session: Session, options: Options) -> None:
+        super().__init__(session, EdgeAddress("edge"), _Processor(wearer), options)  # type: ignore[arg-type]
+        self._wearer = wearer
+        self._loop = wearer.loop  # type: ignore[assignment]
+        self._began = wearer.loop.time()
+
+    async def _opened(self) -> Connection | str:
+        return await self._wearer.opened()
+
+
+@dataclass(eq=False)
+class Wearer:
+    """One client: its link, its model, its queries."""
+
+    world: World
+    name: str
+    model: Model
+    options: Options
+    layer_s: float
+    up: Way
+    down: Way
+    rng: random.Random
+    # Of the process, as HERE has it.
+    alive: bool = True
+    stopping: bool = False
+    unreachable_until: float = 0.0
+    sockets: list[Socket] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    asking: list[asyncio.Task[None]] = field(default_factory=list)
+    tampers: list[tuple[str, Callable[[bytes], list[bytes]]]] = field(default_factory=list)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    def start(self) -> None:
+        world = self.world
+        self.context.run(HERE.set, self)
+        self.loop = ShiftedLoop(world.loop, self.rng.uniform(0.0, 1e5))
+        forecast = Forecast(
+            self.model.graph,
+            [self.layer_s] * self.model.layers,
+            world.activations(self.model),
+            self.options.activation_tolerance,
+            self.options.objective,
+        )
+        session = Session(
+            self.model.graph, self.model.offer, self.model.blobs, forecast, self.options
+        )
+        self.session = session
+        self.checks = ClientChecks(self, session)
+        self.driver = _Driver(self, session, self.options)
+        self.running = world.loop.create_task(self.driver.run(), context=self.context)
+
+    @property
+    def busy_s(self) -> float:
+        """What all of its queries take its own processor, at the most."""
+        return 1.2 * self.layer_s * self.model.layers * len(self.asked)
+
+    def thread_s(self) -> tuple[float, float]:
+        return self.rng.uniform(0.0001, 0.003), self.rng.uniform(0.00001, 0.0005)
+
+    async def opened(self) -> Connection | str:
+        """As the driver's own, after the time that a handshake takes."""
+        world = self.world
+        await asyncio.sleep(2 * (self.up.delay_s + self.down.delay_s))
+        spot, now = world.spot, world.loop.time()
+        life = spot.life
+        if self.unreachable_until > now or (life is None and spot.silent):
+            await asyncio.sleep(CONNECT_TIMEOUT_S)
+            return f"no edge: no answer within {CONNECT_TIMEOUT_S:.0f} s"
+        if life is None or life.box.draining:
+            return "no edge: Connection refused"
+        ours, theirs = connected(world.loop, self.rng, self.up, self.down)
+        self.sockets = [each for each in self.sockets if not each.closed]
+        self.sockets.append(ours)
+        for direction, tamper in self.tampers:
+            self.spoil(ours if direction == "up" else theirs, tamper)
+        life.accept(theirs)
+        connection: Any = Connection(ours)  # type: ignore[arg-type]
+        connection._encoder = Encoder(DEFAULT_LIMITS, world.scenario.inline_bytes)
+        return connection
+
+    @staticmethod
+    def spoil(socket: Socket, tamper: Callable[[bytes], list[bytes]]) -> None:
+        """What is written to it goes through this first."""
+        socket.tamper = tamper
+        socket.tampered = socket.peer.tampered = True
+
+    def ask(self, asked: Asked) -> None:
+        self.asked.append(asked)
+        task = self.world.loop.create_task(self._ask(asked), context=self.context)
+        self.asking.append(task)
+        if asked.abandon_s is not None:
+            self.world.loop.call_later(asked.abandon_s, task.cancel)
+
+    async def _ask(self, asked: Asked) -> None:
+        asked.at = self.loop.time()
+        try:
+            asked.outcome = await self.driver.ask(
+                asked.live, asked.deadline_s, asked.precision, asked.lossless
+            )
+        except (DeadlineExceeded, OffloadError, Poisoned, asyncio.CancelledError) as error:
+            asked.outcome = error
+        except Exception as error:
+            self.world.violated(f"a query of {self.name} failed with {error!r}", error)
+            asked.outcome = error
+        asked.ended_at = self.loop.time()
+        self.checks.answered(asked)
+
+    async def stop(self) -> None:
+        """As Offload's exit does."""
+        await self.driver.close()
+        self.running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.running
+        await asyncio.gather(*self.asking, return_exceptions=True)
+        for socket in self.sockets:
+            socket.abort()

@@ -1,0 +1,158 @@
+"""What one seed's world is like: the box, the clients, their links and queries, and the faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from math import exp, log
+from pathlib import Path
+
+from ionn_client import Options
+from ionn_client.stay import Stay
+from ionn_edge.config import Config
+from planner import Link, Objective
+from planner.power import RADIOS, Power
+from tests.simulation.faults import FAULTS
+from tests.simulation.models import NAMES, model
+from wire import DEFAULT_LIMITS
+
+
+def between(rng: random.Random, low: float, high: float) -> float:
+    """A number whose logarithm is evenly spread."""
+    return exp(rng.uniform(log(low), log(high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One wearable. Times in seconds, rates in bytes per second."""
+
+    model: str
+    variant: int
+    options: Options
+    layer_s: float
+    up_Bps: float
+    down_Bps: float
+    delay_s: float
+    jitter_s: float
+    begins_s: float
+    queries: int
+    every_s: float
+    deadline_s: tuple[float, float] | None
+    abandons: float
+    poison: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`active_s`: faults begin and clients ask until then. `inline_bytes`: of messages' frames."""
+
+    seed: int
+    clients: tuple[Client, ...]
+    faults: tuple[str, ...]
+    active_s: float
+    budget_bytes: int
+    max_chunk_bytes: int
+    segment_bytes: int
+    inline_bytes: int
+    coded_apart_bytes: int
+    edge_layer_s: float
+    max_clients: int
+    max_queries: int
+    max_waiting_bytes: int
+    silence_s: float
+    range_timeout_s: float
+    max_unsent_bytes: int
+
+    @classmethod
+    def draw(cls, seed: int) -> Scenario:
+        rng = random.Random(seed)
+        active_s = rng.uniform(1.5, 5.0)
+        clients = tuple(_client(rng, active_s) for _ in range(rng.choice((1, 1, 2, 2, 3))))
+        largest = max(sum(map(len, model(c.model, c.variant).blobs)) for c in clients)
+        return cls(
+            seed=seed,
+            clients=clients,
+            faults=tuple(rng.sample(sorted(FAULTS), rng.choice((0, 1, 2, 2, 2, 3, 4)))),
+            active_s=active_s,
+            budget_bytes=int(
+                largest * rng.choice((0.9, 1.05, 1.3, 2.2, 2.2, 3.5, 3.5, 100.0, 100.0, 100.0))
+            ),
+            max_chunk_bytes=rng.choice((200, 700, 1 << 20, 1 << 20)),
+            segment_bytes=rng.choice((400, 3000, 1 << 16)),
+            inline_bytes=rng.choice((0, 300, 1 << 16)),
+            coded_apart_bytes=rng.choice((16, 64 << 10)),
+            edge_layer_s=between(rng, 2e-5, 5e-3),
+            max_clients=rng.choice((1, 2, 64, 64, 64, 64, 64)),
+            max_queries=rng.choice((1, 3, 32, 32)),
+            max_waiting_bytes=rng.choice((200, 128 << 20, 128 << 20)),
+            silence_s=rng.choice((6.0, 25.0, 60.0)),
+            range_timeout_s=rng.choice((0.3, 60.0)),
+            max_unsent_bytes=rng.choice((100, 64 << 20)),
+        )
+
+    def config(self, directory: Path) -> Config:
+        """Of the edge, on this store."""
+        return Config(
+            threads=1,
+            memory_bytes=self.budget_bytes,
+            store=directory,
+            state=directory.with_name("state"),
+            calibration="off",
+            limits=replace(DEFAULT_LIMITS, max_chunk_bytes=self.max_chunk_bytes),
+            max_clients=self.max_clients,
+            max_queries=self.max_queries,
+            max_waiting_bytes=self.max_waiting_bytes,
+            ping_after_s=self.silence_s / 3,
+            silence_s=self.silence_s,
+            range_timeout_s=self.range_timeout_s,
+            max_unsent_bytes=self.max_unsent_bytes,
+            drain_s=1.0,
+        )
+
+
+def _client(rng: random.Random, active_s: float) -> Client:
+    up_Bps, delay_s = between(rng, 8e3, 3e6), between(rng, 1e-4, rng.choice((0.005, 0.1)))
+    queries = rng.randrange(4, 22)
+    deadline_s = (0.02, 1.5) if rng.random() < 0.3 else None
+    return Client(
+        model=rng.choice(NAMES),
+        variant=rng.choice((0, 0, 1)),
+        options=_options(rng, up_Bps, delay_s),
+        layer_s=between(rng, 3e-3, 0.1),
+        up_Bps=up_Bps,
+        down_Bps=up_Bps * rng.choice((0.5, 1.0, 4.0)),
+        delay_s=delay_s,
+        jitter_s=rng.choice((0.0, 0.001, 0.02)),
+        begins_s=rng.choice((0.0, 0.0, rng.uniform(0.0, active_s))),
+        queries=queries,
+        every_s=active_s / queries * rng.choice((0.5, 1.0, 1.3)),
+        deadline_s=deadline_s,
+        abandons=rng.choice((0.0, 0.0, 0.1)),
+        poison=rng.choice((0.0, 0.0, 0.0, 0.1)),
+    )
+
+
+def _options(rng: random.Random, up_Bps: float, delay_s: float) -> Options:
+    guess = up_Bps * rng.choice((0.3, 1.0, 1.0, 5.0))
+    precision = rng.choice(("exact", "progressive"))
+    options = Options(
+        precision=precision,
+        lane=rng.random() < 0.4,
+        assumed_link=Link(guess, guess, 2 * delay_s),
+        replan=rng.random() < 0.8,
+        silence_s=rng.choice((0.5, 2.0)),
+        backoff_s=rng.choice((0.02, 0.1)),
+        max_backoff_s=rng.choice((0.3, 2.0)),
+        patience=rng.choice((1.5, 3.0)),
+    )
+    if precision == "exact":
+        ways = ("efficiency", "efficiency", "ionn", "stay", "partition")
+        match rng.choice(ways):
+            case "ionn":
+                options = replace(options, algorithm="ionn", acknowledge="partition")
+            case "partition":
+                options = replace(options, acknowledge="partition")
+            case "stay":
+                energy = Objective(power=Power(2.0, 0.3, RADIOS["wifi"]))
+                options = replace(options, objective=energy, stay=Stay(rng.uniform(1, 60), 20_000))
+    return options

@@ -1,0 +1,357 @@
+"""One seed: a world is made, things go wrong in it, and then it must come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import shutil
+import tempfile
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+import ionn_client.driver
+import ionn_client.queries
+import wire.segments
+from ionn_client.activations import Activations
+from ionn_client.query import Answer
+from ionn_edge import jobs
+from planner import CutCoding
+from tests.simulation.client import Asked, Wearer
+from tests.simulation.edge import Spot, disks_that_fill
+from tests.simulation.faults import FAULTS
+from tests.simulation.loop import Stuck, VirtualLoop
+from tests.simulation.models import EXACT, POISON, Model, model
+from tests.simulation.network import Way
+from tests.simulation.scenario import Client, Scenario
+from wire import PRECISIONS, messages
+
+TURNS = 400_000
+SETTLE_S = 90.0
+REST_S = 2.0
+KEPT_EVENTS = 80
+MOMENTS = (
+    "Hello", "Welcome", "Offer", "Have", "Unknown", "Segment", "Chunk", "ChunkAck", "Held",
+    "Execute", "Result", "Cancel", "Join", "Joined", "Evicted", "Ping", "Bye", "Error",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a seed. `problem` is None where everything held."""
+
+    seed: int
+    faults: tuple[str, ...]
+    problem: str | None
+    events: list[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    virtual_s: float = 0.0
+
+
+class World:
+    """Everything that a seed's run has, and what its checks found."""
+
+    def __init__(self, scenario: Scenario, root: Path, trace: bool) -> None:
+        self.scenario = scenario
+        self.rng = random.Random(scenario.seed + 1)
+        self.loop = VirtualLoop(TURNS)
+        self.problem: str | None = None
+        self.counts: Counter[str] = Counter()
+        self.lies = self.spoiled = self.ending = False
+        self.jumped_s = 0.0
+        self.wearers: list[Wearer] = []
+        self.models: dict[str, Model] = {}
+        self.spot = Spot(self, root)
+        self._trace = trace
+        self._events: deque[tuple[float, str, str, Any]] = deque(maxlen=KEPT_EVENTS)
+        self._failed = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._ranks: dict[tuple[str, int, int], list[int]] = {}
+        self._moments: list[list[Any]] = []
+
+    # What the checks and the faults use.
+
+    def violated(self, text: str, error: BaseException | None = None) -> None:
+        """An invariant does not hold: the run ends."""
+        if self.problem is None:
+            self.problem = text
+            if error is not None:
+                self.problem += "\n" + "".join(traceback.format_exception(error))
+            self.note("world", "VIOLATED", text)
+            self._failed.set()
+
+    def note(self, who: str, what: str, detail: Any) -> None:
+        if self._trace:
+            print(_line((self.loop.time(), who, what, detail)))
+        else:
+            self._events.append((self.loop.time(), who, what, detail))
+
+    def step(self, who: str, event: Any) -> None:
+        self.counts["steps"] += 1
+        self.note(who, "hears", event)
+
+    def said(self, who: str, message: messages.Message) -> None:
+        self.note(who, "says", message)
+        name = type(message).__name__
+        for moment in self._moments:
+            if moment[0] == name:
+                moment[1] -= 1
+                if moment[1] == 0:
+                    self.loop.call_soon(moment[2])
+
+    def sent_again(self, wearer: Wearer, segment: messages.Segment) -> None:
+        """What was acknowledged in this epoch crosses once more."""
+        self.counts["sent again"] += 1
+        self.note(wearer.name, "SENDS AGAIN", segment)
+
+    def ran(self, of: Model, job: jobs.Run, stop: int, ranks: tuple[int, ...]) -> None:
+        for layer, rank in zip(range(job.start, stop), ranks, strict=True):
+            self._ranks.setdefault((of.graph.fingerprint, job.query, layer), []).append(rank)
+
+    def ranks_of(self, wearer: Wearer, asked: Asked, answer: Answer) -> tuple[int, ...]:
+        """How precise the weights of each layer were that an answer really came from."""
+        ranks = [EXACT] * wearer.model.layers
+        fingerprint = wearer.model.graph.fingerprint
+        for part in answer.ranges:
+            if part.where == "edge":
+                for layer in range(part.start, part.stop):
+                    ran = self._ranks.get((fingerprint, asked.number, layer))
+                    if ran is None:
+                        self.violated(
+                            f"layer {layer} of query {asked.number} never ran at the edge"
+                        )
+                    else:
+                        ranks[layer] = ran[-1]
+        return tuple(ranks)
+
+    def spawn(self, work: Any) -> None:
+        self._tasks.append(self.loop.create_task(self._watched(work)))
+
+    async def _watched(self, work: Any) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.violated(f"the simulation itself failed: {error!r}", error)
+
+    def activations(self, of: Model) -> Activations:
+        """Every cut may cross as it is or coded, at made-up sizes and times."""
+        return Activations(
+            tuple(
+                (
+                    CutCoding("raw", size, 0.0, 0.0),
+                    CutCoding("planes", max(int(0.6 * size), 1), 1e-5, 1e-5),
+                )
+                for size in of.graph.cut_bytes
+            )
+        )
+
+    def visit(self, rng: random.Random) -> None:
+        """Another client comes with a model of its own, asks a little, and goes."""
+        client = Scenario.draw(rng.randrange(1 << 30)).clients[0]
+        self.spawn(self._client(client, 2, leaves_s=rng.uniform(0.2, 4.0)))
+
+    # The run.
+
+    async def run(self) -> None:
+        self.spot.start()
+        self._plan_faults()
+        for client in self.scenario.clients:
+            self.spawn(self._client(client, client.variant))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._failed.wait(), self.scenario.active_s)
+        self._heal()
+        settled = asyncio.ensure_future(self._settle())
+        failed = asyncio.ensure_future(self._failed.wait())
+        await asyncio.wait((settled, failed), return_when=asyncio.FIRST_COMPLETED)
+        if settled.done():
+            settled.result()
+        settled.cancel()
+        failed.cancel()
+        self.ending = True
+        await self._end()
+
+    def _plan_faults(self) -> None:
+        for name in self.scenario.faults:
+            act = self._act(name, random.Random(self.rng.random()))
+            if self.rng.random() < 0.5:
+                self.loop.call_later(self.rng.uniform(0.0, self.scenario.active_s), act)
+            else:
+                self._moments.append([self.rng.choice(MOMENTS), self.rng.randrange(1, 12), act])
+
+    def _act(self, name: str, rng: random.Random) -> Callable[[], None]:
+        def act() -> None:
+            if not self.ending and self.wearers:
+                self.counts[f"fault {name}"] += 1
+                self.note("world", "fault", name)
+                FAULTS[name](self, rng)
+
+        return act
+
+    async def _client(self, client: Client, variant: int, leaves_s: float | None = None) -> None:
+        rng = random.Random(self.rng.random())
+        await asyncio.sleep(client.begins_s if leaves_s is None else 0.0)
+        if self.ending:
+            return
+        up = Way(client.up_Bps, client.delay_s, client.jitter_s)
+        down = Way(client.down_Bps, client.delay_s, client.jitter_s)
+        name = f"client {len(self.wearers)}"
+        of = model(client.model, variant)
+        self.models[of.graph.fingerprint] = of
+        wearer = Wearer(self, name, of, client.options, client.layer_s, up, down, rng)
+        self.wearers.append(wearer)
+        wearer.start()
+        await wearer.driver.started()
+        await self._ask(wearer, client)
+        if leaves_s is not None:
+            await asyncio.sleep(leaves_s)
+            await self._leave(wearer)
+
+    async def _ask(self, wearer: Wearer, client: Client) -> None:
+        rng = wearer.rng
+        for number in range(client.queries):
+            if self.ending:
+                return
+            poisoned = rng.random() < client.poison
+            live = wearer.model.input(number)
+            if poisoned:
+                live = (live[0] + POISON * 2,)
+            precise = client.options.precision == "exact" or rng.random() < 0.3
+            abandon_s = rng.uniform(0.0, 0.3) if rng.random() < client.abandons else None
+            deadline = client.deadline_s if rng.random() < 0.7 else None
+            deadline_s = None if deadline is None else rng.uniform(*deadline)
+            precision = PRECISIONS[-1] if precise else rng.choice(PRECISIONS)
+            lossless = rng.random() < 0.2
+            wearer.ask(
+                Asked(number, live, 0.0, deadline_s, precision, lossless, poisoned, abandon_s)
+            )
+            if rng.random() < 0.7:
+                await asyncio.sleep(client.every_s * rng.uniform(0.5, 2.4))
+
+    async def _leave(self, wearer: Wearer) -> None:
+        if wearer.stopping:
+            return
+        wearer.stopping = True
+        await wearer.stop()
+        if wearer.session.phase != "closed":
+            self.violated(f"{wearer.name} stopped, and its session is {wearer.session.phase}")
+        if len(wearer.session.queries):
+            self.violated(f"{wearer.name} stopped with open queries")
+
+    def _heal(self) -> None:
+        self._moments.clear()
+        if (life := self.spot.life) is not None:
+            life.no_workers = life.disk_full = False
+            life.slowness = life.disk_slowness = 1.0
+        for wearer in self.wearers:
+            wearer.unreachable_until = 0.0
+            wearer.tampers.clear()
+            for socket in wearer.sockets:
+                socket.tamper = socket.peer.tamper = None
+
+    async def _settle(self) -> None:
+        """Every query comes to its end, and the clients part in peace."""
+        asking = [task for wearer in self.wearers for task in wearer.asking]
+        if asking:
+            _, pending = await asyncio.wait(asking, timeout=SETTLE_S)
+            if pending:
+                open_ = [
+                    (w.name, q.number) for w in self.wearers for q in w.asked if not q.ended_at
+                ]
+                self.violated(f"queries hang: {open_[:5]}")
+        await asyncio.sleep(REST_S)
+
+    async def _end(self) -> None:
+        for wearer in self.wearers:
+            await self._leave(wearer)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        life = self.spot.life
+        if life is not None and self.problem is None:
+            life.context.run(life.box.drain)
+            limit_s = life.box.config.drain_s + 5.0
+            try:
+                await asyncio.wait_for(life.box.empty.wait(), limit_s)
+            except TimeoutError:
+                self.violated(f"{len(life.links)} connections outlive the edge's draining")
+        for each in [*self.spot.over, *([life] if life is not None else [])]:
+            await each.ended()
+
+
+def _line(event: tuple[float, str, str, Any]) -> str:
+    at, who, what, detail = event
+    text = repr(detail)
+    return f"{at:10.6f} {who:9} {what:8} {text if len(text) < 300 else text[:300] + '...'}"
+
+
+class _Ticks:
+    """What seconds of processor time are: the real ones would differ in each run."""
+
+    def __init__(self) -> None:
+        self._ticks = itertools.count()
+
+    def __call__(self) -> float:
+        return next(self._ticks) * 1e-5
+
+
+@contextlib.contextmanager
+def _sizes(scenario: Scenario) -> Iterator[None]:
+    """Short segments, and tensors that are coded beside, with models as small as these."""
+    ticks = _Ticks()
+    changes = (
+        (wire.segments, "_WHOLE_SEGMENT_BYTES", scenario.segment_bytes),
+        (wire.segments, "_PLANE_SEGMENT_ELEMENTS", scenario.segment_bytes // 2),
+        (ionn_client.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
+        (ionn_client.driver, "time", SimpleNamespace(thread_time=ticks, perf_counter=ticks)),
+    )
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def simulate(seed: int, trace: bool = False) -> Outcome:
+    """One seed's world, from its start to its rest."""
+    torch.set_num_threads(1)
+    scenario = Scenario.draw(seed)
+    memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(prefix="ionn-", dir=memory if memory.is_dir() else None))
+    try:
+        with _sizes(scenario), disks_that_fill():
+            return _simulated(scenario, root, trace)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _simulated(scenario: Scenario, root: Path, trace: bool) -> Outcome:
+    world = World(scenario, root, trace)
+    loop = world.loop
+    loop.set_exception_handler(lambda _, context: world.violated(*_of(context)))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(world.run())
+    except Stuck as stuck:
+        world.violated(str(stuck))
+    except Exception as error:
+        world.violated(f"the simulation itself failed: {error!r}", error)
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    events = [] if world.problem is None else [_line(event) for event in world._events]
+    return Outcome(scenario.seed, scenario.faults, world.problem, events, world.counts, loop.time())
+
+
+def _of(context: dict[str, Any]) -> tuple[str, BaseException | None]:
+    return f"in a callback: {context.get('message')}", context.get("exception")
