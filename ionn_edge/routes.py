@@ -118,7 +118,8 @@ class Routes:
     async def _pair(self, request: web.Request) -> web.StreamResponse:
         if self._desk is None:
             raise Denied(404, "this edge is unpaired: it serves whoever is on its machine")
-        socket = _socket(request, MAX_FRAME_BYTES)
+        # aiohttp's limit is the first length that is too much.
+        socket = _socket(request, MAX_FRAME_BYTES + 1)
         guest = Guest.of(request.transport)
         if guest is None:
             raise Denied(400, "one attempt per connection")
