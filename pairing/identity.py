@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pairing.private import StateError, read_private, write_private
@@ -28,6 +29,12 @@ MAX_CERTIFICATE_BYTES = 2048
 # end never (RFC 5280, section 4.1.2.5).
 NOT_BEFORE = datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC)
 NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+# What cryptography raises for certificates and keys that are none, or none that it knows.
+UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion,
+    x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # Where warnings are errors.
+)  # fmt: skip
 USAGES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 
 
@@ -91,9 +98,9 @@ def to_der(certificate: bytes) -> bytes:
     """A PEM certificate of ours as DER. Raises IdentityError for anything else."""
     try:
         parsed = x509.load_pem_x509_certificate(certificate)
-    except ValueError as error:
+        return parsed.public_bytes(serialization.Encoding.DER)
+    except UNREADABLE as error:
         raise IdentityError(f"not a certificate: {error}") from None
-    return parsed.public_bytes(serialization.Encoding.DER)
 
 
 def from_der(der: bytes) -> bytes:
@@ -107,7 +114,7 @@ def from_der(der: bytes) -> bytes:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _check(certificate)
-    except (ValueError, TypeError, x509.ExtensionNotFound, InvalidSignature) as error:
+    except UNREADABLE as error:
         raise IdentityError(f"not a certificate of a device's: {error}") from None
     return certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -161,7 +168,7 @@ def _parsed(path: Path, data: bytes) -> Identity:
         key = serialization.load_pem_private_key(data, password=None)
         certificate = x509.load_pem_x509_certificate(data)
         _check(certificate)
-    except (ValueError, TypeError, x509.ExtensionNotFound, InvalidSignature) as error:
+    except UNREADABLE as error:
         raise IdentityError(f"{advice} ({error})") from None
     if key.public_key() != certificate.public_key():
         raise IdentityError(f"{advice} (its key and its certificate are not of one piece)")

@@ -63,12 +63,14 @@ def read_private(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise StateError(f"cannot read {path}: {_why(error)}") from error
-    with open(opened, "rb") as file:
+    try:
         _check(path, os.fstat(opened))
-        try:
+        with open(opened, "rb", closefd=False) as file:
             data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise StateError(f"cannot read {path}: {_why(error)}") from error
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {_why(error)}") from error
+    finally:
+        os.close(opened)
     if len(data) > MAX_BYTES:
         raise StateError(f"{path} is longer than {MAX_BYTES >> 20} MiB: not a file of ours")
     return data
