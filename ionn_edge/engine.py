@@ -12,18 +12,24 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from dataclasses import asdict
 
 from ionn_edge import answers, jobs
 from ionn_edge.forkserver import RECORD, record
 from ionn_edge.settings import WorkerSettings as WorkerSettings
+from ionn_edge.watch import INTERVAL_S, Allowance, allow_more, usage
 from wire.messages import Buffer
 
 START_TIMEOUT_S = 120.0
 # The next worker is forked when the one before has had time for its first work.
 SPARE_AFTER_S = 0.5
 EXIT_TIMEOUT_S = 1.0
+# All that workers see of the server's environment, which may hold its secrets.
+ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+ENVIRONMENT_OF = ("LC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_",
+                  "TORCH_", "PYTORCH_", "CUDA_", "NVIDIA_", "MALLOC_")  # fmt: skip
 
 
 class EngineError(Exception):
@@ -37,8 +43,12 @@ class WorkerGone(Exception):
 class Nursery:
     """The forkserver process, started again when it dies, and one worker ahead of its use."""
 
+    MODULE = "ionn_edge.forkserver"
+
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
+        self._workers: dict[int, Worker] = {}
+        self._watching: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -92,7 +102,16 @@ class Nursery:
             finally:
                 theirs.close()
         ours.setblocking(False)
-        return Worker(self, ours, pid)
+        allowance = Allowance(self._settings, usage(pid), time.monotonic())
+        worker = self._workers[pid] = Worker(self, ours, pid, allowance)
+        return worker
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            now = time.monotonic()
+            for worker in list(self._workers.values()):
+                worker.look(now)
 
     async def _drop_spare(self) -> None:
         if self._sparing is not None:
@@ -104,6 +123,9 @@ class Nursery:
 
     async def exit_reason(self, pid: int) -> str:
         """Why a worker ended, for a person."""
+        worker = self._workers.get(pid)
+        if worker is not None and worker.exceeded is not None:
+            return worker.exceeded
         ended = self._ended.get(pid)
         if ended is None:
             return "its worker ended"
@@ -124,14 +146,16 @@ class Nursery:
                 return  # The forkserver is gone, and its workers with it.
 
     def forget(self, pid: int) -> None:
+        self._workers.pop(pid, None)
         self._ended.pop(pid, None)
 
     async def close(self) -> None:
         """End the forkserver and its workers, if they have not ended by themselves."""
         await self._drop_spare()
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        for task in (self._listening, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self._hang_up()
         if self._process is not None:
             await self._process.wait()
@@ -144,7 +168,11 @@ class Nursery:
     async def _start(self) -> None:
         await self.close()
         ours, theirs = socket.socketpair()
-        environment = dict(os.environ)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in ENVIRONMENT or name.startswith(ENVIRONMENT_OF)
+        }
         # Its own threads would be lost in every fork; workers set the number of theirs.
         environment["OPENBLAS_NUM_THREADS"] = "1"
         if self._settings.device == "cuda":
@@ -153,7 +181,7 @@ class Nursery:
         else:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ionn_edge.forkserver"),
+            *(sys.executable, "-m", self.MODULE),
             *(str(theirs.fileno()), json.dumps(asdict(self._settings))),
             env=environment,
             pass_fds=(theirs.fileno(),),
@@ -176,6 +204,7 @@ class Nursery:
             self._hang_up()
             raise EngineError("the worker process does not start; is torch installed?") from error
         self._listening = asyncio.create_task(self._listen(reader))
+        self._watching = asyncio.create_task(self._watch())
 
     async def _fork(self, theirs: socket.socket) -> int:
         if self._control is None:
@@ -211,8 +240,15 @@ class Nursery:
 class Worker:
     """One worker process. Jobs go out in order; `receive` gives its answers in order."""
 
-    def __init__(self, nursery: Nursery, pipe: socket.socket, pid: int) -> None:
+    def __init__(
+        self, nursery: Nursery, pipe: socket.socket, pid: int, allowance: Allowance
+    ) -> None:
         self.pid = pid
+        # Why it had to end, where it used more than it may.
+        self.exceeded: str | None = None
+        self._allowance = allowance
+        self._unanswered = 0
+        self._was_busy = False
         self._nursery = nursery
         self._pipe = pipe
         self._loop = asyncio.get_running_loop()
@@ -233,8 +269,24 @@ class Worker:
         except OSError:
             return False
 
+    def allow_weights(self, weights_bytes: int) -> None:
+        """Let it have so much more memory: all of its model's weights may come by planes."""
+        self._allowance.weights_bytes = weights_bytes
+        allow_more(self.pid, weights_bytes)
+
+    def look(self, now: float) -> None:
+        """End it if it uses more than it may."""
+        used = usage(self.pid)
+        busy, self._was_busy = self._was_busy or self._unanswered > 0, self._unanswered > 0
+        if used is not None and self.exceeded is None:
+            self.exceeded = self._allowance.exceeded(used, busy, now)
+            if self.exceeded is not None:
+                self._nursery.kill(self.pid)
+
     def send(self, job: jobs.Job) -> None:
         """Queue a job; a worker that is gone shows in `receive`."""
+        self._was_busy = True
+        self._unanswered += not isinstance(job, jobs.Ready)
         self._pieces.extend(jobs.encode(job))
         self._waiting.set()
 
@@ -244,7 +296,9 @@ class Worker:
             prefix = await self._exactly(jobs.LENGTH.size)
             header = await self._exactly(answers.header_bytes(prefix))
             kind, plain, sizes = answers.decode_header(header)
-            return answers.decode(kind, plain, [await self._exactly(size) for size in sizes])
+            answer = answers.decode(kind, plain, [await self._exactly(size) for size in sizes])
+            self._unanswered = max(0, self._unanswered - 1)
+            return answer
         except OSError:
             raise WorkerGone(await self._nursery.exit_reason(self.pid)) from None
         except jobs.BrokenPipe as error:

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import mmap
 import os
-import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,8 @@ OWN, OTHERS = "own", "others"
 WEIGHT = "weight"
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOMEM}
 _CLONE_THREAD_ALONE = 0x10000
-_MAP_SHARED_ANONYMOUS, _MAP_STACK_THAT_GROWS = 0x21, 0x122
+_MAP_SHARED_ANONYMOUS, _MAP_STACK_THAT_GROWS, _MAP_UNRESERVED = 0x21, 0x122, 0x4022
+_NOWHERE = 1
 _HUGE = 1 << 44
 _F_SETOWN = 8
 
@@ -108,10 +108,10 @@ def _promises(directory: Path) -> dict[str, dict[str, Attempt]]:
             "mount": lambda: _call("mount"),
         },
         "memory and limits of its own": {
-            "huge": lambda: mmap.mmap(-1, _HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close(),
+            "huge": lambda: _map(_MAP_UNRESERVED, _HUGE),
             "shared": lambda: _map(_MAP_SHARED_ANONYMOUS),
             "growing": lambda: _map(_MAP_STACK_THAT_GROWS),
-            "limits": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+            "limits": lambda: _call("prlimit64", 0, 1, _NOWHERE),
         },
     }
 
@@ -129,10 +129,9 @@ def _call(name: str, *arguments: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _map(flags: int) -> None:
+def _map(flags: int, size: int = mmap.PAGESIZE) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
-    size = mmap.PAGESIZE
     address = libc.mmap(None, ctypes.c_size_t(size), 3, flags, -1, ctypes.c_long(0))
     if address in (None, ctypes.c_void_p(-1).value):
         code = ctypes.get_errno()

@@ -137,7 +137,7 @@ def _isolate(settings: WorkerSettings) -> None:
     # Of all processes of the box, the one that runs a stranger's graph goes first.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    sandbox.enter(settings.device, settings.threads, settings.memory_bytes)
+    sandbox.enter(settings)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import landlockpy
-
 from ionn_edge import seccomp
+from ionn_edge.settings import WorkerSettings
 from ionn_edge.syscalls import this_machine
+
+if sys.platform == "linux":
+    import landlockpy
 
 MIB = 1 << 20
 # Own memory has a limit that is watched, and this much more of a wall that the kernel holds.
@@ -41,9 +43,9 @@ _WRITES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PLAIN = (
     "read", "write", "close", "fstat", "poll", "lseek", "mprotect", "munmap", "brk",
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "pread64", "readv", "writev", "select",
-    "sched_yield", "mremap", "madvise", "nanosleep", "getpid", "sendto", "recvfrom", "exit",
-    "uname", "getcwd", "gettimeofday", "getrusage", "sysinfo", "getuid", "getgid", "geteuid",
-    "getegid", "sigaltstack", "arch_prctl", "gettid", "futex", "sched_getaffinity",
+    "sched_yield", "mremap", "madvise", "nanosleep", "getpid", "getppid", "sendto", "recvfrom",
+    "exit", "uname", "getcwd", "gettimeofday", "getrusage", "sysinfo", "getuid", "getgid",
+    "geteuid", "getegid", "sigaltstack", "arch_prctl", "gettid", "futex", "sched_getaffinity",
     "restart_syscall", "clock_gettime", "clock_getres", "clock_nanosleep", "exit_group",
     "newfstatat", "getdents64", "pselect6", "ppoll", "set_robust_list", "getcpu", "getrandom",
     "membarrier", "rseq",
@@ -76,26 +78,21 @@ def prepare() -> None:
         landlockpy.abi_version()
 
 
-def most_threads(threads: int) -> int:
-    """Threads that a worker may have which computes with so many."""
-    return 3 * threads + 16
-
-
-def enter(device: str, threads: int, memory_bytes: int) -> None:
+def enter(settings: WorkerSettings) -> None:
     """At the fork: what no worker ever needs is out of reach from here on."""
     if sys.platform != "linux":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         return
     # A session of its own: where the kernel groups by session, more threads are no more share.
     os.setsid()
-    _limit(device, threads, memory_bytes)
+    _limit(settings)
     _drop_capabilities()
     libc = _libc()
     # Neither siblings nor, as itself, root can look into its memory from here on.
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _filter(_never() if device == "cuda" else _only())
+    _filter(_never() if settings.device == "cuda" else _only())
 
 
 def restrict_files(directories: Sequence[Path], device: str) -> None:
@@ -104,7 +101,9 @@ def restrict_files(directories: Sequence[Path], device: str) -> None:
     Before there is a second thread, which would not be held. Raises OSError where a directory
     is not there.
     """
-    if landlockpy.abi_version() < (_ABI_OF_SCOPES if device == "cuda" else 1):
+    if sys.platform != "linux" or landlockpy.abi_version() < (
+        _ABI_OF_SCOPES if device == "cuda" else 1
+    ):
         return
     if threads := _threads() - 1:
         raise RuntimeError(f"{threads} threads would keep what this one gives up")
@@ -118,29 +117,18 @@ def restrict_files(directories: Sequence[Path], device: str) -> None:
     _filter(_no_more_rules())
 
 
-def allow_more(pid: int, bytes_more: int) -> None:
-    """Move a worker's walls, from outside: weights that come by planes are its own memory.
-
-    Each once as planes, and once mapped. Raises OSError.
-    """
-    for limit, times in ((resource.RLIMIT_DATA, 1), (resource.RLIMIT_AS, 2)):
-        soft, hard = resource.prlimit(pid, limit)
-        if soft != resource.RLIM_INFINITY:
-            resource.prlimit(pid, limit, (soft + times * bytes_more, hard))
-
-
-def _limit(device: str, threads: int, memory_bytes: int) -> None:
+def _limit(settings: WorkerSettings) -> None:
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_MSGQUEUE):
         resource.setrlimit(limit, (0, 0))
-    if device == "cuda":
+    if settings.device == "cuda":
         # Its driver maps as much address space as there is memory of any kind.
         return
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
     space, data = _sizes()
-    wall = int(memory_bytes * WALL_SHARE)
+    wall = int(settings.memory_bytes * WALL_SHARE)
     _at_most(resource.RLIMIT_DATA, data + wall)
     # Page tables are nobody's memory: what they can grow to is a share of the address space.
-    _at_most(resource.RLIMIT_AS, space + wall + most_threads(threads) * _THREAD_SPACE_BYTES)
+    _at_most(resource.RLIMIT_AS, space + wall + settings.most_threads * _THREAD_SPACE_BYTES)
 
 
 def _at_most(limit: int, size: int) -> None:

@@ -18,3 +18,8 @@ class WorkerSettings:
     threads: int
     memory_bytes: int = 2 << 30
     spare_cpu_s: float = 30.0
+
+    @property
+    def most_threads(self) -> int:
+        """Threads that a worker may have: libraries keep pools of their own beside torch's."""
+        return 3 * self.threads + 16
