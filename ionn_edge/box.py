@@ -16,7 +16,7 @@ from ionn_edge import jobs
 from ionn_edge.blobs import Mismatch, blob_path, digest_of
 from ionn_edge.config import Config
 from ionn_edge.devices import LOOPBACK, Device
-from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
+from ionn_edge.engine import EngineError, Nursery, WorkerGone
 from ionn_edge.events import Model, Progress
 from ionn_edge.holdings import Holdings
 from ionn_edge.load import LoadMeter
@@ -66,9 +66,9 @@ class Box:
         self.config = config
         self.clock = clock
         self.store = Store(config.store.absolute(), config.memory_bytes, config.device_disk_bytes)
-        self.nursery = nursery or Nursery(WorkerSettings(config.device, config.threads))
+        self.nursery = nursery or Nursery(config.workers)
         self.load_meter = LoadMeter()
-        self._answered: Counter[tuple[Device, str]] = Counter()
+        self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
         self.predictor: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class Box:
             using = sum(
                 s.model is not None and s.model.fingerprint == fingerprint for s in sessions
             )
-            answered = self._answered[device, fingerprint]
+            answered = self._answered[device.id, fingerprint]
             models.append(ModelLoad(fingerprint, held_bytes, total_bytes, using, answered))
         return Load(
             clients=sum(not client.is_lane for client in own),
@@ -201,8 +201,9 @@ class Box:
 
     def ran(self, device: Device, fingerprint: str, start: int, stop: int, seconds: float) -> None:
         now = self.clock()
-        self._answered[device, fingerprint] += 1
-        self.load_meter.ran(fingerprint, start, stop, seconds, now)
+        self._answered[device.id, fingerprint] += 1
+        # Not by the model alone: that another device runs it would show in what is slow.
+        self.load_meter.ran(f"{device.id} {fingerprint}", start, stop, seconds, now)
         self.store.shelf(device.id).touch(fingerprint)
         if self.load_meter.changed_much(now):
             for client in list(self.clients):
@@ -269,14 +270,16 @@ class Box:
 
     def forget_uses(self, device: str) -> None:
         """Know no more what a device has run here."""
-        for key in [key for key in self._answered if key[0].id == device]:
+        for key in [key for key in self._answered if key[0] == device]:
             del self._answered[key]
+        self.load_meter.forget(device)
 
     def evicted(self, models: Collection[tuple[str, str]]) -> None:
         """(device, fingerprint) of models that the store dropped: who is connected is told."""
         for device in {device for device, _ in models}:
             self.forgot(device)
         for device, fingerprint in models:
+            del self._answered[device, fingerprint]
             log.info("evicted %s of %s", fingerprint[:16], device[:12])
             for client in list(self.clients):
                 model = client.session.model

@@ -16,6 +16,7 @@ from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.control import ControlError, Handler
 from ionn_edge.devices import LOOPBACK
+from ionn_edge.engine import EngineError
 from ionn_edge.opening import learn
 from ionn_edge.secret import cache_secret
 from ionn_edge.shelf import Shelf
@@ -110,7 +111,8 @@ async def publish(box: Box, device: str, what: str) -> str:
     fingerprint = _the_one({*shelf.fingerprints, *shelf.graphs.kept()}, what)
     model = shelf.graphs.known(fingerprint)
     if model is None:
-        await learn(box, device, shelf.graphs, [fingerprint])
+        with contextlib.suppress(EngineError):
+            await learn(box, device, shelf.graphs, [fingerprint])
         model = shelf.graphs.known(fingerprint)
     graph = shelf.graphs.load(fingerprint)
     if model is None or graph is None:

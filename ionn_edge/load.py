@@ -34,6 +34,11 @@ class LoadMeter:
         self._uncontended_s = self._uncontended_s * faded + best_s
         self._measured_at = now
 
+    def forget(self, whose: str) -> None:
+        """Know no more of models whose names begin so."""
+        for key in [key for key in self._best_s if key[0].startswith(whose)]:
+            del self._best_s[key]
+
     def slowdown(self, now: float) -> float:
         """1 or more. Fades to 1 while nothing runs: an idle box is not slow."""
         faded = self._faded(now)
