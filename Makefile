@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench bench-quick fuzz clean
+.PHONY: demo test check format bench bench-quick coverage fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/ionn demo
@@ -56,6 +56,12 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/activations.py --quick
 	$(BIN)/python benchmarks/accuracy.py --quick
 	$(BIN)/python benchmarks/link.py --quick
+
+# Every branch of what pyproject.toml lists, by the tests that are about it.
+coverage: $(STAMP)
+	$(BIN)/python -m coverage run -m pytest tests/wire tests/fuzz tests/ionn_edge/test_answers.py \
+		tests/ionn_edge/test_session.py tests/ionn_edge/test_session_lanes.py
+	$(BIN)/python -m coverage report
 
 # Coverage guided, where atheris knows this Python; about five minutes.
 fuzz: $(STAMP)

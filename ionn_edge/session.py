@@ -124,6 +124,7 @@ class Session:
         return commands
 
     def _learn(self, event: Event) -> None:
+        """What TimePassed tells, `handle` looks at in any case."""
         match event:
             case events.Connected(admitted, joins):
                 self._admitted, self._joins, self.heard_at = admitted, joins, self._now
@@ -168,8 +169,6 @@ class Session:
                     self._send(load)
             case events.Draining():
                 self._drain_until = self._now + self.config.drain_s
-            case events.TimePassed():
-                pass
 
     # Saying things.
 

@@ -299,8 +299,8 @@ def _restarted(played: Played) -> _Happening:
 
 
 def _evicted(played: Played) -> _Happening:
-    # The store asks first.
-    if played.session.busy or played.session.model is None:
+    # Of a busy client too: somebody may have had it forgotten.
+    if played.session.model is None:
         return None
     return events.ModelEvicted("e.2")
 

@@ -589,6 +589,29 @@ def test_an_evicted_client_is_told_and_may_offer_again() -> None:
     assert len(heard(session, *whole(0, 0, 1, 4))) == 2
 
 
+def test_queries_of_a_model_that_is_forgotten_are_answered_before_the_client_is_told() -> None:
+    session = ready()
+    for query in (1, 2, 3):
+        session.handle(execute(query), 0.0)
+    session.handle(Received(Cancel(1)), 0.0)
+    text = "the model was dropped; offer it again"
+    assert session.handle(ModelEvicted("e.1"), 0.0) == [
+        answer(2, "not-uploaded", text),
+        answer(3, "not-uploaded", text),
+        EndLane(),
+        StopWorker(),
+        Send(Evicted(MODEL.fingerprint, "e.1")),
+    ]
+    assert not session.busy
+
+
+def test_a_running_query_of_a_model_that_is_forgotten_is_answered() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    told = session.handle(ModelEvicted("e.1"), 0.0)
+    assert told[0] == answer(1, "not-uploaded", "the model was dropped; offer it again")
+
+
 def test_what_crossed_the_eviction_is_dropped_or_refused() -> None:
     session = ready()
     heard(session, *whole(0, 0, 1, 4), whole(0, 1, 1, 4)[0])

@@ -110,6 +110,17 @@ def test_a_decoder_tells_where_it_is():
     assert repr(decoder) == "<Decoder: between messages>"
     decoder.feed(wire.encode(wire.Chunk(b"ab"), inline_bytes=0)[0])
     assert repr(decoder) == "<Decoder: Chunk, 0 of 1 buffers>"
+    with pytest.raises(wire.RemoteProtocolError):
+        decoder.feed(b"abc")
+    assert repr(decoder) == "<Decoder: failed>"
+
+
+@pytest.mark.parametrize("frame", ["text", None, memoryview(bytes(8))[::2]])
+def test_a_frame_that_is_no_run_of_bytes_is_a_bug_here(frame):
+    decoder = wire.Decoder()
+    with pytest.raises(wire.LocalProtocolError, match="frame: "):
+        decoder.feed(frame)
+    assert decoder.feed(wire.encode(wire.Ping(1))[0]) == wire.Ping(1)
 
 
 def execute(*tensors):
