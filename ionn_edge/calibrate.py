@@ -21,7 +21,7 @@ from typing import Any
 from ionn_edge import jobs
 from ionn_edge.box import Box
 from ionn_edge.config import Config
-from ionn_edge.engine import EngineError, Nursery, WorkerGone, WorkerSettings
+from ionn_edge.engine import EngineError, Nursery, WorkerGone
 from planner.accuracy import FOLDS, Accuracy, by_type, cross_validated
 from planner.predictor import Predictor, Sample, Unit
 from planner.roofline import TERMS
@@ -99,7 +99,7 @@ async def calibrate(config: Config, seconds: float) -> Calibration:
     Raises EngineError where no worker can measure, OSError where it cannot be kept.
     """
     config.store.mkdir(parents=True, exist_ok=True)
-    nursery = Nursery(WorkerSettings(config.device, config.threads))
+    nursery = Nursery(config.workers)
     try:
         measured = await _measured(nursery, seconds, energy=True)
     finally:

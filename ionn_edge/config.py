@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ionn_edge.settings import WorkerSettings
 from wire import DEFAULT_LIMITS, Limits
 
 DEFAULT_PORT = 7431
@@ -82,6 +83,7 @@ class Config:
     device_clients, device_queries: one paired device's connections and open queries.
     device_queries_per_s, device_burst: its queries per second in the long run, and at once.
     device_disk_bytes, device_memory_bytes: its weights on disk, and its workers' memory.
+    worker_memory_bytes, worker_spare_cpu_s: see WorkerSettings; a worker that uses more is ended.
     """
 
     bind: str = "127.0.0.1"
@@ -118,6 +120,8 @@ class Config:
     device_burst: int = 1000
     device_disk_bytes: int = 4 << 30
     device_memory_bytes: int = 4 << 30
+    worker_memory_bytes: int = 2 << 30
+    worker_spare_cpu_s: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -129,3 +133,14 @@ class Config:
         if self.calibration not in CALIBRATIONS:
             known = ", ".join(CALIBRATIONS)
             raise ValueError(f"calibration is one of {known}, not {self.calibration!r}")
+
+    @property
+    def workers(self) -> WorkerSettings:
+        """What workers have to know of this."""
+        return WorkerSettings(
+            self.device,
+            self.threads,
+            self.worker_memory_bytes,
+            self.worker_spare_cpu_s,
+            self.device_memory_bytes,
+        )

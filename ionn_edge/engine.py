@@ -19,7 +19,7 @@ from dataclasses import asdict
 from ionn_edge import answers, jobs
 from ionn_edge.forkserver import RECORD, record
 from ionn_edge.settings import WorkerSettings as WorkerSettings
-from ionn_edge.watch import INTERVAL_S, Allowance, allow_more, usage
+from ionn_edge.watch import INTERVAL_S, Allowance, allow_more, look_together, usage
 from wire.messages import Buffer
 
 START_TIMEOUT_S = 120.0
@@ -110,8 +110,14 @@ class Nursery:
         while True:
             await asyncio.sleep(INTERVAL_S)
             now = time.monotonic()
-            for worker in list(self._workers.values()):
+            workers = list(self._workers.values())
+            for worker in workers:
                 worker.look(now)
+            limit_bytes = self._settings.device_memory_bytes
+            look_together((worker.allowance for worker in workers), limit_bytes)
+            for worker in workers:
+                if worker.allowance.exceeded is not None:
+                    self.kill(worker.pid)
 
     async def _drop_spare(self) -> None:
         if self._sparing is not None:
@@ -124,8 +130,8 @@ class Nursery:
     async def exit_reason(self, pid: int) -> str:
         """Why a worker ended, for a person."""
         worker = self._workers.get(pid)
-        if worker is not None and worker.exceeded is not None:
-            return worker.exceeded
+        if worker is not None and worker.allowance.exceeded is not None:
+            return worker.allowance.exceeded
         ended = self._ended.get(pid)
         if ended is None:
             return "its worker ended"
@@ -244,9 +250,7 @@ class Worker:
         self, nursery: Nursery, pipe: socket.socket, pid: int, allowance: Allowance
     ) -> None:
         self.pid = pid
-        # Why it had to end, where it used more than it may.
-        self.exceeded: str | None = None
-        self._allowance = allowance
+        self.allowance = allowance
         self._unanswered = 0
         self._was_busy = False
         self._nursery = nursery
@@ -269,19 +273,18 @@ class Worker:
         except OSError:
             return False
 
-    def allow_weights(self, weights_bytes: int) -> None:
-        """Let it have so much more memory: all of its model's weights may come by planes."""
-        self._allowance.weights_bytes = weights_bytes
+    def work_for(self, device: str | None, weights_bytes: int) -> None:
+        """For this paired device, with so much more memory: all weights may come by planes."""
+        self.allowance.device = device
+        self.allowance.weights_bytes = weights_bytes
         allow_more(self.pid, weights_bytes)
 
     def look(self, now: float) -> None:
-        """End it if it uses more than it may."""
+        """See what it uses."""
         used = usage(self.pid)
         busy, self._was_busy = self._was_busy or self._unanswered > 0, self._unanswered > 0
-        if used is not None and self.exceeded is None:
-            self.exceeded = self._allowance.exceeded(used, busy, now)
-            if self.exceeded is not None:
-                self._nursery.kill(self.pid)
+        if used is not None:
+            self.allowance.look(used, busy, now)
 
     def send(self, job: jobs.Job) -> None:
         """Queue a job; a worker that is gone shows in `receive`."""

@@ -418,6 +418,7 @@ class Link:
 
     def _use(self, worker: Worker, model: events.Model) -> None:
         self._worker = worker
+        worker.work_for(None if self.device is LOOPBACK else self.device.id, model.total_bytes)
         weights_of: dict[bytes, list[int]] = {}
         for index, (digest, _, _) in enumerate(model.weights):
             weights_of.setdefault(digest, []).append(index)

@@ -12,12 +12,14 @@ class WorkerSettings:
     threads: that one query gets. memory_bytes: memory of its own, beyond what all workers share
     and beyond its model's weights. spare_cpu_s: processor seconds that a worker may have used
     beyond its share, which is `threads` (and one that loads weights) while a job is open.
+    device_memory_bytes: memory of all workers of one paired device together.
     """
 
     device: str
     threads: int
     memory_bytes: int = 2 << 30
     spare_cpu_s: float = 30.0
+    device_memory_bytes: int = 4 << 30
 
     @property
     def most_threads(self) -> int:

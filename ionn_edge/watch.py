@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +63,11 @@ def allow_more(pid: int, bytes_more: int) -> None:
 
 
 class Allowance:
-    """What one worker may use. `weights_bytes` more of memory, for weights that come by planes."""
+    """What one worker may use, and what it was last seen to use.
+
+    `device` is the paired device that it works for. `weights_bytes`: so much more memory, for
+    weights that come by planes. `exceeded`: why it has to end, for a person.
+    """
 
     def __init__(self, settings: WorkerSettings, at_first: Usage | None, now: float) -> None:
         self._settings = settings
@@ -70,13 +76,18 @@ class Allowance:
         self._cpu_s = 0.0 if at_first is None else at_first.cpu_s
         self._spare_s = settings.spare_cpu_s
         self._seen_at = now
+        self.device: str | None = None
         self.weights_bytes = 0
+        self.own_bytes = 0
+        self.exceeded: str | None = None
 
-    def exceeded(self, usage: Usage, busy: bool, now: float) -> str | None:
-        """Why the worker has to end, for a person; None while it may go on.
+    def look(self, usage: Usage, busy: bool, now: float) -> None:
+        """What it uses now. `busy`: a job was open since the last look, or is."""
+        self.own_bytes = usage.private_bytes - self._base_bytes
+        if self.exceeded is None:
+            self.exceeded = self._excess(usage, busy, now)
 
-        `busy`: a job was open since the last look, or is.
-        """
+    def _excess(self, usage: Usage, busy: bool, now: float) -> str | None:
         settings = self._settings
         share = settings.threads + _LOADERS if busy else _IDLE_SHARE
         earned_s = share * (now - self._seen_at)
@@ -84,7 +95,7 @@ class Allowance:
         self._seen_at, self._cpu_s = now, usage.cpu_s
         self._spare_s = min(self._spare_s + earned_s - used_s, settings.spare_cpu_s)
         limit = settings.memory_bytes + self.weights_bytes
-        if settings.device == "cpu" and usage.private_bytes - self._base_bytes > limit:
+        if settings.device == "cpu" and self.own_bytes > limit:
             return f"its worker used more than {format_bytes(limit)} and was ended"
         if self._spare_s < 0:
             text = f"its worker used {settings.spare_cpu_s:g} s of the processor beyond its share"
@@ -93,3 +104,17 @@ class Allowance:
         if settings.device == "cpu" and usage.threads > most:
             return f"its worker ran {usage.threads} threads, more than {most}, and was ended"
         return None
+
+
+def look_together(allowances: Iterable[Allowance], limit_bytes: int) -> None:
+    """The largest worker of each device whose workers have too much memory together is over."""
+    by_device: defaultdict[str, list[Allowance]] = defaultdict(list)
+    for each in allowances:
+        if each.device is not None and each.exceeded is None:
+            by_device[each.device].append(each)
+    for workers in by_device.values():
+        limit = limit_bytes + sum(each.weights_bytes for each in workers)
+        if sum(each.own_bytes for each in workers) > limit:
+            largest = max(workers, key=lambda each: each.own_bytes)
+            together = f"the workers of its device used more than {format_bytes(limit)} together"
+            largest.exceeded = f"{together} and the largest was ended"

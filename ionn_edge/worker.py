@@ -40,7 +40,7 @@ from layergraph.ops import DTYPES
 from wire.activations import decode_tensor, encode_tensor
 from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS
-from wire.messages import PRECISIONS, Buffer, Tensor
+from wire.messages import PRECISIONS, TENSOR_CODINGS, Buffer, Tensor
 
 # While weights are being loaded, what is there is looked at so often.
 SETTLE_S = 0.02
@@ -59,6 +59,9 @@ def warm_up() -> None:
     row = TensorSpec("float32", (1, 4))
     node = Node("aten.relu.default", (Ref(0),), (), (row,), "")
     check_graph(LayerGraph((row,), (), (), (node,), (Layer("", 0, 1, ()),), (Ref(1),)))
+    image = Tensor(*tensor_to_buffer(torch.zeros(1, 3, 32, 32)))
+    for coding in TENSOR_CODINGS:
+        decode_tensor(encode_tensor(image, coding))
 
 
 def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
