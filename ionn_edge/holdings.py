@@ -52,6 +52,7 @@ class Holdings:
         for part in parts:
             self._parts[part.name] = [part]
             self._next_part = max(self._next_part, part.number + 1)
+        self._next_part %= MOST_PARTS
 
     @property
     def used_bytes(self) -> int:

@@ -57,6 +57,7 @@ def drop_planes(directories: Iterable[Path], store: Path) -> None:
                 remove(part_path(directory, found.name, found.number, found.kind))
     # Only now: planes that are not to be trusted are gone. Not written, they go next time.
     with contextlib.suppress(OSError):
+        (store / _BOOT).touch(0o600)
         (store / _BOOT).write_text(boot() or "")
 
 
