@@ -1,0 +1,132 @@
+"""What is known of paired devices: kept whole or not at all, and believed only if it is sound."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ionn_edge.devices import Device, Paired, Registry, RegistryError
+from pairing.identity import Identity
+from pairing.tokens import token_digest
+
+GLASSES, WATCH = Identity.create("glasses"), Identity.create("watch")
+
+
+def paired(identity: Identity, name: str, at: float = 1.0) -> Paired:
+    device = Device(identity.fingerprint, name)
+    return Paired(device, identity.certificate, token_digest(name), at)
+
+
+async def kept(directory: Path) -> Registry:
+    registry = Registry(directory)
+    registry.open()
+    await registry.add(paired(WATCH, "watch", 2.0))
+    await registry.add(paired(GLASSES, "glasses", 1.0))
+    return registry
+
+
+def again(directory: Path) -> Registry:
+    registry = Registry(directory)
+    registry.open()
+    return registry
+
+
+async def test_who_is_added_is_known_after_a_restart_and_who_is_removed_is_not(
+    tmp_path: Path,
+) -> None:
+    registry = await kept(tmp_path)
+    assert again(tmp_path).all() == registry.all()
+    assert [each.device.name for each in registry.all()] == ["glasses", "watch"]
+    registry.seen(WATCH.fingerprint, 7.0)
+    await registry.keep()
+    await registry.remove(GLASSES.fingerprint)
+    await registry.remove(GLASSES.fingerprint)
+    (left,) = again(tmp_path).all()
+    assert (left.device.name, left.seen_at) == ("watch", 7.0)
+    assert os.stat(registry.path).st_mode & 0o777 == 0o600
+
+
+async def test_a_device_goes_by_its_name_or_the_beginning_of_its_id(tmp_path: Path) -> None:
+    registry = await kept(tmp_path)
+    for what in ("glasses", GLASSES.fingerprint, GLASSES.fingerprint[:6].upper()):
+        assert [each.device.name for each in registry.find(what)] == ["glasses"]
+    for what in ("", "g", GLASSES.fingerprint[:5], "nobody"):
+        assert registry.find(what) == []
+
+
+async def test_what_cannot_be_written_is_not_known_either(tmp_path: Path) -> None:
+    registry = await kept(tmp_path / "state")
+    file = registry.path.read_bytes()
+    registry.path.unlink()
+    registry.path.mkdir()
+    stranger = Identity.create("stranger")
+    with pytest.raises(RegistryError, match="cannot write"):
+        await registry.add(paired(stranger, "stranger"))
+    assert registry.get(stranger.fingerprint) is None
+    with pytest.raises(RegistryError):
+        await registry.add(paired(GLASSES, "renamed"))
+    known = registry.get(GLASSES.fingerprint)
+    assert known is not None
+    assert known.device.name == "glasses"
+    # Who is out is out, though the file says otherwise.
+    with pytest.raises(RegistryError):
+        await registry.remove(GLASSES.fingerprint)
+    assert registry.get(GLASSES.fingerprint) is None
+    registry.path.rmdir()
+    registry.path.write_bytes(file)
+
+
+def altered(file: bytes, **changes: Any) -> bytes:
+    plain = json.loads(file)
+    plain["devices"][0].update(changes)
+    return json.dumps(plain).encode()
+
+
+DAMAGE: dict[str, Any] = {
+    "empty": lambda _: b"",
+    "cut": lambda file: file[: len(file) // 2],
+    "cut by a byte": lambda file: file.rstrip()[:-1],
+    "no text": lambda _: b"\xff\xfe\x00",
+    "deep": lambda _: b"[" * 100_000,
+    "a list": lambda _: b"[]",
+    "a number": lambda _: b"7",
+    "no devices": lambda _: b'{"format": 1}',
+    "devices are a map": lambda _: b'{"format": 1, "devices": {"a": 1}}',
+    "a device is a number": lambda _: b'{"format": 1, "devices": [1]}',
+    "another format": lambda file: file.replace(b'"format": 1', b'"format": 2'),
+    "another's certificate": lambda file: altered(file, certificate=WATCH.certificate.decode()),
+    "no certificate": lambda file: altered(file, certificate="-----BEGIN CERTIFICATE-----"),
+    "a key for an id": lambda file: altered(file, id="../../etc"),
+    "a number for an id": lambda file: altered(file, id=3),
+    "a name of control characters": lambda file: altered(file, name="a\x1b[2J"),
+    "a number for a name": lambda file: altered(file, name=["a"]),
+    "a short digest": lambda file: altered(file, token_digest="ab"),
+    "no digest": lambda file: altered(file, token_digest=None),
+    "no time": lambda file: altered(file, paired_at="today"),
+    "an endless time": lambda file: altered(file, paired_at=float("inf")),
+    "a truth for a time": lambda file: altered(file, seen_at=True),
+    "twice": lambda file: json.dumps(
+        {"format": 1, "devices": [json.loads(file)["devices"][0]] * 2}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_file_is_a_clear_end_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
+    path = (await kept(tmp_path)).path
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(RegistryError, match=r"is damaged .*must pair again"):
+        again(tmp_path)
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_others_may_change_is_not_believed(tmp_path: Path) -> None:
+    path = (await kept(tmp_path)).path
+    path.chmod(0o666)
+    with pytest.raises(RegistryError, match="others on this machine"):
+        again(tmp_path)
