@@ -22,6 +22,7 @@ from ionn_edge.config import Config
 from ionn_edge.control import answering, claimed
 from ionn_edge.door import BACKLOG, Door
 from ionn_edge.guard import Guard
+from ionn_edge.isolation import Isolation, isolation
 from ionn_edge.link import CLOSE_TIMEOUT_S
 from ionn_edge.opening import learn_graphs
 from ionn_edge.pairing_desk import PairingDesk
@@ -38,6 +39,7 @@ class Serving:
     box: Box
     address: tuple[str, int]
     desk: PairingDesk | None
+    isolation: Isolation
 
     @property
     def reachable(self) -> tuple[str, int]:
@@ -91,8 +93,9 @@ async def serve(
 ) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT; then finish running queries and stop.
 
-    `started` is called once, when clients can connect. Raises StorageError, EngineError, and, if
-    devices pair with this box, ControlError, IdentityError or RegistryError.
+    `started` is called once, when clients can connect. Raises StorageError, EngineError, ValueError
+    where workers cannot be shut in and others than this machine reach the socket, and, if devices
+    pair with this box, ControlError, IdentityError or RegistryError.
     """
     with contextlib.ExitStack() as state:
         guard = desk = None
@@ -106,11 +109,25 @@ async def serve(
         try:
             await box.nursery.start()
             await box.probe()
+            address = listener.getsockname()[:2]
+            shut_in = await _shut_in(box, address[0])
             box.predictor = await calibrated(box)
-            await _serve(Serving(box, listener.getsockname()[:2], desk), listener, guard, started)
+            await _serve(Serving(box, address, desk, shut_in), listener, guard, started)
         finally:
             await box.nursery.close()
             box.close()
+
+
+async def _shut_in(box: Box, host: str) -> Isolation:
+    """What workers are kept from. Raises ValueError if that is too little for who reaches it."""
+    shut_in = await isolation(box.nursery, box.store.directory)
+    if not shut_in.strong and not is_loopback(host) and not box.config.weak_isolation:
+        raise ValueError(
+            f"workers cannot be shut in on this machine ({shut_in}), so a device could break out"
+            f" of its own: serve 127.0.0.1 only, or a network with --weak-isolation if you trust"
+            " every device that you pair"
+        )
+    return shut_in
 
 
 async def _serve(

@@ -30,7 +30,7 @@ def lines_of(code: str | None, uri: str | None) -> list[str]:
         return [CLOSED]
     return [
         "To pair one device, on it:",
-        f"  ionn pair {uri}",
+        f"  ionn pair '{uri}'",
         f"or, on the same network:  ionn discover, then ionn pair NAME with the code  {code}",
         *(qr_lines(uri) if on_terminal() else ()),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,6 +136,7 @@ def _json_line(serving: Serving) -> str:
         "memory_bytes": box.config.memory_bytes,
         "used_bytes": box.store.used_bytes,
         **public_description(box.config, None if desk is None else desk.fingerprint),
+        "isolation": dataclasses.asdict(serving.isolation),
         "pairing": None if desk is None else pairing_plain(desk, serving.reachable),
     }
     return json.dumps(plain)
@@ -151,6 +154,7 @@ def _banner(serving: Serving) -> str:
             f"  memory     {format_bytes(config.memory_bytes)} for weights,"
             f" {format_bytes(box.store.used_bytes)} used",
             f"  store      {config.store}",
+            *_wrapped(f"  workers    {serving.isolation}"),
             *_how_to_use(serving),
             "Ctrl-C stops.",
         ]
@@ -174,6 +178,10 @@ def _how_to_use(serving: Serving) -> list[str]:
         f"and from then on:        ionn run --edge {config.name}",
         "",
     ]
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 100, subsequent_indent=" " * 13, break_on_hyphens=False)
 
 
 def _url(host: str, port: int) -> str:
