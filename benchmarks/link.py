@@ -6,7 +6,7 @@
 
 As root the link is the kernel's (netns.py: packets, tbf, TCP with cubic); elsewhere, and with
 --emulate, it is ionn_client.emulate, which has no packets. Baselines run in the same minutes over
-the same link, in turn with ours. Every figure is a line of JSON in --out.
+the same link, in turn with ours, which encrypts. Every figure is a line of JSON in --out.
 
 What counts how: capacity is what a bare TCP transfer delivers just before; a query goes up with its
 bytes and 4 to 32 bytes come back; "idle" is the same connection once everything is uploaded; p50
@@ -141,7 +141,8 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
 
 def _over_link(options: argparse.Namespace, cell: Cell, figure: str, **more: Any) -> Rows:
     """`figure` on the client's side of a fresh link, with a fresh edge and the baselines."""
-    with open_path(cell, options.emulate) as path, edge(path) as box, baselines(path) as servers:
+    way = open_path(cell, options.emulate, not options.unpaired)
+    with way as path, edge(path) as box, baselines(path) as servers:
         size = int(cell.rate_Bps * min(options.seconds / 3, 10.0))
         settings = {
             "addresses": {
@@ -160,7 +161,7 @@ def _over_link(options: argparse.Namespace, cell: Cell, figure: str, **more: Any
             "query_bytes": [1_000, 150_000],
             **more,
         }
-        with worker(path, figure, settings) as rows:
+        with worker(path, figure, settings, box["environment"]) as rows:
             yield from (
                 {**row, "link": path.kind, "capacity": settings["capacity"]} for row in rows
             )
@@ -170,7 +171,7 @@ def _alone(figure: str, **settings: Any) -> Rows:
     """`figure` with a fresh edge; it makes its own link, if any."""
     with open_path(Cell(None)) as path, edge(path) as box:
         settings["addresses"] = {"ours": box["address"]}
-        with worker(path, figure, settings) as rows:
+        with worker(path, figure, settings, box["environment"]) as rows:
             yield from rows
 
 
@@ -179,7 +180,8 @@ def _counted(**settings: Any) -> Rows:
     try:
         with (
             counting() as environment,
-            open_path(Cell(None)) as path,
+            # What TLS copies is the library's.
+            open_path(Cell(None), paired=False) as path,
             edge(path, environment) as box,
         ):
             settings |= {"addresses": {"ours": box["address"]}, "edge_pid": box["pid"]}
@@ -233,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=30.0, help="of upload per figure")
     parser.add_argument("--rounds", type=int, default=2, help="that those seconds are split into")
     parser.add_argument("--emulate", action="store_true", help="the emulator, even as root")
+    parser.add_argument("--unpaired", action="store_true", help="in the clear, over the emulator")
     parser.add_argument("--out", type=FilePath, default=FilePath("out/link.jsonl"))
     parser.add_argument("--quick", action="store_true", help="one cell, for seconds")
     parser.add_argument("--inside", nargs=2, metavar=("FIGURE", "JSON"), help=argparse.SUPPRESS)

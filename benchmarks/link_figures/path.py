@@ -1,23 +1,29 @@
-"""Between client and edge: namespaces where root, the emulator elsewhere, and what serves there."""
+"""Between client and edge: namespaces where root, the emulator elsewhere, and what serves there.
+
+The edge is paired with and talked to by TLS, as people use it, unless the path says otherwise.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from netns import Namespaces, NamespacesUnavailable, line_of, running
 
 from ionn_client.emulate import LinkProcess, LinkSpec, parse_rate, parse_time
+from pairing.uri import PairingUri
 
 BENCHMARKS = FilePath(__file__).parent.parent
+IONN = FilePath(sys.executable).parent / "ionn"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -52,13 +58,17 @@ class Cell:
 
 @dataclass
 class Path:
-    """How to start the two sides, and how the client reaches what listens at the edge's."""
+    """How to start the two sides, and how the client reaches what listens at the edge's.
+
+    paired: whether they pair, and encrypt; else in the clear, which an edge does on loopback only.
+    """
 
     kind: str
     client_prefix: list[str]
     edge_prefix: list[str]
     bind: str
     shaper: LinkSpec | None = None
+    paired: bool = True
     stack: ExitStack = field(default_factory=ExitStack)
 
     def reach(self, address: str) -> str:
@@ -70,32 +80,50 @@ class Path:
 
 
 @contextmanager
-def open_path(cell: Cell, emulate: bool = False) -> Iterator[Path]:
+def open_path(cell: Cell, emulate: bool = False, paired: bool = True) -> Iterator[Path]:
     """Namespaces, or the emulator where they are not to be had (or not wanted)."""
+    emulate = emulate or not paired
     with ExitStack() as stack:
         if cell.rate is None:
-            yield Path("loopback", [], [], "127.0.0.1")
+            yield Path("loopback", [], [], "127.0.0.1", paired=paired)
             return
         if not emulate:
             with contextlib.suppress(NamespacesUnavailable):
                 link = stack.enter_context(Namespaces(cell.spec(), cell.own_egress))
                 yield Path("kernel", link.client_prefix, link.edge_prefix, link.edge_ip)
                 return
-        yield Path("emulator", [], [], "127.0.0.1", cell.spec(), stack)
+        yield Path("emulator", [], [], "127.0.0.1", cell.spec(), paired, stack)
 
 
 @contextmanager
 def edge(path: Path, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
-    """An edge box that knows nothing; yields {"address": as the client reaches it, "pid": ...}."""
-    with tempfile.TemporaryDirectory(prefix="ionn-link-") as store:
+    """An edge box that knows nothing.
+
+    Yields {"address": as the client reaches it, "pid": ..., "environment": the client's, by which
+    it knows the edge}.
+    """
+    with tempfile.TemporaryDirectory(prefix="ionn-link-") as kept:
+        doors = ["--state", f"{kept}/edge", "--no-announce"] if path.paired else ["--unpaired"]
         command = [
             *path.edge_prefix, *_with(environment), sys.executable, "-m", "ionn_edge", "serve",
-            "--json", "--bind", path.bind, "--port", "0", "--threads", "1", "--store", store,
+            "--json", *doors, "--bind", path.bind, "--port", "0", "--threads", "1",
+            "--store", f"{kept}/store",
         ]  # fmt: skip
         with running(command) as process:
             banner = json.loads(line_of(process))
             address = path.reach(f"{path.bind}:{banner['port']}")
-            yield {"address": address, "pid": banner["pid"]}
+            known = {"XDG_STATE_HOME": f"{kept}/client"}
+            if path.paired:
+                _pair(path, banner["pairing"]["uri"], address, known)
+            yield {"address": address, "pid": banner["pid"], "environment": known}
+
+
+def _pair(path: Path, uri: str, address: str, environment: Mapping[str, str]) -> None:
+    """As a person would who carries the URI over, but for where the edge is seen from there."""
+    host, _, port = address.rpartition(":")
+    seen = replace(PairingUri.parse(uri), host=host, port=int(port))
+    command = [*path.client_prefix, *_with(environment), str(IONN), "pair", str(seen), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
