@@ -54,13 +54,15 @@ class EdgeProcess:
         self._temporary = tempfile.TemporaryDirectory(prefix="ionn-edge-")
         kept = Path(self._pairings or self._temporary.name)
         self.state = kept / "client" if self._paired else None
-        doors = ["--unpaired"]
+        store = self._store or f"{self._temporary.name}/store"
+        # The names of what is in the store are secret: they stay what they are with it.
+        doors = ["--unpaired", "--state", f"{store}/state"]
         if self._paired:
             doors = ["--state", str(kept / "edge"), "--no-announce"]
         command = [
             sys.executable, "-m", "ionn_edge", "serve", "--json", *doors,
             "--bind", "127.0.0.1", "--port", str(self._port), "--threads", str(self._threads),
-            "--store", self._store or f"{self._temporary.name}/store", *self._options,
+            "--store", store, *self._options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True

@@ -28,6 +28,12 @@ X = torch.linspace(-1, 1, 8).reshape(1, 8)
 TIMEOUT_S = 60
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the tests' is kept where this user's own box keeps its state."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 def command(*options: str) -> list[str]:
     common = ["--unpaired", "--threads", "1", "--calibration", "off"]
     return [sys.executable, "-m", "ionn_edge", "serve", *common, *options]
