@@ -9,6 +9,7 @@ box counts for as much as the blob: one buffer per blob, gone as soon as a bette
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy
 import torch
 
 from ionn_edge.places import Place
@@ -138,10 +140,17 @@ def _is_there(loading: deque[_Loading]) -> bool:
 
 
 def mapped(path: Path) -> memoryview:
-    """The file's bytes: private, so that nothing run here can change them for others."""
+    """The file's bytes, which nothing run here can change: not for others, nor for itself.
+
+    Only memory that can be written to counts as the worker's own.
+    """
     with path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapping = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
     # All pages at once, before a query has to wait for them one by one. Older kernels decline.
     with contextlib.suppress(OSError):
         mapping.madvise(_MADV_POPULATE_READ)
-    return memoryview(mapping)
+    # Torch copies what says that it is read-only, lest it be written to.
+    address = numpy.frombuffer(mapping, numpy.uint8).ctypes.data
+    memory = (ctypes.c_ubyte * len(mapping)).from_address(address)
+    memory.mapping = mapping  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B")

@@ -67,23 +67,34 @@ def warm_up() -> None:
 def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
     """Answer jobs until the server closes the socket."""
     keep_freed_memory()
-    worker = _Worker(settings)
+    worker, restricted = _Worker(settings), False
     with contextlib.suppress(ConnectionError):
         for job in _received(pipe, worker):
+            # Before the first byte of a graph is looked at. What calibrates gets to see none.
+            if not restricted and isinstance(job, jobs.Check | jobs.TryEscapes):
+                _restrict(job, settings)
+                restricted = True
+            # Starts threads, which have to be as restricted as this one.
+            if torch.get_num_threads() != settings.threads:
+                torch.set_num_threads(settings.threads)
             answer = worker.answer(job)
             if answer is not None:
                 for piece in jobs.encode(answer):
                     pipe.sendall(piece)
 
 
+def _restrict(job: jobs.Check | jobs.TryEscapes, settings: WorkerSettings) -> None:
+    published = job.published if isinstance(job, jobs.Check) else ""
+    files = [Path(each) for each in (job.store, published) if each]
+    sandbox.restrict_files(files, settings.device)
+
+
 class _Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._model: _Model | None = None
-        self._restricted = False
 
     def answer(self, job: jobs.Job) -> jobs.Job | None:
-        self._begin(job)
         match job:
             case jobs.Check():
                 return self._check(job)
@@ -100,17 +111,6 @@ class _Worker:
             case jobs.Calibrate(seconds, energy):
                 return self._calibrate(seconds, energy)
         raise AssertionError(f"{type(job).__name__} is not for a worker")
-
-    def _begin(self, job: jobs.Job) -> None:
-        """Before the first byte of a graph is looked at; the box's own jobs need no less."""
-        if isinstance(job, jobs.Check | jobs.TryEscapes) and not self._restricted:
-            self._restricted = True
-            published = job.published if isinstance(job, jobs.Check) else ""
-            files = [Path(each) for each in (job.store, published) if each]
-            sandbox.restrict_files(files, self._settings.device)
-        # Starts threads, which have to be as restricted as this one.
-        if torch.get_num_threads() != self._settings.threads:
-            torch.set_num_threads(self._settings.threads)
 
     def _check(self, job: jobs.Check) -> jobs.Job:
         try:

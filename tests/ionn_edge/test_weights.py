@@ -12,8 +12,9 @@ import torch
 
 from ionn_edge import jobs
 from ionn_edge.places import Place
+from ionn_edge.settings import WorkerSettings
 from ionn_edge.weights import Weights
-from ionn_edge.worker import SETTLE_S, Settings, _Worker
+from ionn_edge.worker import SETTLE_S, _Worker
 from layergraph import weight_digest
 from layergraph.graph import TensorSpec, Weight
 from tests.support import blobs, chain
@@ -104,7 +105,7 @@ def test_a_worker_that_has_nothing_to_do_looks_what_was_loaded(store: Path) -> N
     (blob,) = blobs(graph, tensors)
     weight = graph.weights[0]
     Place(store, b"").blob(weight.digest).write_bytes(blob)
-    worker = _Worker(Settings("cpu", 1))
+    worker = _Worker(WorkerSettings("cpu", 1))
     assert worker.idle_s is None
     check = jobs.Check(graph.fingerprint, msgpack.packb(graph.to_plain()), str(store))
     assert isinstance(worker.answer(check), jobs.Checked)
