@@ -13,7 +13,7 @@ import torch
 from ionn_edge import jobs
 from ionn_edge.places import Place
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.weights import Weights
+from ionn_edge.weights import Weights, mapped
 from ionn_edge.worker import SETTLE_S, _Worker
 from layergraph import weight_digest
 from layergraph.graph import TensorSpec, Weight
@@ -118,3 +118,13 @@ def test_a_worker_that_has_nothing_to_do_looks_what_was_loaded(store: Path) -> N
     worker.use_idle_time()
     assert worker.idle_s is None
     assert torch.equal(worker._model.weights.tensors[weight.name], tensors[weight.name])
+
+
+def test_exact_weights_are_the_file_and_cannot_be_written_to(store: Path) -> None:
+    path = Place(store, b"").blob(DIGEST)
+    read = torch.frombuffer(mapped(path), dtype=torch.float32)
+    gc.collect()
+    assert torch.equal(read, VALUES)
+    (pages,) = (row for row in Path("/proc/self/maps").read_text().splitlines() if path.name in row)
+    assert pages.split()[1] == "r--p"
+    assert int(pages.partition("-")[0], 16) == read.data_ptr()
