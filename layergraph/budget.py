@@ -260,7 +260,10 @@ def _einsum(equation: str, read: Specs, made: Specs, size: int) -> Cost:
     for term, spec in zip(terms, read, strict=False):
         before, _, after = term.partition("...")
         head, tail = len(before), len(spec.shape) - len(after)
-        ends = (*zip(before, spec.shape, strict=False), *zip(after, spec.shape[tail:], strict=False))
+        ends = (
+            *zip(before, spec.shape, strict=False),
+            *zip(after, spec.shape[tail:], strict=False),
+        )
         for letter, extent in ends:
             extents[letter] = max(extents.get(letter, 1), extent)
         broadcast = max(broadcast, _volume(spec.shape[head:tail]) if "..." in term else 1)
@@ -308,13 +311,11 @@ def _reduced(operator: Operator, a: Arguments, read: Specs, made: Specs) -> Cost
 
 
 # Logarithms of lengths, and neighbourhoods of pixels.
-_HEAVY = frozenset(
-    (
-        "topk sort argsort fft_rfft fft_irfft fft_fft fft_ifft stft grid_sampler upsample_nearest1d"
-        " upsample_nearest2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d"
-        " upsample_trilinear3d"
-    ).split()
-)
+_HEAVY = frozenset({
+    "topk", "sort", "argsort", "fft_rfft", "fft_irfft", "fft_fft", "fft_ifft", "stft",
+    "grid_sampler", "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d",
+    "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
+})  # fmt: skip
 
 
 def _looked_up(_operator: Operator, a: Arguments, _read: Specs, made: Specs) -> Cost:

@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node as FxNode
 
-from layergraph.buffers import dense_bytes, stride_order
 from layergraph.budget import UNBOUNDED
+from layergraph.buffers import dense_bytes, stride_order
 from layergraph.check import check_graph, spec_of
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.export import decompose, export_program
