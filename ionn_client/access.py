@@ -25,8 +25,11 @@ from pairing.tls import client_context
 
 DIAGNOSIS_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 10.0
+BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 # What a box says that knows who is there, and does not want that device.
 UNWANTED = frozenset({401, 403})
+# The same in TLS (RFC 8446, section 6.2), from servers that get to say it: asyncio's do not.
+ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
 
 
 class TurnedAway(ConnectionError):
@@ -131,9 +134,10 @@ class Access:
             turned_away = await self._turned_away()
             if turned_away is None or self.box.confirmed:
                 return turned_away
-            refusal = NotPaired(f"{self.box.name} did not keep its half of the pairing: pair again")
-        if isinstance(refusal, NotPaired):
+            refusal = NotPaired(str(turned_away))
+        if isinstance(refusal, NotPaired) and not self.box.confirmed:
             await self.settle(known=False)
+            return NotPaired(f"{self.box.name} did not keep its half of the pairing: pair again")
         return refusal
 
     def _refusal(self, box: KnownBox, error: BaseException) -> PairingError | None:
@@ -147,10 +151,11 @@ class Access:
                 f" the box was set up anew: if you know that it was, `ionn devices forget {name}`"
                 " and pair again"
             )
-        if isinstance(error, aiohttp.ClientResponseError) and error.status in UNWANTED:
+        unwanted = isinstance(error, aiohttp.ClientResponseError) and error.status in UNWANTED
+        if unwanted or (isinstance(error, OSError) and any(map(str(error).count, ALERTS))):
             return NotPaired(
-                f"{name} does not know this device any more (HTTP {error.status}): it was unpaired"
-                f" there. To use it again, `ionn devices forget {name}` and pair"
+                f"{name} does not know this device any more: it was unpaired there. To use it"
+                f" again, `ionn devices forget {name}` and pair"
             )
         return None
 
@@ -197,7 +202,7 @@ def _cut_off(error: BaseException) -> bool:
     """The other side ended the connection once there was one."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return False
-    reset = isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
+    reset = isinstance(error, OSError) and error.errno in BROKEN
     return reset or isinstance(error, aiohttp.ServerDisconnectedError)
 
 
