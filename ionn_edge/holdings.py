@@ -17,6 +17,9 @@ from ionn_edge.leftovers import leftovers
 from ionn_edge.parts import Part
 from ionn_edge.places import Place
 
+# Remembered, of one device: some megabytes.
+_MOST_NAMES = 1 << 14
+
 
 class WrongSize(Exception):
     """The model declares another size for a blob than the blob has."""
@@ -39,6 +42,7 @@ class Holdings:
         self.blobs: dict[bytes, Blob] = {}
         self._parts: dict[bytes, list[Part]] = {}
         self._next_part = 0
+        self._names: dict[bytes, bytes] = {}
 
     def open(self) -> None:
         """Create or scan the directory. Raises OSError."""
@@ -54,6 +58,15 @@ class Holdings:
             self._next_part = max(self._next_part, part.number + 1)
         self._next_part %= MOST_PARTS
 
+    def name(self, digest: bytes) -> bytes:
+        """What the blob is called here: computed once, as a model is asked for many times."""
+        name = self._names.get(digest)
+        if name is None:
+            if len(self._names) >= _MOST_NAMES:
+                self._names.clear()
+            name = self._names[digest] = self.place.name(digest)
+        return name
+
     @property
     def used_bytes(self) -> int:
         """What counts against a budget: whole blobs, and partial ones as what they will be."""
@@ -67,7 +80,7 @@ class Holdings:
 
     def held(self, digest: bytes, owner: object | None = None) -> Progress:
         """How much of a blob is here; of partial ones `owner`'s, or the one that is furthest."""
-        name = self.place.name(digest)
+        name = self.name(digest)
         blob = self.blobs.get(name)
         if blob is not None and blob.verified:
             return Progress(blob.size_bytes)
@@ -76,7 +89,7 @@ class Holdings:
 
     def is_whole(self, digest: bytes) -> bool:
         """Whether the blob is here and its digest was verified."""
-        return self.is_verified(self.place.name(digest))
+        return self.is_verified(self.name(digest))
 
     def is_verified(self, name: bytes) -> bool:
         blob = self.blobs.get(name)
@@ -89,7 +102,7 @@ class Holdings:
 
         Only of those with the digests `among`, if given.
         """
-        names = self.blobs if among is None else map(self.place.name, among)
+        names = self.blobs if among is None else map(self.name, among)
         waiting = [name for name in names if name in self.blobs and not self.blobs[name].verified]
         return sorted(waiting, key=lambda name: -self.blobs[name].used_at)
 
@@ -109,7 +122,7 @@ class Holdings:
     def check_sizes(self, sizes: Mapping[bytes, int]) -> None:
         """Raises WrongSize where a blob that is here has another size than declared."""
         for digest, size in sizes.items():
-            blob = self.blobs.get(self.place.name(digest))
+            blob = self.blobs.get(self.name(digest))
             if blob is not None and blob.verified and blob.size_bytes != size:
                 raise WrongSize(
                     f"a weight is declared with {size} bytes; what has its digest"
@@ -131,7 +144,7 @@ class Holdings:
 
     def part(self, digest: bytes, owner: object) -> Part | None:
         """The partial blob that `owner` writes; None where another has completed it."""
-        name = self.place.name(digest)
+        name = self.name(digest)
         parts = [part for part in self._parts.get(name, ()) if part.owner is owner]
         if not parts:
             return None
@@ -161,7 +174,7 @@ class Holdings:
             self.drop_part(part)
             part = None
         if part is None:
-            part = Part(self.place, self.place.name(digest), self._next_part)
+            part = Part(self.place, self.name(digest), self._next_part)
             self._next_part = (self._next_part + 1) % MOST_PARTS
             self._parts.setdefault(part.name, []).append(part)
         part.claim(digest, size, dtype, owner)

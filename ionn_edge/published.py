@@ -63,7 +63,7 @@ class Published(Holdings):
             self.models[model.fingerprint] = model
             for digest, size in model.sizes.items():
                 if size and not self.is_whole(digest):
-                    self._move(own.place.name(digest), self.place.name(digest), own)
+                    self._move(own.name(digest), self.name(digest), own)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
         self.graphs.keep(model.fingerprint, graph)
@@ -81,7 +81,7 @@ class Published(Holdings):
         own.give(there, here)
 
     def _drop_unused(self) -> set[bytes]:
-        used = {self.place.name(digest) for model in self.models.values() for digest in model.sizes}
+        used = {self.name(digest) for model in self.models.values() for digest in model.sizes}
         unused = self.blobs.keys() - used
         for name in unused:
             self.drop_blob(name)

@@ -129,9 +129,9 @@ class Shelf(Holdings):
         growth_bytes = missing_bytes = 0
         for digest, size in model.sizes.items():
             if self._public.is_whole(digest):
-                public[self._public.place.name(digest)] = size
+                public[self._public.name(digest)] = size
                 continue
-            name = self.place.name(digest)
+            name = self.name(digest)
             own[name] = size
             if name not in self.blobs and size:
                 parts[digest] = part = self.claimable(name, size, silent)
@@ -212,6 +212,7 @@ class Shelf(Holdings):
         self.evict(list(self._models))
         for _, stray in self.strays():
             self.drop_stray(stray)
+        self._names.clear()
         # What is still being written to the old ones finds out.
         self.graphs.wipe()
         self.graphs = Graphs(self.place)

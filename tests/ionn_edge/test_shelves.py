@@ -319,6 +319,34 @@ def test_a_published_model_is_everybodys_and_nobody_evicts_it(tmp_path: Path) ->
     assert held(store, YOU) == {"a", "b"}
 
 
+@pytest.mark.parametrize("survived", range(4))
+def test_publishing_that_is_cut_off_costs_no_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    store = opened(tmp_path)
+    upload(store, ME, "abc")
+    rename, left = Path.rename, [survived]
+
+    def cut_off(path: Path, target: Path) -> Path:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", cut_off)
+        store.published.publish(model("abc"), b"graph", store.shelf(ME))
+    store.close()
+    store = opened(tmp_path)
+    for holdings in (store.published, store.shelf(ME)):
+        for name in holdings.unverified():
+            holdings.verified(name, digest_of(holdings.place.directory / name.hex()))
+    # The record is the first file to get its name.
+    assert len(store.published.models) == min(survived, 1)
+    assert len(held(store, YOU)) == max(survived - 1, 0)
+    assert held(store, ME) == {"a", "b", "c"}
+
+
 def test_unpublishing_takes_it_from_all_who_rely_on_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
     upload(store, ME, "ab")
