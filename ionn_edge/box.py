@@ -25,6 +25,7 @@ from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session
 from ionn_edge.shelf import Shelf
 from ionn_edge.store import Store
+from ionn_edge.turns import Turns
 from wire.messages import Load, ModelLoad, Welcome
 
 AGENT = f"ionn-edge {version('ionn')}"
@@ -68,6 +69,7 @@ class Box:
         self.store = Store(config.store.absolute(), config.memory_bytes, config.device_disk_bytes)
         self.nursery = nursery or Nursery(config.workers)
         self.load_meter = LoadMeter()
+        self._turns = Turns()
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
@@ -234,6 +236,11 @@ class Box:
         for holdings in (self.store.published, *self.store.shelves):
             while unverified := holdings.unverified():
                 await self._verify(holdings, unverified[0])
+
+    def rest_s(self, device: Device, spent_s: float) -> float:
+        """How long a connection of this device waits, which kept the others waiting for so long."""
+        alone = all(client.device == device for client in self.clients)
+        return self._turns.rest_s(device.id, spent_s, self.clock(), alone=alone)
 
     def drain(self) -> None:
         """Have every client finish and go, and take on no other; `empty` is set when all have."""

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import logging
 import secrets
+import time
 import types
 from collections import deque
 from collections.abc import Coroutine, Generator
@@ -29,6 +30,7 @@ from ionn_edge.opening import NONSENSE, Refused, check_of, known_graph, worker_f
 from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
+from ionn_edge.turns import TURN_S
 from ionn_edge.writing import Writer
 from wire import Decoder, Encoder, RemoteProtocolError
 
@@ -275,11 +277,18 @@ class Link:
 
     async def _receive_all(self) -> None:
         config, decoder = self._box.config, Decoder(self._box.config.limits)
+        spent_s = 0.0
         async for frame in self._socket:
+            began_s = time.perf_counter()
             # The session is over, and perhaps the decoder: what still comes is not looked at.
             event = None if self.session.closed else _decoded(decoder, frame)
             if event is not None:
                 self._post(event)
+            spent_s += time.perf_counter() - began_s
+            if spent_s >= TURN_S:
+                rest_s = self._box.rest_s(self.device, spent_s)
+                spent_s = 0.0
+                await asyncio.sleep(rest_s)
             writer = (self._first or self)._writer
             while writer.full and not self._closing:
                 await writer.stored()

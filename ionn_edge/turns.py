@@ -1,0 +1,27 @@
+"""Who may keep the event loop busy: no device for more than half of it while others are there.
+
+What a device says costs the box time before it is known what it is worth. A flood of messages
+that are refused, or mean nothing, is therefore read no faster than leaves the others their turn.
+No clock, no I/O: who reads waits for as long as it is told.
+"""
+
+from __future__ import annotations
+
+# A connection's turn: what takes less is not interrupted.
+TURN_S = 0.001
+
+
+class Turns:
+    """One box's. A device's connections share its time, so that many are no more than one."""
+
+    def __init__(self) -> None:
+        # Until when each device rests.
+        self._until: dict[str, float] = {}
+
+    def rest_s(self, device: str, spent_s: float, now: float, *, alone: bool) -> float:
+        """How long to wait after a turn of so long; 0 where nobody else is there."""
+        if alone:
+            return 0.0
+        self._until = {other: until for other, until in self._until.items() if until > now}
+        self._until[device] = self._until.get(device, now) + spent_s
+        return self._until[device] - now
