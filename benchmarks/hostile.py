@@ -1,0 +1,238 @@
+"""Attacks an edge box while an honest neighbour asks it queries.
+
+A real edge process, paired with both; the neighbour's weights are there, and it asks one query
+after the other. In turn: quiet, attack, quiet, attack, ... The attacks are those of
+benchmarks/attacks.py, each from a process of its own. Prints the most memory of the edge (server
+and workers, pages that they share counted once) against what it may use, and the neighbour's p50
+and p99 with and without the attack.
+
+Run: python benchmarks/hostile.py [--attack NAME] [--rounds 3] [--seconds 6] [--quick] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+import psutil
+from attacks import ATTACKS, Talk, dense, talk, upload
+from link_figures.figures import percentile
+
+from ionn_client.access import Access
+from ionn_client.pair import Attempt, pair
+from ionn_client.processes import EdgeProcess
+from pairing.uri import PairingUri
+from wire import messages
+from wire.messages import Tensor
+
+WIDTH, LAYERS = 1024, 4
+PAUSE_S = 0.01
+MEMORY_BYTES = 512 << 20
+# Of Config: what one device's workers may take.
+DEVICE_BYTES = 4 << 30
+# What must hold.
+MOST_OF_QUOTA, MOST_RATIO = 1.1, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attack. `ratios`: of p99, attacked over quiet, of each round."""
+
+    attack: str
+    quiet_p50_ms: float
+    quiet_p99_ms: float
+    attacked_p50_ms: float
+    attacked_p99_ms: float
+    ratio_p99: float
+    ratios: list[float]
+    queries: int
+    lost: int
+    idle_mb: float
+    peak_mb: float
+    quota_mb: float
+
+    @property
+    def holds(self) -> bool:
+        fits = self.peak_mb <= MOST_OF_QUOTA * self.quota_mb
+        return fits and self.lost == 0 and self.ratio_p99 <= MOST_RATIO
+
+
+class Memory:
+    """Watches a process and its children; pages that are shared are counted once."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self.peak_bytes = 0
+
+    def now_bytes(self) -> int:
+        total = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        return total
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.1):
+                self.peak_bytes = max(self.peak_bytes, self.now_bytes())
+
+        self.peak_bytes = 0
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watching.join()
+
+
+class Neighbour:
+    """Asks one query after the other, and notes how long each took."""
+
+    def __init__(self, talking: Talk) -> None:
+        self._talking = talking
+        self._row = Tensor("float32", (1, WIDTH), (0, 1), bytes(4 * WIDTH))
+        self._number = 0
+        self.lost = 0
+
+    async def ask(self, seconds: float) -> list[float]:
+        took: list[float] = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            self._number += 1
+            asked = messages.Execute(self._number, 0, LAYERS, None, "exact", "raw", (self._row,))
+            began = time.perf_counter()
+            await self._talking.say(asked)
+            while isinstance(answer := await self._talking.hear(), messages.Load | messages.Ping):
+                if isinstance(answer, messages.Ping):
+                    await self._talking.say(messages.Pong(answer.token, 0.0))
+            took.append(time.perf_counter() - began)
+            self.lost += not isinstance(answer, messages.Result)
+            await asyncio.sleep(PAUSE_S)
+        return took
+
+
+async def measure(
+    name: str, edge: EdgeProcess, homes: tuple[Path, Path], rounds: int, seconds: float
+) -> Row:
+    memory = Memory(edge.process.pid)
+    graph, blobs = dense(LAYERS, WIDTH, seed=5)
+    quiet: list[list[float]] = []
+    attacked: list[list[float]] = []
+    async with talk(Access.to(edge.address, homes[0])) as talking:
+        await upload(talking, graph, blobs)
+        neighbour = Neighbour(talking)
+        await neighbour.ask(1.0)
+        idle, peak = memory.now_bytes(), 0
+        for _ in range(rounds):
+            quiet.append(await neighbour.ask(seconds))
+            with attacking(name, edge, homes[1]), memory.watched():
+                await asyncio.sleep(0.3)
+                attacked.append(await neighbour.ask(seconds))
+            peak = max(peak, memory.peak_bytes)
+            # What the attack left behind is over before the next quiet is measured.
+            await asyncio.sleep(1.0)
+    calm, stormy = list(chain(*quiet)), list(chain(*attacked))
+    ratios = [
+        percentile(storm, 0.99) / percentile(still, 0.99)
+        for still, storm in zip(quiet, attacked, strict=True)
+    ]
+    mega = 1 << 20
+    return Row(
+        name,
+        *(1e3 * percentile(values, share) for values in (calm, stormy) for share in (0.5, 0.99)),
+        statistics.median(ratios),
+        [round(ratio, 2) for ratio in ratios],
+        len(calm) + len(stormy),
+        neighbour.lost,
+        *(idle / mega, peak / mega, (idle + MEMORY_BYTES + DEVICE_BYTES) / mega),
+    )
+
+
+@contextmanager
+def attacking(name: str, edge: EdgeProcess, home: Path) -> Iterator[None]:
+    script = Path(__file__).with_name("attacks.py")
+    attacker = subprocess.Popen(
+        [sys.executable, str(script), name, edge.address, "--state", str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert attacker.stdout is not None
+        attacker.stdout.readline()
+        yield
+    finally:
+        attacker.kill()
+        attacker.wait()
+        assert attacker.stdout is not None
+        attacker.stdout.close()
+
+
+def paired_too(pairings: Path) -> Path:
+    """The state directory of another device that knows this box."""
+    command = [sys.executable, "-m", "ionn_edge", "pair", "--json", "--state", f"{pairings}/edge"]
+    shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    home = pairings / "attacker"
+    asyncio.run(pair(Attempt.by_uri(PairingUri.parse(shown["uri"])), home))
+    return home
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attack", action="append", choices=sorted(ATTACKS), help="only this one")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each part of a round")
+    parser.add_argument("--quick", action="store_true", help="one round of a second, no verdict")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 1.0
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="ionn-hostile-") as directory:
+        pairings = Path(directory)
+        serve = ("--calibration", "off", "--memory", f"{MEMORY_BYTES >> 20}M")
+        with EdgeProcess(options=serve, paired=True, pairings=directory) as edge:
+            assert edge.state is not None
+            homes = (edge.state, paired_too(pairings))
+            for name in options.attack or ATTACKS:
+                row = asyncio.run(measure(name, edge, homes, options.rounds, options.seconds))
+                rows.append(row)
+                if not options.json:
+                    show(row, first=len(rows) == 1)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    return 0 if options.quick else sum(not row.holds for row in rows)
+
+
+def show(row: Row, first: bool) -> None:
+    if first:
+        print(f"{'attack':12} {'quiet p50/p99':>16} {'attacked p50/p99':>18} {'p99 ratio':>10}"
+              f" {'lost':>5} {'peak of quota':>18}")  # fmt: skip
+    print(
+        f"{row.attack:12} {row.quiet_p50_ms:>6.1f} / {row.quiet_p99_ms:>4.1f} ms"
+        f" {row.attacked_p50_ms:>8.1f} / {row.attacked_p99_ms:>4.1f} ms {row.ratio_p99:>10.2f}"
+        f" {row.lost:>5} {row.peak_mb:>8.0f} / {row.quota_mb:.0f} MB  {row.ratios}"
+        f" {'' if row.holds else 'TOO MUCH'}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
