@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from wire.messages import Buffer
 
+log = logging.getLogger("ionn_edge")
 READ_BYTES = 1 << 20
 # The kernel takes no more buffers than this in one write.
 _MOST_BUFFERS = 1024
@@ -166,6 +168,7 @@ def boot() -> str | None:
 
 
 def cannot_store(directory: Path, error: OSError) -> StorageError:
-    """The error for a person."""
-    reason = error.strerror or type(error).__name__
-    return StorageError(f"the edge cannot store weights in {directory}: {reason.lower()}")
+    """The error for a client, which is not told where things are here; the operator is."""
+    reason = (error.strerror or type(error).__name__).lower()
+    log.warning("weights cannot be stored in %s: %s", directory, reason)
+    return StorageError(f"the edge cannot store weights: {reason}")

@@ -60,9 +60,14 @@ class Eviction:
             self._before_bytes += newcomer.growth_bytes
 
     @property
+    def left_bytes(self) -> int:
+        """How much there will be, of all, the newcomer included."""
+        return sum(self._used_bytes.values())
+
+    @property
     def freed_bytes(self) -> int:
         """How much less there will be."""
-        return self._before_bytes - sum(self._used_bytes.values())
+        return self._before_bytes - self.left_bytes
 
     def fit(self, among: Collection[Shelf], limit_bytes: int) -> bool:
         """Have as much go as makes these fit; whether they do then."""

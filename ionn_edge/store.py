@@ -205,17 +205,21 @@ class Store:
                 f"the model needs {format_bytes(newcomer.growth_bytes)} more, and of the edge's "
                 f"memory budget of {format_bytes(limit_bytes)} the rest is in use; try later"
             )
-        self._check_disk(missing_bytes, eviction.freed_bytes)
+        self._fit_disk(eviction, missing_bytes)
         return eviction.carry_out()
 
-    def _check_disk(self, missing_bytes: int, freed_bytes: int) -> None:
+    def _fit_disk(self, eviction: Eviction, missing_bytes: int) -> None:
+        """Have as much more go as the disk lacks for what is missing. Raises StorageError."""
         disk = os.statvfs(self.directory)
-        free = disk.f_bavail * disk.f_frsize
-        if missing_bytes > free + freed_bytes:
-            raise StorageError(
-                f"{format_bytes(missing_bytes)} of weights are missing, and the edge's disk has"
-                f" {format_bytes(free)} left ({self.directory})"
-            )
+        free_bytes = disk.f_bavail * disk.f_frsize
+        lacking_bytes = missing_bytes - free_bytes - eviction.freed_bytes
+        if lacking_bytes > 0 and not eviction.fit(
+            self.shelves, eviction.left_bytes - lacking_bytes
+        ):
+            missing, free = format_bytes(missing_bytes), format_bytes(free_bytes)
+            log.warning("%s of weights have no room in %s (%s)", missing, self.directory, free)
+            # How full it is depends on others: not for a client to know.
+            raise StorageError(f"{missing} of weights are missing, and the edge's disk is full")
 
     # Directories.
 

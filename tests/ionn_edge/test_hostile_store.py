@@ -162,7 +162,7 @@ def test_a_directory_in_a_blobs_place_is_an_error_that_says_so(
     store = opened(tmp_path)
     owner = object()
     store.admit(ME, MODEL, owner)
-    with pytest.raises(StorageError, match="cannot store weights in"):
+    with pytest.raises(StorageError, match="the edge cannot store weights: "):
         write(store, "a", owner)
     assert not store.shelf(ME).is_whole(DIGEST["a"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.blobs import digest_of
+from ionn_edge.blobs import StorageError, digest_of
 from ionn_edge.events import Model
 from ionn_edge.places import Place
 from ionn_edge.store import NoRoom, Store
@@ -62,7 +63,23 @@ def models(store: Store, device: str) -> list[str]:
     return [names[each] for each in store.shelf(device).models]
 
 
-MODELS = ("a", "b", "c", "d", "e", "f", "ab", "cd", "ef", "abc", "def", "abcd", "efgh", "gh")
+MODELS = (
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "ab",
+    "cd",
+    "ef",
+    "abc",
+    "def",
+    "abcd",
+    "efgh",
+    "gh",
+    "cdef",
+)
 
 
 # What shows.
@@ -188,6 +205,26 @@ def test_who_is_gone_gives_way_to_who_is_here(tmp_path: Path) -> None:
     upload(store, ME, "cd")
     assert store.admit(ME, model("e"), object()) == [(YOU, model("a").fingerprint)]
     assert models(store, THEM) == ["b"]
+
+
+def test_a_full_disk_is_made_room_on_as_a_full_budget_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, 100_000)
+    upload(store, YOU, "ab", stays=False)
+    upload(store, THEM, "cdef", stays=False)
+    upload(store, ME, "gh")
+
+    class Full:
+        f_bavail, f_frsize = 1, 150
+
+    monkeypatch.setattr(os, "statvfs", lambda _: Full)
+    assert store.admit(ME, model("ab"), object()) == [(THEM, model("cdef").fingerprint)]
+    assert models(store, YOU) == ["ab"]
+    running = {(each.device, f) for each in store.shelves for f in each.models}
+    with pytest.raises(StorageError, match=r"400 bytes of weights are missing, and .* full"):
+        store.admit(ME, model("cdef"), object(), running)
+    assert models(store, YOU) == ["ab"]
 
 
 def test_what_nobody_claimed_since_the_start_goes_first_of_those_with_most(tmp_path: Path) -> None:
@@ -333,9 +370,10 @@ def test_publishing_that_is_cut_off_costs_no_weight(
         left[0] -= 1
         return rename(path, target)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", cut_off)
-        store.published.publish(model("abc"), b"graph", store.shelf(ME))
+        with pytest.raises(KeyboardInterrupt):
+            store.published.publish(model("abc"), b"graph", store.shelf(ME))
     store.close()
     store = opened(tmp_path)
     for holdings in (store.published, store.shelf(ME)):

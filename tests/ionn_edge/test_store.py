@@ -487,7 +487,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_held(tmp_path: Path) ->
     part = part_of(tmp_path, hashlib.sha256(b"x" * 8000).digest(), 0, 8000)
     write(part, b"x" * 3000)
     # The size limit of files stands in for the end of the disk: the kernel refuses alike.
-    with _file_size_limit(5000), pytest.raises(StorageError, match="cannot store weights in"):
+    with _file_size_limit(5000), pytest.raises(StorageError, match="the edge cannot store weights: "):
         write(part, b"x" * 4000)
     assert part.held_bytes == part.path.stat().st_size == 3000
     write(part, b"x" * 5000)
@@ -496,7 +496,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_held(tmp_path: Path) ->
 
 def test_space_that_cannot_be_reserved_is_noticed_with_the_first_chunk(tmp_path: Path) -> None:
     part = part_of(tmp_path, bytes(32), 0, 1 << 62)
-    with pytest.raises(StorageError, match="cannot store weights in"):
+    with pytest.raises(StorageError, match="the edge cannot store weights: "):
         write(part, b"x" * 100)
     assert part.held_bytes == part.path.stat().st_size == 0
 
@@ -516,7 +516,7 @@ class _file_size_limit:
 def test_a_disk_too_small_for_the_model_is_noticed_before_a_byte_is_sent(tmp_path: Path) -> None:
     store = opened(tmp_path, budget_bytes=1 << 60)
     huge = Model("huge", 1, ((DIGEST["a"], 1 << 59, "uint8"),))
-    with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk has"):
+    with pytest.raises(StorageError, match=r"of weights are missing, and the edge's disk is full"):
         store.admit(ME, huge, object())
     assert mine(store).models == {}
 
