@@ -6,6 +6,8 @@ which nothing comes any more, not even the end. No clock of its own.
 
 from __future__ import annotations
 
+from collections import deque
+
 # Of the round trip, between two pings while an answer is awaited: a pong has come by then.
 PING_ROUND_TRIPS = 4.0
 SHORTEST_PING_S = 0.1
@@ -13,6 +15,7 @@ SHORTEST_PING_S = 0.1
 IDLE_SHARE, BUSY_SHARE = 0.5, 0.25
 # A ping must have been under way for so much of it, however long nothing was heard.
 ASKED_SHARE = 0.5
+TRIPS = 8
 
 
 class Liveness:
@@ -25,6 +28,7 @@ class Liveness:
         self._greeted_at: float | None = None
         self._owed_since: float | None = None
         self._pings: dict[int, float] = {}
+        self._trips: deque[float] = deque(maxlen=TRIPS)
 
     def opened(self, now: float) -> None:
         """A connection is there, and the edge owes us a greeting."""
@@ -34,8 +38,11 @@ class Liveness:
     def lost(self) -> None:
         self._greeted_at = self._owed_since = None
         self._pings.clear()
+        self._trips.clear()
 
     def heard(self, now: float) -> None:
+        if self._greeted_at is not None:
+            self._trips.append(now - self._greeted_at)
         self.heard_at, self._greeted_at = now, None
 
     def owed(self, now: float, *, owed: bool) -> None:
@@ -54,7 +61,15 @@ class Liveness:
     def ponged(self, token: int, now: float) -> float | None:
         """How long the ping was under way; None if there is no such ping."""
         sent_at = self._pings.pop(token, None)
-        return None if sent_at is None else now - sent_at
+        if sent_at is None:
+            return None
+        self._trips.append(now - sent_at)
+        return now - sent_at
+
+    @property
+    def rtt_s(self) -> float:
+        """The shortest of the last round trips; 0 before the first."""
+        return min(self._trips, default=0.0)
 
     @property
     def asked_at(self) -> float | None:
@@ -63,14 +78,14 @@ class Liveness:
             return self._greeted_at
         return min(self._pings.values(), default=None)
 
-    def ping_at(self, rtt_s: float) -> float | None:
+    def ping_at(self) -> float | None:
         """When to ping if nothing is heard before; None while it has been asked."""
         if self.asked_at is not None:
             return None
         idle_at = self.heard_at + IDLE_SHARE * self._silence_s
         if self._owed_since is None:
             return idle_at
-        often_s = max(PING_ROUND_TRIPS * rtt_s, SHORTEST_PING_S)
+        often_s = max(PING_ROUND_TRIPS * self.rtt_s, SHORTEST_PING_S)
         busy_at = max(self.heard_at, self._owed_since) + min(often_s, BUSY_SHARE * self._silence_s)
         return min(idle_at, busy_at)
 
@@ -83,4 +98,5 @@ class Liveness:
         if asked_at is None:
             return None
         silent_at = self.heard_at + self._silence_s
-        return max(silent_at, asked_at + ASKED_SHARE * self._silence_s) + held_up_s
+        asked_until = asked_at + ASKED_SHARE * self._silence_s
+        return max(silent_at, asked_until) + self.rtt_s + held_up_s

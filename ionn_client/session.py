@@ -103,6 +103,7 @@ class Session:
         self._max_chunk_bytes = 0
         self._liveness = Liveness(options.silence_s)
         self._greeted_at = 0.0
+        self._asked_for_lane: float | None = None
         self._due_at: float | None = None
         self._offer_at: float | None = None
 
@@ -236,7 +237,7 @@ class Session:
         """When TimePassed is due, if nothing happens before."""
         times = self.queries.wake_times()
         if self.context.online:
-            due = self._ping_at, self._gone_at
+            due = self._liveness.ping_at(), self._gone_at
             times.extend(at for at in due if at is not None)
         if self._offer_at is not None:
             times.append(self._offer_at)
@@ -479,17 +480,20 @@ class Session:
         if self.context.online:
             self._watch_silence()
         if self.context.online and self.lane.quiet_since is not None:
-            self._watch_lane(self.context.now - self.lane.quiet_since)
+            self._watch_lane(self.lane.quiet_since)
 
-    def _watch_lane(self, quiet_s: float) -> None:
+    def _watch_lane(self, quiet_since: float) -> None:
         """A silent second connection is given up; with the first, if that is silent too."""
-        limit_s = self._silence_limit_s
-        if quiet_s < limit_s / 2:
+        now, half_s = self.context.now, self._silence_limit_s / 2
+        quiet_s = now - quiet_since
+        if now < quiet_since + half_s:
             return
-        if quiet_s < limit_s:
-            if self._liveness.asked_at is None:
+        if now < quiet_since + half_s * 2:
+            # Once, to tell a silent connection from a silent edge.
+            if self._asked_for_lane != quiet_since:
+                self._asked_for_lane = quiet_since
                 self._ping()
-        elif self.context.now - self._liveness.heard_at >= limit_s / 2:
+        elif now >= self._liveness.heard_at + half_s:
             self._drop_connection(f"the edge said nothing for {quiet_s:.1f} s")
         else:
             self.lane.drop(f"the edge said nothing for {quiet_s:.1f} s")
@@ -505,10 +509,6 @@ class Session:
         return self.options.silence_s + self._held_up_s
 
     @property
-    def _ping_at(self) -> float | None:
-        return self._liveness.ping_at(self.link.rtt_s)
-
-    @property
     def _gone_at(self) -> float | None:
         gone_at = self._liveness.gone_at(self._held_up_s)
         return None if gone_at is None else max(gone_at, self.context.heard_out_at)
@@ -516,7 +516,7 @@ class Session:
     def _watch_silence(self) -> None:
         now = self.context.now
         self._liveness.owed(now, owed=self._owed)
-        if (ping_at := self._ping_at) is not None and now >= ping_at:
+        if (ping_at := self._liveness.ping_at()) is not None and now >= ping_at:
             self._ping()
         if (gone_at := self._gone_at) is not None and now >= gone_at:
             quiet_s = now - self._liveness.heard_at

@@ -351,7 +351,7 @@ def test_a_silent_edge_that_owes_an_acknowledgement_is_given_up() -> None:
     began = bench.now
     commands = wait(bench, for_kind=events.AbortConnection, pongs=False)
     assert kinds(commands) == [events.AbortConnection, events.OpenConnection]
-    assert bench.now == pytest.approx(began + bench.options.silence_s)
+    assert began + bench.options.silence_s <= bench.now < began + 2.0
 
 
 def test_an_idle_edge_is_asked_whether_it_is_there() -> None:
