@@ -31,6 +31,15 @@ HUNG_S = 60.0
 LATE_S = 0.3
 MAX_IN_FLIGHT_BYTES = 16 << 20
 MAX_PINGS = 8
+# Errors that say that the other side is wrong, and those of them that no lie has to come before.
+BLAME = frozenset({"malformed", "unexpected", "graph", "version", "coding"})
+EXPECTED = (
+    "another connection",
+    "no Hello",
+    "no connection",
+    "that connection",
+    "connection reset",
+)
 
 
 class _Awake:
@@ -119,6 +128,8 @@ class ClientChecks:
             case client_events.AbortConnection() | client_events.CloseConnection():
                 self._world.note(self._wearer.name, "does", command)
                 self.ledger.lost()
+                if self._trusting and "protocol" in command.reason:
+                    self._wrong(f"it takes an honest edge for a broken one: {command.reason}")
             case client_events.FinishQuery(number, _) | client_events.FailQuery(number, _):
                 self._world.note(self._wearer.name, "answers", number)
                 if number in self._ended or number not in self._asked:
@@ -148,12 +159,20 @@ class ClientChecks:
         session = self._session
         if session.pacer is not None and session.pacer.in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             self._wrong(f"{session.pacer.in_flight_bytes} bytes of chunks are under way")
-        if len(session._pings) > MAX_PINGS:
-            self._wrong(f"{len(session._pings)} pings are under way")
+        pings = session._liveness._pings
+        if len(pings) > MAX_PINGS:
+            self._wrong(f"{len(pings)} pings are under way")
         if len(session.queries) > len(self._asked) - len(self._ended):
             self._wrong(f"{len(session.queries)} queries are kept, more than are open")
 
     # Answers.
+
+    def quarantined(self, reason: str) -> None:
+        """The edge is taken for a liar."""
+        world = self._world
+        world.counts["quarantines"] += 1
+        if not (world.spoiled or world.lies):
+            self._wrong(f"an honest edge is quarantined: {reason}")
 
     def answered(self, asked: Asked) -> None:
         """A caller got something: is it what it asked for, and in time?"""
@@ -260,13 +279,14 @@ class EdgeChecks:
             self._wrong(f"what was acknowledged cannot be executed: query {number}: {text}")
 
     def _says(self, message: messages.Message) -> None:
-        number = None
-        if isinstance(message, messages.Result | messages.Error):
-            number = message.query
-        if number is None:
-            return
-        if self._open.pop(number, None) is None and not self._socket.tampered:
-            self._wrong(f"query {number} is answered again, or was not asked")
+        match message:
+            case messages.Result(number) | messages.Error(query=int(number)):
+                if self._open.pop(number, None) is None and not self._socket.tampered:
+                    self._wrong(f"query {number} is answered again, or was not asked")
+            case messages.Error(code, text):
+                expected = self._world.lies or text.startswith(EXPECTED)
+                if code in BLAME and not expected:
+                    self._wrong(f"it takes an honest client for a broken one: {text}")
 
     def _bounded(self) -> None:
         session, config = self._session, self._session.config

@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ionn_client import Options
-from ionn_client.config import EdgeAddress
+from ionn_client.audit import difference
 from ionn_client.connection import CONNECT_TIMEOUT_S, Connection
 from ionn_client.driver import Driver
 from ionn_client.errors import DeadlineExceeded, OffloadError
+from ionn_client.events import AuditRange, RangeAudited
 from ionn_client.forecast import Forecast
 from ionn_client.query import Answer
 from ionn_client.session import Session
+from ionn_client.tensors import live_from_wire
+from ionn_edge.devices import Device
 from layergraph.execute import Live
 from tests.simulation.checks import ClientChecks
 from tests.simulation.loop import HERE, ShiftedLoop
 from tests.simulation.models import Model, Poisoned
 from tests.simulation.network import Socket, Way, connected
 from wire import DEFAULT_LIMITS, Encoder
+from wire.activations import decode_tensor
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -52,6 +56,7 @@ class _Processor:
     """What LocalRunner is to a driver: ranges in turn, each taking its virtual time."""
 
     def __init__(self, wearer: Wearer) -> None:
+        self.auditor = _Auditor(wearer)
         self._wearer = wearer
         self._turn = asyncio.Lock()
 
@@ -67,11 +72,42 @@ class _Processor:
             return wearer.model.run(start, stop, live), takes_s
 
 
+class _Auditor:
+    """What Auditor is to a driver: beside the queries, on the same processor."""
+
+    def __init__(self, wearer: Wearer) -> None:
+        self._wearer = wearer
+
+    async def run(self, asked: AuditRange) -> RangeAudited:
+        wearer, graph = self._wearer, self._wearer.model.graph
+        takes_s = (asked.stop - asked.start) * wearer.layer_s * wearer.rng.uniform(1.0, 3.0)
+        await asyncio.sleep(takes_s)
+        live = asked.live
+        if asked.coded:
+            live = live_from_wire(tuple(map(decode_tensor, asked.coded)), graph, asked.start)
+        live = wearer.model.run(asked.start, asked.stop, live)
+        apart = None if asked.claimed is None else difference(live, asked.claimed)
+        return RangeAudited(asked.audit, asked.stop, live, apart, takes_s)
+
+
+class _Access:
+    """What Access is to a driver: an edge without a guard, whose lies would be remembered."""
+
+    def __init__(self, wearer: Wearer) -> None:
+        self._wearer = wearer
+
+    def http(self, _: Any) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
+
+    def quarantine(self, reason: str) -> None:
+        self._wearer.checks.quarantined(reason)
+
+
 class _Driver(Driver):
     """The real driver; only where it would open a socket, it opens a simulated one."""
 
     def __init__(self, wearer: Wearer, session: Session, options: Options) -> None:
-        super().__init__(session, EdgeAddress("edge"), _Processor(wearer), options)  # type: ignore[arg-type]
+        super().__init__(session, _Access(wearer), _Processor(wearer), options)  # type: ignore[arg-type]
         self._wearer = wearer
         self._loop = wearer.loop  # type: ignore[assignment]
         self._began = wearer.loop.time()
@@ -86,6 +122,7 @@ class Wearer:
 
     world: World
     name: str
+    device: Device
     model: Model
     options: Options
     layer_s: float
@@ -114,7 +151,12 @@ class Wearer:
             self.options.objective,
         )
         session = Session(
-            self.model.graph, self.model.offer, self.model.blobs, forecast, self.options
+            self.model.graph,
+            self.model.offer,
+            self.model.blobs,
+            forecast,
+            self.options,
+            random.Random(self.rng.random()),
         )
         self.session = session
         self.checks = ClientChecks(self, session)
@@ -145,7 +187,7 @@ class Wearer:
         self.sockets.append(ours)
         for direction, tamper in self.tampers:
             self.spoil(ours if direction == "up" else theirs, tamper)
-        life.accept(theirs)
+        life.accept(theirs, self.device)
         connection: Any = Connection(ours)  # type: ignore[arg-type]
         connection._encoder = Encoder(DEFAULT_LIMITS, world.scenario.inline_bytes)
         return connection

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from ionn_edge import jobs, parts
 from ionn_edge.box import Box
+from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.link import Link
 from ionn_edge.opening import learn_graphs
+from ionn_edge.quota import Quota
 from planner.predictor import Predictor, Sample
 from planner.work import OperatorWork
 from tests.simulation.checks import EdgeChecks
@@ -68,6 +70,7 @@ class Life:
         self.no_workers = self.disk_full = False
         self._clock_offset_s = self.rng.uniform(0.0, 1e5)
         self._tasks: list[asyncio.Task[None]] = []
+        self._quotas: dict[Device, Quota] = {}
         self.box = Box(world.scenario.config(directory), Nursery(self), self.clock)
         self.box.clients = _Ordered()  # type: ignore[assignment]
         self.box.predictor = PREDICTOR
@@ -89,7 +92,8 @@ class Life:
         return layers * layer_s * self.slowness
 
     def start(self) -> None:
-        self.box.open()
+        devices = {wearer.device.id: None for wearer in self.world.wearers}
+        self.box.open(devices if self.world.scenario.knows_devices else ())
         self._spawn(self._prepare())
 
     async def _prepare(self) -> None:
@@ -99,13 +103,16 @@ class Life:
     def _spawn(self, work: Any) -> None:
         self._tasks.append(self.world.loop.create_task(work, context=self.context))
 
-    def accept(self, socket: Socket) -> None:
+    def accept(self, socket: Socket, device: Device) -> None:
         self.sockets.append(socket)
-        self._spawn(self._serve(socket))
+        self._spawn(self._serve(socket, device))
 
-    async def _serve(self, socket: Socket) -> None:
-        """As ionn_edge.server does."""
-        link: Any = Link(self.box, socket, socket, "a client")  # type: ignore[arg-type]
+    async def _serve(self, socket: Socket, device: Device) -> None:
+        """As ionn_edge.routes does."""
+        quota = None
+        if device is not LOOPBACK:
+            quota = self._quotas.setdefault(device, Quota(self.box.config))
+        link: Any = Link(self.box, socket, socket, device.name, device, quota)  # type: ignore[arg-type]
         scenario = self.world.scenario
         link._encoder = Encoder(self.box.config.limits, scenario.inline_bytes)
         EdgeChecks(self, link, socket)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ionn_edge.cache import forget, prune
 from tests.simulation.network import Socket, Way
 from wire import DEFAULT_LIMITS, Decoder, ProtocolError, encode, messages
 
@@ -135,6 +136,21 @@ def _drain(world: World, rng: random.Random) -> None:
 def _eviction(world: World, rng: random.Random) -> None:
     """Another client comes whose model takes the room, and may leave soon."""
     world.visit(rng)
+
+
+@_fault("forgotten")
+def _forgotten(world: World, rng: random.Random) -> None:
+    """A client's device has its weights wiped."""
+    if (life := world.spot.life) is not None:
+        life.context.run(forget, life.box, _wearer(world, rng).device.id)
+
+
+@_fault("pruned")
+def _pruned(world: World, rng: random.Random) -> None:
+    """The operator makes room."""
+    if (life := world.spot.life) is not None:
+        left_bytes = rng.choice((0, rng.randrange(life.box.config.memory_bytes)))
+        life.context.run(prune, life.box, left_bytes)
 
 
 @_fault("disk full")

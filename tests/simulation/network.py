@@ -25,6 +25,7 @@ FRAMING_BYTES = 6
 # What a socket takes before who writes has to wait.
 BUFFER_BYTES = 64 << 10
 CLOSE_TIMEOUT_S = 0.5
+APART_S = 1e-9
 
 Tamper = Callable[[bytes], list[bytes]]
 
@@ -141,6 +142,7 @@ class Socket:
     def break_off(self, after_s: float = 0.0) -> None:
         """A reset, which each side learns of by itself, and what is under way is lost."""
         for end in (self, self.peer):
+            end.deaf = True
             for _, handle in end._flying:
                 handle.cancel()
             self._loop.call_later(after_s + self._rng.random() * 0.05, end.hear_end, True)
@@ -164,7 +166,9 @@ class Socket:
         begins = way.begins(now)
         way.free_at = begins + size / way.rate_Bps
         jitter_s = self._rng.random() * way.jitter_s
-        self._last_arrival = max(self._last_arrival, way.free_at + way.delay_s + jitter_s)
+        arrives = way.free_at + way.delay_s + jitter_s
+        # Timers of the same moment go off in any order.
+        self._last_arrival = max(self._last_arrival + APART_S, arrives)
         self.sent_bytes += size
         if self.deaf:
             return

@@ -10,11 +10,17 @@ from pathlib import Path
 from ionn_client import Options
 from ionn_client.stay import Stay
 from ionn_edge.config import Config
+from ionn_edge.devices import LOOPBACK, Device
 from planner import Link, Objective
 from planner.power import RADIOS, Power
 from tests.simulation.faults import FAULTS
 from tests.simulation.models import NAMES, model
 from wire import DEFAULT_LIMITS
+
+_DEVICES = tuple(Device(letter * 64, f"device {letter}") for letter in "ab")
+
+# Of all clients, with those that the edge does not know yet to be gone.
+MOST_CONNECTIONS = 20
 
 
 def between(rng: random.Random, low: float, high: float) -> float:
@@ -39,6 +45,7 @@ class Client:
     every_s: float
     deadline_s: tuple[float, float] | None
     abandons: float
+    device: Device
     poison: float
 
 
@@ -62,13 +69,15 @@ class Scenario:
     silence_s: float
     range_timeout_s: float
     max_unsent_bytes: int
+    device_queries: int
+    knows_devices: bool
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
         rng = random.Random(seed)
-        active_s = rng.uniform(1.5, 5.0)
-        clients = tuple(_client(rng, active_s) for _ in range(rng.choice((1, 1, 2, 2, 3))))
-        largest = max(sum(map(len, model(c.model, c.variant).blobs)) for c in clients)
+        active_s = rng.uniform(1.0, 3.5)
+        clients = tuple(_client(rng, active_s) for _ in range(rng.choice((1, 1, 1, 2, 2, 3))))
+        largest = max(map(_size, clients))
         return cls(
             seed=seed,
             clients=clients,
@@ -88,6 +97,15 @@ class Scenario:
             silence_s=rng.choice((6.0, 25.0, 60.0)),
             range_timeout_s=rng.choice((0.3, 60.0)),
             max_unsent_bytes=rng.choice((100, 64 << 20)),
+            device_queries=rng.choice((2, 64, 64, 64)),
+            knows_devices=rng.random() < 0.7,
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether every client and every model finds a place at the edge, whatever comes."""
+        return self.budget_bytes > 20 * max(_size(client) for client in self.clients) and (
+            self.max_clients > MOST_CONNECTIONS
         )
 
     def config(self, directory: Path) -> Config:
@@ -97,6 +115,9 @@ class Scenario:
             memory_bytes=self.budget_bytes,
             store=directory,
             state=directory.with_name("state"),
+            unpaired=any(client.device is LOOPBACK for client in self.clients),
+            device_queries=self.device_queries,
+            device_disk_bytes=self.budget_bytes,
             calibration="off",
             limits=replace(DEFAULT_LIMITS, max_chunk_bytes=self.max_chunk_bytes),
             max_clients=self.max_clients,
@@ -110,9 +131,18 @@ class Scenario:
         )
 
 
+def _size(client: Client) -> int:
+    return sum(map(len, model(client.model, client.variant).blobs))
+
+
+def _device(rng: random.Random) -> Device:
+    """One of two, or whoever is on the edge's own machine: clients may share one."""
+    return rng.choice((LOOPBACK, _DEVICES[0], _DEVICES[0], _DEVICES[1]))
+
+
 def _client(rng: random.Random, active_s: float) -> Client:
-    up_Bps, delay_s = between(rng, 8e3, 3e6), between(rng, 1e-4, rng.choice((0.005, 0.1)))
-    queries = rng.randrange(4, 22)
+    up_Bps, delay_s = between(rng, 2e4, 3e6), between(rng, 1e-4, rng.choice((0.005, 0.1)))
+    queries = rng.randrange(3, 15)
     deadline_s = (0.02, 1.5) if rng.random() < 0.3 else None
     return Client(
         model=rng.choice(NAMES),
@@ -127,6 +157,7 @@ def _client(rng: random.Random, active_s: float) -> Client:
         queries=queries,
         every_s=active_s / queries * rng.choice((0.5, 1.0, 1.3)),
         deadline_s=deadline_s,
+        device=_device(rng),
         abandons=rng.choice((0.0, 0.0, 0.1)),
         poison=rng.choice((0.0, 0.0, 0.0, 0.1)),
     )
@@ -140,6 +171,8 @@ def _options(rng: random.Random, up_Bps: float, delay_s: float) -> Options:
         lane=rng.random() < 0.4,
         assumed_link=Link(guess, guess, 2 * delay_s),
         replan=rng.random() < 0.8,
+        hedging=rng.random() < 0.7,
+        audit_share=rng.choice((0.0, 0.01, 0.5)),
         silence_s=rng.choice((0.5, 2.0)),
         backoff_s=rng.choice((0.02, 0.1)),
         max_backoff_s=rng.choice((0.3, 2.0)),

@@ -36,7 +36,8 @@ from wire import PRECISIONS, messages
 
 TURNS = 400_000
 SETTLE_S = 90.0
-REST_S = 2.0
+REST_S = 1.0
+RECOVER_S = 45.0
 KEPT_EVENTS = 80
 MOMENTS = (
     "Hello", "Welcome", "Offer", "Have", "Unknown", "Segment", "Chunk", "ChunkAck", "Held",
@@ -205,7 +206,9 @@ class World:
         name = f"client {len(self.wearers)}"
         of = model(client.model, variant)
         self.models[of.graph.fingerprint] = of
-        wearer = Wearer(self, name, of, client.options, client.layer_s, up, down, rng)
+        wearer = Wearer(
+            self, name, client.device, of, client.options, client.layer_s, up, down, rng
+        )
         self.wearers.append(wearer)
         wearer.start()
         await wearer.driver.started()
@@ -267,6 +270,26 @@ class World:
                 ]
                 self.violated(f"queries hang: {open_[:5]}")
         await asyncio.sleep(REST_S)
+        if self.scenario.has_room and not self.lies:
+            await self._recover()
+
+    async def _recover(self) -> None:
+        """Where nothing is in the way, every client has its edge again, and uses it."""
+        here = [wearer for wearer in self.wearers if not wearer.stopping]
+        for _ in range(int(RECOVER_S)):
+            if all(wearer.session.phase in ("ready", "rejected") for wearer in here):
+                break
+            await asyncio.sleep(1.0)
+        else:
+            phases = [(wearer.name, wearer.session.phase) for wearer in here]
+            why = [wearer.session.last_failure for wearer in here]
+            self.violated(f"after {RECOVER_S:.0f} s of peace: {phases}, {why}")
+        for wearer in here:
+            number = len(wearer.asked)
+            live = wearer.model.input(number)
+            wearer.ask(Asked(number, live, 0.0, None, PRECISIONS[-1], False, False, None))
+            await asyncio.wait(wearer.asking, timeout=SETTLE_S)
+            self.counts["recovered"] += 1
 
     async def _end(self) -> None:
         for wearer in self.wearers:
