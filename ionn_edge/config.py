@@ -82,7 +82,8 @@ class Config:
         encryption, and then to ask. pairing_timeout_s: for what follows GET /pair.
     device_clients, device_queries: one paired device's connections and open queries.
     device_queries_per_s, device_burst: its queries per second in the long run, and at once.
-    device_disk_bytes, device_memory_bytes: its weights on disk, and its workers' memory.
+    device_disk_bytes: its weights; None is as much as memory_bytes, which others evict where they
+        need their share of it. device_memory_bytes: its workers' memory.
     worker_memory_bytes, worker_spare_cpu_s: see WorkerSettings; a worker that uses more is ended.
     """
 
@@ -118,7 +119,7 @@ class Config:
     device_queries: int = 64
     device_queries_per_s: float = 1000.0
     device_burst: int = 1000
-    device_disk_bytes: int = 4 << 30
+    device_disk_bytes: int | None = None
     device_memory_bytes: int = 4 << 30
     worker_memory_bytes: int = 2 << 30
     worker_spare_cpu_s: float = 30.0

@@ -42,6 +42,10 @@ def serve(
     memory: Annotated[
         str, typer.Option(help="Budget for weights of all models, such as 512M or 4G.")
     ] = "4G",
+    quota: Annotated[
+        str | None,
+        typer.Option(help="What one device may have of it, such as 1G; all of it by default."),
+    ] = None,
     threads: Annotated[
         int, typer.Option(help="Processor threads that one query gets; 0 is all of them.")
     ] = 0,
@@ -90,6 +94,7 @@ def serve(
             device=device,
             threads=threads or usable(),
             memory_bytes=parse_bytes(memory),
+            device_disk_bytes=None if quota is None else parse_bytes(quota),
             store=default_store() if store is None else store,
             state=default_state() if state is None else state,
             calibration=calibration,
