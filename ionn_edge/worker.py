@@ -51,11 +51,15 @@ _Live = tuple[torch.Tensor, ...]
 def warm_up() -> None:
     """Do what a worker cannot do any more, or every one would have to do again.
 
-    The first check of a graph imports half of torch; the number of threads has it look at the
-    machine's processors; images are decoded by what is imported when there is one.
+    The first check of a graph imports half of torch. Which processors there are, libraries look
+    up in files when they first need to know. Images are decoded by what the first one imports.
     """
     sandbox.prepare()
+    # Nothing here may start threads: a fork would lose them.
     torch.set_num_threads(1)
+    torch.backends.nnpack.is_available()
+    # Kernels are chosen by what is read of the processor now: later, there are no files.
+    torch.relu(torch.zeros(1))
     row = TensorSpec("float32", (1, 4))
     node = Node("aten.relu.default", (Ref(0),), (), (row,), "")
     check_graph(LayerGraph((row,), (), (), (node,), (Layer("", 0, 1, ()),), (Ref(1),)))
