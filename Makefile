@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/activations.py
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/security_cost.py
 	$(BIN)/python benchmarks/link.py
 
 # The same scripts at toy size, so that they cannot rot.
@@ -55,6 +56,7 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/weights.py --quick
 	$(BIN)/python benchmarks/activations.py --quick
 	$(BIN)/python benchmarks/accuracy.py --quick
+	$(BIN)/python benchmarks/security_cost.py --quick
 	$(BIN)/python benchmarks/link.py --quick
 
 # Every branch of what pyproject.toml lists, by the tests that are about it.
