@@ -1,0 +1,242 @@
+"""A query whose reply is late runs here too, and the first valid answer wins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ionn_client import Options, events
+from ionn_client.battery import Battery
+from ionn_client.forecast import Forecast
+from ionn_client.hedging import SHORTEST_SLICE_S, SLICES, Slices
+from ionn_client.query import Answer
+from ionn_client.session import HEAR_S
+from ionn_client.tensors import live_to_wire
+from layergraph import execute
+from planner import Link, Objective
+from planner.power import RADIOS, Power
+from tests.ionn_client.test_session import (
+    LAYERS,
+    Bench,
+    X,
+    answer_on_edge,
+    kinds,
+    only,
+    sent,
+    wait,
+)
+from wire import messages
+
+LINK = Link(1e6, 1e6, 0.01)
+
+
+def late(options: Options | None = None) -> tuple[Bench, messages.Execute, events.RunRange]:
+    """A query whose reply is late, and the first slice that runs here."""
+    bench = Bench(options or Options(assumed_link=LINK, replan=False))
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    commands = wait(bench, for_kind=events.RunRange)
+    assert messages.Cancel(0) not in sent(commands)
+    return bench, message, only(commands, events.RunRange)
+
+
+def to_the_end(bench: Bench, slice_: events.RunRange) -> list[events.Command]:
+    commands = bench.local(slice_)
+    while events.RunRange in kinds(commands):
+        commands = bench.local(only(commands, events.RunRange))
+    return commands
+
+
+def whole(bench: Bench) -> torch.Tensor:
+    return execute(bench.graph, bench.weights, 0, LAYERS, (X,))[0]
+
+
+def finished(commands: list[events.Command]) -> Answer:
+    answer: Answer = only(commands, events.FinishQuery).answer
+    return answer
+
+
+def test_it_runs_in_slices_from_where_it_was_and_this_side_may_win() -> None:
+    bench, _, slice_ = late()
+    assert (slice_.start, slice_.stop) == (0, 1)
+    assert not bench.session.queries.idle_here
+    commands = to_the_end(bench, slice_)
+    answer = finished(commands)
+    assert (answer.served_by, sent(commands)) == ("client", [messages.Cancel(0)])
+    assert "edge slow: no answer in" in (answer.fallback_reason or "")
+    assert torch.equal(answer.live[0], whole(bench))
+    assert (bench.session.queries.hedges, bench.session.queries.hedges_won) == (1, 1)
+
+
+def test_a_late_reply_is_still_taken_and_the_rest_of_the_slices_is_not_wanted() -> None:
+    bench, message, slice_ = late()
+    (second,) = [c for c in bench.local(slice_) if isinstance(c, events.RunRange)]
+    assert second.start == 1
+    answer = finished(bench.hear(answer_on_edge(bench, message), after_s=0.01))
+    assert (answer.served_by, answer.fallback_reason) == ("edge", None)
+    assert torch.equal(answer.live[0], whole(bench))
+    assert not bench.session.queries.wants(0, 1)
+    assert kinds(bench.local(second)) == []
+    assert (bench.session.queries.hedges, bench.session.queries.hedges_won) == (1, 0)
+
+
+def test_what_comes_after_the_answer_means_nothing() -> None:
+    bench, message, slice_ = late()
+    to_the_end(bench, slice_)
+    reply = answer_on_edge(bench, message)
+    for _ in range(2):
+        assert kinds(bench.hear(reply, after_s=0.01)) == []
+    assert bench.session.phase == "ready"
+    assert bench.session.wake_at is not None
+
+
+def test_a_reply_that_comes_twice_is_one_answer() -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    reply = answer_on_edge(bench, message)
+    assert events.FinishQuery in kinds(bench.hear(reply, after_s=0.01))
+    assert kinds(bench.hear(reply)) == []
+
+
+def test_an_edge_that_goes_leaves_what_ran_here_in_use() -> None:
+    bench, _, slice_ = late()
+    (second,) = [c for c in bench.local(slice_) if isinstance(c, events.RunRange)]
+    commands = bench.step(events.ConnectionLost("reset"))
+    assert events.RunRange not in kinds(commands)
+    assert bench.session.queries.wants(0, 1)
+    rest = only(bench.local(second), events.RunRange)
+    assert (rest.start, rest.stop) == (2, LAYERS)
+    answer = finished(bench.local(rest))
+    assert answer.fallback_reason == "edge gone: reset"
+    assert torch.equal(answer.live[0], whole(bench))
+
+
+def test_a_refusal_while_it_runs_here_changes_only_the_reason() -> None:
+    bench, _, slice_ = late()
+    assert kinds(bench.hear(messages.Error("overloaded", "too many", 0))) == []
+    answer = finished(to_the_end(bench, slice_))
+    assert answer.fallback_reason == "the edge refused: too many"
+
+
+def test_a_reply_to_less_than_what_is_here_already_is_left() -> None:
+    bench, message, slice_ = late()
+    bench.local(slice_)
+    live = execute(bench.graph, bench.weights, 0, 1, (X,))
+    short = dataclasses.replace(answer_on_edge(bench, message), stop=1)
+    commands = bench.hear(dataclasses.replace(short, tensors=live_to_wire(live)), after_s=0.01)
+    assert kinds(commands) == []
+    run = events.RunRange(0, 1, 2, live)
+    answer = finished(to_the_end(bench, run))
+    assert answer.served_by == "client"
+    assert "further" in (answer.fallback_reason or "")
+
+
+def test_a_model_that_fails_here_leaves_the_query_to_the_edge() -> None:
+    bench, message, _ = late()
+    assert kinds(bench.step(events.RangeFailed(0, MemoryError()))) == []
+    answer = finished(bench.hear(answer_on_edge(bench, message), after_s=0.01))
+    assert answer.served_by == "edge"
+
+
+def test_one_query_is_hedged_at_a_time_the_oldest_first() -> None:
+    bench = Bench()
+    bench.upload_all()
+    for number in range(3):
+        bench.step(events.QueryAsked(number, (X,), None))
+    commands = wait(bench, for_kind=events.RunRange)
+    slice_ = only(commands, events.RunRange)
+    assert slice_.query == 0
+    for _ in range(4):
+        assert events.RunRange not in kinds(bench.step(events.TimePassed(), after_s=0.05))
+    commands = bench.local(slice_)
+    while events.FinishQuery not in kinds(commands):
+        commands = bench.local(only(commands, events.RunRange))
+    assert only(commands, events.FinishQuery).query == 0
+    assert only(commands, events.RunRange).query == 1
+    assert bench.session.queries.hedges == 2
+
+
+def test_a_deadline_starts_it_in_time() -> None:
+    options = Options(assumed_link=LINK, replan=False, patience=1e6)
+    bench = Bench(options)
+    bench.upload_all()
+    asked_at = bench.now
+    bench.step(events.QueryAsked(0, (X,), 10.0))
+    wait(bench, for_kind=events.RunRange)
+    # Three seconds here, and a tenth more to be sure.
+    assert bench.now == pytest.approx(asked_at + 10.0 - 3.3)
+
+
+def test_a_deadline_ends_both() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), 1.0))
+    wait(bench, for_kind=events.RunRange)
+    commands = wait(bench, for_kind=events.FailQuery)
+    assert sent(commands) == [messages.Cancel(0)]
+    assert not bench.session.queries.wants(0, 0)
+    assert bench.session.queries.idle_here
+
+
+def test_a_program_that_was_busy_hears_first_what_has_come() -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    commands = bench.step(events.TimePassed(), after_s=30.0)
+    assert events.RunRange not in kinds(commands)
+    assert events.AbortConnection not in kinds(commands)
+    answer = finished(bench.hear(answer_on_edge(bench, message), after_s=HEAR_S / 2))
+    assert answer.served_by == "edge"
+
+
+def test_a_program_that_is_always_late_still_misses_an_edge_that_is_gone() -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    done: list[type] = []
+    for _ in range(30):
+        done += kinds(bench.step(events.TimePassed(), after_s=0.3))
+    assert events.RunRange in done
+    assert events.AbortConnection in done
+
+
+@pytest.mark.parametrize("edge_wins", [False, True])
+def test_what_is_done_twice_is_counted_in_joules(edge_wins: bool) -> None:
+    power = Power(compute_W=2.0, idle_W=1.0, radio=RADIOS["wifi"])
+    options = Options(assumed_link=LINK, replan=False, objective=Objective(power=power),
+                      battery=Battery(1000.0, 10))  # fmt: skip
+    bench = Bench(options)
+    bench.session.context.forecast = Forecast(
+        bench.graph, [1.0] * LAYERS, objective=options.objective
+    )
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    expected_J = bench.session.queries._open[0].expected_J
+    slice_ = only(wait(bench, for_kind=events.RunRange), events.RunRange)
+    if edge_wins:
+        bench.local(slice_)
+        answer = finished(bench.hear(answer_on_edge(bench, message), after_s=0.01))
+        # One second of a slice that ran, and one of the slice that still runs.
+        assert answer.energy_J == pytest.approx((expected_J or 0.0) + 2 * 2.0, rel=0.05)
+    else:
+        answer = finished(to_the_end(bench, slice_))
+        assert (answer.energy_J or 0.0) > 3 * 2.0
+    assert bench.session.queries.rations.left_J == pytest.approx(1000 - (answer.energy_J or 0.0))
+
+
+def test_slices_are_fixed_cover_everything_and_are_not_too_short() -> None:
+    layer_s = [0.001 * (k % 7) for k in range(500)]
+    slices, position, stops = Slices(layer_s), 0, []
+    while position < len(layer_s):
+        stops.append(slices.stop(position))
+        assert stops[-1] > position
+        position = stops[-1]
+    assert position == len(layer_s)
+    assert len(stops) <= SLICES + 1
+    for start in range(len(layer_s)):
+        assert slices.stop(start) in stops
+    assert Slices([SHORTEST_SLICE_S / 10] * 5).stop(0) == 5
+    assert Slices([0.0] * 3).stop(2) == 3
