@@ -113,7 +113,11 @@ class Weights:
             if rank == _EXACT:
                 buffer = self._whole(weight.digest)
             else:
-                buffer = self._approximated(weight.digest, number, rank)
+                try:
+                    buffer = self._approximated(weight.digest, number, rank)
+                except FileNotFoundError:
+                    # It became whole meanwhile, which its planes do not outlive.
+                    rank, buffer = _EXACT, self._whole(weight.digest)
             tensor = tensor_from_weight_bytes(buffer, weight.spec)
             return rank, tensor.to(self._device)
         return None

@@ -71,6 +71,16 @@ def test_what_is_loaded_is_taken_without_a_query_and_what_it_replaces_is_gone(
     assert replaced == ["flat"] * 2
 
 
+def test_planes_that_became_whole_before_they_were_read_are_read_whole(store: Path) -> None:
+    for kind in ("coarse", "middle"):
+        Place(store, b"").part(DIGEST, 7, kind).unlink()
+    weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None)
+    weights.load(FLAT, "bfloat16", 7)
+    settled(weights)
+    assert weights.rank("flat", RANKS.index("exact")) == RANKS.index("exact")
+    assert difference(weights.tensors["flat"]) == 0.0
+
+
 def test_equal_weights_share_what_is_made_of_their_planes(store: Path) -> None:
     weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None)
     for each in (FLAT, SQUARE):

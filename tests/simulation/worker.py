@@ -166,13 +166,7 @@ class Worker:
             return
         digest = model.graph.weights[weight].digest
         try:
-            if rank == EXACT:
-                data = self._files.blob(digest).read_bytes()
-            else:
-                kinds = ("coarse", "middle")[: rank + 1]
-                paths = [self._files.plane(digest, number, kind) for kind in kinds]
-                coarse, *middle = (path.read_bytes() for path in paths)
-                data = bytes(approximate(coarse, middle[0] if middle else None))
+            rank, data = self._read(digest, rank, number)
         except (OSError, ValueError):
             return  # Evicted since: queries say so.
         if len(data) != len(model.blobs[weight]):
@@ -182,6 +176,17 @@ class Worker:
         if data != model.truths[rank][weight]:
             self._wrong[weight] = data
             self._life.loaded_wrong(weight, rank)
+
+    def _read(self, digest: bytes, rank: int, number: int) -> tuple[int, bytes]:
+        if rank < EXACT:
+            kinds = ("coarse", "middle")[: rank + 1]
+            paths = [self._files.plane(digest, number, kind) for kind in kinds]
+            try:
+                coarse, *middle = (path.read_bytes() for path in paths)
+                return rank, bytes(approximate(coarse, middle[0] if middle else None))
+            except FileNotFoundError:
+                pass  # It became whole meanwhile.
+        return EXACT, self._files.blob(digest).read_bytes()
 
     def _run(self, job: jobs.Run, began_s: float) -> jobs.Job:
         model = self._model
