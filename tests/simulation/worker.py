@@ -95,6 +95,9 @@ class Worker:
     def alive(self) -> bool:
         return not self._gone
 
+    def work_for(self, device: str | None, weights_bytes: int) -> None:
+        pass
+
     def send(self, job: jobs.Job) -> None:
         self._jobs.append(job)
         self._go_on()
