@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ionn_edge.settings import WorkerSettings
+from pairing.identity import checked_name
 from wire import DEFAULT_LIMITS, Limits
 
 DEFAULT_PORT = 7431
@@ -34,8 +35,11 @@ def default_state() -> Path:
 
 
 def default_name() -> str:
-    """What a person knows this machine by."""
-    return socket.gethostname().partition(".")[0] or "edge"
+    """What a person knows this machine by: its host name, if that is a name."""
+    try:
+        return checked_name(socket.gethostname().partition(".")[0])
+    except ValueError:
+        return "edge"
 
 
 def parse_bytes(text: str) -> int:
@@ -134,6 +138,7 @@ class Config:
         if self.calibration not in CALIBRATIONS:
             known = ", ".join(CALIBRATIONS)
             raise ValueError(f"calibration is one of {known}, not {self.calibration!r}")
+        checked_name(self.name)
 
     @property
     def workers(self) -> WorkerSettings:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ionn_edge.commands.failing import complaining
-from ionn_edge.commands.pairing_text import lines_of
+from ionn_edge.commands.pairing_text import pairing_lines
 from ionn_edge.config import default_state, default_store, format_bytes
 from ionn_edge.control import NotRunning, ask, claimed
 from ionn_edge.devices import Registry
@@ -66,7 +66,7 @@ def pair(state: State = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(shown))
     else:
-        print("\n".join(lines_of(shown["code"], shown["uri"])))
+        print("\n".join(pairing_lines(shown)))
 
 
 def _opened(directory: Path) -> Registry:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import segno
 
-if TYPE_CHECKING:
-    from ionn_edge.pairing_desk import PairingDesk
+from pairing.identity import short
 
 CLOSED = "Pairing is closed after too many wrong codes; to open it:  ionn edge pair"
 
@@ -19,19 +19,19 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def pairing_lines(desk: PairingDesk, address: tuple[str, int]) -> list[str]:
-    """Code, URI and, on a terminal, its QR code: what to do on the device."""
-    return lines_of(desk.code, desk.uri(*address))
+def pairing_lines(pairing: Mapping[str, Any]) -> list[str]:
+    """Code, URI and, on a terminal, its QR code: what to do on the device.
 
-
-def lines_of(code: str | None, uri: str | None) -> list[str]:
-    """The same of a code and a URI, which are None while pairing is closed."""
+    pairing: as `questions.pairing_plain` has it.
+    """
+    code, uri = pairing["code"], pairing["uri"]
     if code is None or uri is None:
         return [CLOSED]
     return [
         "To pair one device, on it:",
         f"  ionn pair '{uri}'",
         f"or, on the same network:  ionn discover, then ionn pair NAME with the code  {code}",
+        f"The device then shows this box's certificate as  {short(pairing['fingerprint'])}",
         *(qr_lines(uri) if on_terminal() else ()),
     ]
 

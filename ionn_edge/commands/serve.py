@@ -27,6 +27,7 @@ from ionn_edge.config import usable_threads as usable
 from wire import VERSION
 
 if TYPE_CHECKING:
+    from ionn_edge.pairing_desk import PairingDesk
     from ionn_edge.server import Serving
 
 
@@ -117,8 +118,7 @@ def _run(config: Config, as_json: bool) -> None:
         print(_json_line(serving) if as_json else _banner(serving), flush=True)
         desk = serving.desk
         if desk is not None and not as_json and on_terminal():
-            lines = (desk, serving.reachable)
-            desk.changed = lambda: print("\n".join(pairing_lines(*lines)), flush=True)
+            desk.changed = lambda: print("\n".join(_how_to_pair(desk, serving)), flush=True)
 
     server.run(config, started)
 
@@ -166,6 +166,12 @@ def _banner(serving: Serving) -> str:
     )
 
 
+def _how_to_pair(desk: PairingDesk, serving: Serving) -> list[str]:
+    from ionn_edge.questions import pairing_plain
+
+    return pairing_lines(pairing_plain(desk, serving.reachable))
+
+
 def _how_to_use(serving: Serving) -> list[str]:
     config, desk, (host, port) = serving.box.config, serving.desk, serving.reachable
     if desk is None:
@@ -179,7 +185,7 @@ def _how_to_use(serving: Serving) -> list[str]:
     return [
         f"  devices    paired ones only, over TLS; remembered in {config.state}",
         "",
-        *pairing_lines(desk, (host, port)),
+        *_how_to_pair(desk, serving),
         f"and from then on:        ionn run --edge {config.name}",
         "",
     ]

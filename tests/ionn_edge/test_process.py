@@ -123,6 +123,35 @@ async def test_sigterm_finishes_what_runs_says_goodbye_and_exits_cleanly(tmp_pat
         assert all(map(gone, workers))
 
 
+def test_a_paired_box_says_how_to_pair_and_has_its_state_to_itself(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    options = ["--threads", "1", "--calibration", "off", "--port", "0", "--name", "hall"]
+    paired = ["serve", *options, "--state", str(state), "--store", str(tmp_path / "store")]
+    serving = [sys.executable, "-m", "ionn_edge", *paired]
+    with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            text = "".join(iter(lambda: line(process), "Ctrl-C stops.\n"))
+            (uri,) = (word.strip("'") for word in text.split() if "/pair?" in word)
+            shown = json.loads(
+                CliRunner().invoke(cli.app, ["pair", "--state", str(state), "--json"]).stdout
+            )
+            assert shown["uri"] == uri
+            assert shown["code"] in text
+            assert "ionn run --edge hall" in text
+            assert "█" not in text, "nobody looks through a pipe"
+            another = CliRunner().invoke(cli.app, paired)
+            assert another.exit_code == 2
+            assert "a box runs with the state in" in complaint(another.stdout, another.stderr)
+        finally:
+            process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+    assert not (state / "control").exists()
+    (state / "devices.json").write_bytes(b"{")
+    (state / "devices.json").chmod(0o600)
+    damaged = CliRunner().invoke(cli.app, paired)
+    assert "devices.json is damaged" in complaint(damaged.stdout, damaged.stderr)
+
+
 def complaint(stdout: str, stderr: str) -> str:
     """The one line of an edge that does not start."""
     assert stdout == ""
@@ -153,10 +182,18 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
         (["--memory", "lots"], "a size looks like 512M or 4G, not 'lots'"),
         (["--device", "tpu"], "the device is cpu or cuda"),
         (["--store", "/dev/null/store", "--port", "0"], "the store /dev/null/store cannot be used"),
+        (["--state", "/dev/null/state", "--port", "0"], "nothing can be kept in /dev/null/state"),
+        (["--unpaired", "--bind", "0.0.0.0", "--port", "0"], "serves this machine only"),
+        (["--unpaired", "--bind", "::", "--port", "0"], "serves this machine only"),
+        (["--name", "a\nb", "--port", "0"], "a name is printable"),
     ],
-    ids=["bind", "memory", "device", "store"],
+    ids=["bind", "memory", "device", "store", "state", "unpaired", "unpaired, IPv6", "name"],
 )
-def test_a_bad_option_is_one_clear_line(options: list[str], reason: str) -> None:
+def test_a_bad_option_is_one_clear_line(
+    options: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = CliRunner().invoke(cli.app, ["serve", "--threads", "1", *options])
     assert done.exit_code == 2, done.output
     assert reason in complaint(done.stdout, done.stderr)
