@@ -111,29 +111,32 @@ def ours(problem: Problem) -> Placement:
     Raises Infeasible where no schedule keeps the limits.
     """
     prices = problem.objective.prices(problem.costs, problem.link)
-    _, placement = cheapest_path(prices)
+    available = problem.costs.available(range(len(problem.costs)))
+    _, placement = cheapest_path(prices, available)
     if not exceeded(problem.limits, placement):
         return placement
     if len(problem.limits) == 1:
-        return cheapest_within(prices, problem.limits[0])
-    return ilp_placement(prices, problem.limits)
+        return cheapest_within(prices, problem.limits[0], available)
+    return ilp_placement(prices, problem.limits, available)
 
 
 def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
     costs, link, power, limits = problem.costs, problem.link, problem.power, problem.limits
     n = len(costs)
-    prices = problem.objective.prices(costs, link)
+    prices, available = problem.objective.prices(costs, link), costs.available(range(n))
     on_client, on_edge = everywhere("client", n), everywhere("edge", n)
     one_split, published = "one split (ASPLOS'17, Algorithm 1)", "shortest path (TMC'19)"
     found: list[tuple[str, str, Planner]] = [
         ("client only", "every layer on the device", lambda: on_client),
-        ("edge only", "every layer on the edge", lambda: on_edge),
+        *([] if costs.local else [("edge only", "every layer on the edge", lambda: on_edge)]),
         ("Neurosurgeon, latency", one_split, lambda: neurosurgeon(costs, link).placement),
     ]
     if power is not None:
         split = partial(neurosurgeon, costs, link, power, "energy")
         found.append(("Neurosurgeon, energy", one_split, lambda: split().placement))
-    found.append(("JointDNN", published, lambda: jointdnn_placement(prices)[1]))
+    found.append(
+        ("JointDNN", published, lambda: jointdnn_placement(prices, available=available)[1])
+    )
     if (blocks := _blocks(problem)) is not None:
         found.append((RESIDUAL, published, lambda: residual_placement(blocks)[1]))
     if problem.ranges is not None:
@@ -141,7 +144,9 @@ def _planners(problem: Problem) -> list[tuple[str, str, Planner]]:
         found.append(("JointDNN, grouped", published, grouped))
     if len(limits) == 1:
         found.append(("LARAC", "one limit (TMC'19)", lambda: larac(prices, limits[0])))
-    found.append(("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits)))
+    found.append(
+        ("ILP", "any limits (TMC'19, eq. 1-20)", lambda: ilp_placement(prices, limits, available))
+    )
     if (schedules := problem.schedules) is not None:
         found.append((CACHED, "looked up (TMC'19)", lambda: schedules.lookup().placement))
     found.append((OURS, "shortest path, exact search or ILP under limits", lambda: ours(problem)))

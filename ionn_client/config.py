@@ -10,6 +10,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from ionn_client.battery import Battery
+from ionn_client.kept import KeepLocal, checked_keep_local
 from ionn_client.stay import Stay
 from planner import LATENCY, Link, Objective
 from planner.upload import Algorithm
@@ -66,6 +67,8 @@ class Options:
     stay: how long the client stays near an edge, and how many queries an hour it asks: only as
         much is uploaded as pays back in joules until it leaves, judged by `assumed_link` until
         acknowledgements say better. Needs the objective's power, and exact precision.
+    keep_local: how many first and last layers stay on the device, for privacy: the edge gets none
+        of their weights and never runs them. With first layers kept, it never sees the raw input.
     lane: whether to upload over a second connection, so that queries overtake weights where the
         queue of this machine's own interface is the narrowest place and honours priorities.
         Small queries gain a millisecond or two by it, large ones lose more, because TCP starts
@@ -97,6 +100,7 @@ class Options:
     objective: Objective = LATENCY
     battery: Battery | None = None
     stay: Stay | None = None
+    keep_local: KeepLocal = (0, 0)
     lane: bool = False
     replan: bool = True
     device_slowdown: float = 1.0
@@ -130,6 +134,7 @@ class Options:
                 raise ValueError(f"{name} needs an objective with a power: Objective(power=...)")
         if self.stay is not None and self.precision != "exact":
             raise ValueError("stay needs precision 'exact': whole layers are judged")
+        checked_keep_local(self.keep_local)
         if not self.device_slowdown >= 1:
             raise ValueError(f"device_slowdown is 1 or more, not {self.device_slowdown}")
         if not self.silence_s > 0:

@@ -8,6 +8,7 @@ from ionn_client.config import Options
 from ionn_client.estimate import LinkEstimator
 from ionn_client.events import Command, Record, SendMessage
 from ionn_client.forecast import Forecast
+from ionn_client.kept import kept_layers
 from ionn_client.pacer import UploadPacer
 from layergraph import LayerGraph
 from planner import Link
@@ -23,6 +24,7 @@ class Context:
     """One per session; the parts decide, this carries.
 
     phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
+    kept: layers that stay here, by `Options.keep_local`.
     heard_out_at: when all that had arrived while this program was busy elsewhere was heard; what
         did not come is not missed before.
     """
@@ -31,6 +33,8 @@ class Context:
         self.graph = graph
         self.forecast = forecast
         self.options = options
+        self.kept = kept_layers(graph, options.keep_local)
+        forecast.keep(self.kept)
         self.links = LinkEstimator(options.assumed_link)
         self.pacer: UploadPacer | None = None
         self.conversation = Conversation(Role.CLIENT)

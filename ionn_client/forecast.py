@@ -73,8 +73,14 @@ class Forecast:
         self._client_correction = Correction(layers)
         self._edge_correction = Correction(layers)
         self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
+        self._kept: frozenset[int] = frozenset()
         # By whether they are of queries that must cross without loss, and of which layer times.
         self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
+
+    def keep(self, layers: frozenset[int]) -> None:
+        """These layers stay here: no route has them on the edge, no plan uploads them."""
+        self._kept = layers
+        self._costs.clear()
 
     def meet_edge(self, predictor: Predictor | None, max_message_bytes: int) -> None:
         """A new edge: its own predictions and limits, and no observations of it yet.
@@ -196,6 +202,7 @@ class Forecast:
             edges=graph.edges,
             # An owner without missing bytes is there, and keeps nobody waiting.
             shared=[(layer, owner) for layer, owner in graph.shared if sizes[owner]],
+            local=self._kept,
         )
         if weight_bytes is None:
             self._costs[lossless] = times, costs
@@ -278,9 +285,11 @@ class Forecast:
                 Plane(size, PRECISION_NOISE[name])
                 for size, name in zip(sizes, PRECISIONS, strict=True)
             ]
-            if layer.weights
+            if layer.weights and index not in self._kept
             else []
-            for layer, sizes in zip(self._graph.layers, missing_bytes, strict=True)
+            for index, (layer, sizes) in enumerate(
+                zip(self._graph.layers, missing_bytes, strict=True)
+            )
         ]
         costs = self.costs(link, [coarse for coarse, _, _ in missing_bytes])
         plan = progressive_plan(*self._objective.as_seconds(costs, link), planes)

@@ -22,6 +22,7 @@ from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
 from ionn_client.forecast import Forecast
 from ionn_client.forget import forget
+from ionn_client.kept import KeepLocal, kept_layers, shown_graph
 from ionn_client.local import LocalRunner, profile_ranges
 from ionn_client.query import QueryResult
 from ionn_client.sender import coding_keeps_up
@@ -107,7 +108,13 @@ class Profiled:
     activations: Activations | None = None
     ranges: RangeTimes | None = None
 
-    def costs(self, link: Link, device_slowdown: float, edge_speed: float = 1.0) -> LayerCosts:
+    def costs(
+        self,
+        link: Link,
+        device_slowdown: float,
+        edge_speed: float = 1.0,
+        keep_local: KeepLocal = (0, 0),
+    ) -> LayerCosts:
         """The planner's numbers for a device so many times slower than this machine, and an
         edge so many times faster, with the lossless codings that suit the link, and weights
         as long as they are expected to be when coded."""
@@ -125,6 +132,7 @@ class Profiled:
             cut_down_s=[option.coding_s for option in down],
             edges=graph.edges,
             shared=graph.shared,
+            local=kept_layers(graph, keep_local),
         )
         return costs if self.ranges is None else (device_slowdown * self.ranges).on_client(costs)
 
@@ -205,12 +213,13 @@ class Offload:
         slow = options.device_slowdown
         device = SlowDevice(slow, profiled.client_s) if slow > 1 else None
         self._runner = LocalRunner(self._graph, profiled.weights, options.threads, device)
+        shown = shown_graph(self._graph, kept_layers(self._graph, options.keep_local))
         session = Session(
-            self._graph,
-            msgpack.packb(self._graph.to_plain()),
-            [weight_bytes_view(profiled.weights[w.name]) for w in self._graph.weights],
+            shown,
+            msgpack.packb(shown.to_plain()),
+            [weight_bytes_view(profiled.weights[w.name]) for w in shown.weights],
             Forecast(
-                self._graph,
+                shown,
                 [slow * seconds for seconds in profiled.client_s],
                 profiled.activations,
                 options.activation_tolerance,

@@ -187,6 +187,7 @@ class Queries:
     def _send(self, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
         context, forecast = self._context, self._context.forecast
         link, start, stop = context.link_now(), query.position, query.plan[0].stop
+        assert context.kept.isdisjoint(range(start, stop)), "a layer that is kept here"
         others = [other for other in self._open.values() if other.on_edge]
         for sharing in (query, *others) if others else ():
             sharing.shared_link = True

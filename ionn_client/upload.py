@@ -56,10 +56,12 @@ class Upload:
 
     Weights with equal digests are one blob: bytes are counted and sent once, under the number
     of the first weight that has them. With `precision` "progressive", a blob that has planes
-    goes plane by plane.
+    goes plane by plane. Layers that are `kept` here have nothing to upload.
     """
 
-    def __init__(self, graph: LayerGraph, precision: str = EXACT) -> None:
+    def __init__(
+        self, graph: LayerGraph, precision: str = EXACT, kept: frozenset[int] = frozenset()
+    ) -> None:
         self._progressive = precision == "progressive"
         first_by_digest: dict[bytes, int] = {}
         self._blob_of = tuple(
@@ -71,10 +73,11 @@ class Upload:
         self._elements = {blob: prod(spec.shape) for blob, spec in specs.items()}
         self._vectors = {blob for blob, spec in specs.items() if len(spec.shape) < 2}
         self._blobs_of_layer = tuple(
-            tuple(dict.fromkeys(self._blob_of[weight] for weight in layer.weights))
-            for layer in graph.layers
+            tuple(dict.fromkeys(self._blob_of[w] for w in layer.weights if index not in kept))
+            for index, layer in enumerate(graph.layers)
         )
-        self.total_bytes = sum(spec.nbytes for spec in specs.values())
+        wanted = {blob for blobs in self._blobs_of_layer for blob in blobs}
+        self.total_bytes = sum(specs[blob].nbytes for blob in wanted)
         self.sent_bytes = 0
         self.resent_bytes = 0
         self.skipped_bytes = 0

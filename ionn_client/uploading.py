@@ -22,7 +22,7 @@ class Uploading:
 
     def __init__(self, context: Context, blobs: Sequence[memoryview]) -> None:
         self._context = context
-        self.upload = Upload(context.graph, context.options.precision)
+        self.upload = Upload(context.graph, context.options.precision, context.kept)
         self.sender = Sender(self.upload, blobs)
         self.usable = NOTHING
         self._planned_for: tuple[float, float] | None = None

@@ -18,6 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 Floats: TypeAlias = NDArray[np.float64]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 
+# What a layer that must stay on the client takes on the edge, at least: more than any model's
+# time, and so little that sums with it stay exact to a picosecond.
+KEPT_S = 1e3
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -54,7 +58,10 @@ class LayerCosts:
     model's input and n its output; only IONN asks for it, to find dominators. A layer without a
     source reads the input, a layer without a target is an output. `shared`: (layer, owner) pairs;
     the layer also uses weights that are counted in the owner's bytes, so the edge can run it only
-    once the owner is there too. `names`: n layer names, for people.
+    once the owner is there too. `local`: layers that must stay on the client; those that share
+    weights with one stay too. They have nothing to upload, are never available on the edge, and
+    take `KEPT_S` there at least, which keeps planners away that do not ask what is available.
+    `names`: n layer names, for people.
 
     Raises ValueError that names the field when lengths differ or a number is negative, infinite
     or NaN.
@@ -69,6 +76,7 @@ class LayerCosts:
     cut_down_s: Floats = field(kw_only=True)
     edges: Pairs | None = field(default=None, kw_only=True)
     shared: Pairs = field(default=(), kw_only=True)
+    local: frozenset[int] = field(default=frozenset(), kw_only=True)
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __init__(
@@ -83,6 +91,7 @@ class LayerCosts:
         cut_down_s: ArrayLike | None = None,
         edges: Iterable[tuple[int, int]] | None = None,
         shared: Iterable[tuple[int, int]] = (),
+        local: Iterable[int] = (),
         names: Sequence[str] | None = None,
     ) -> None:
         n = len(numbers("client_s", client_s, None))
@@ -102,9 +111,25 @@ class LayerCosts:
             raise ValueError("edges go from a layer to a later one (-1: the input, n: the output)")
         object.__setattr__(self, "edges", checked)
         object.__setattr__(self, "shared", _pairs("shared", shared, 0, n - 1))
+        self._keep(local, n)
         if names is not None and len(names) != n:
             raise ValueError(f"names has {len(names)} entries for {n} layers")
         object.__setattr__(self, "names", None if names is None else tuple(names))
+
+    def _keep(self, local: Iterable[int], n: int) -> None:
+        kept = {
+            layer for pair in _pairs("local", ((i, i) for i in local), 0, n - 1) for layer in pair
+        }
+        while tied := {end for pair in self.shared if kept & {*pair} for end in pair} - kept:
+            kept |= tied
+        object.__setattr__(self, "local", frozenset(kept))
+        if kept:
+            here = sorted(kept)
+            edge_s, weight_bytes = self.edge_s.copy(), self.weight_bytes.copy()
+            edge_s[here], weight_bytes[here] = np.maximum(edge_s[here], KEPT_S), 0.0
+            edge_s.flags.writeable = weight_bytes.flags.writeable = False
+            object.__setattr__(self, "edge_s", edge_s)
+            object.__setattr__(self, "weight_bytes", weight_bytes)
 
     def __len__(self) -> int:
         return len(self.client_s)
@@ -151,6 +176,8 @@ class LayerCosts:
         if self.shared:
             for layer, _ in self.shared:
                 result[layer] = all(here[needed] for needed in self.needs[layer])
+        for layer in self.local:
+            result[layer] = False
         return result
 
     def grouped(self, boundaries: Iterable[int]) -> LayerCosts:
@@ -185,6 +212,7 @@ class LayerCosts:
             cut_down_s=self.cut_down_s[cuts],
             edges=edges,
             shared=sorted((a, b) for a, b in shared if a != b),
+            local={group[layer] for layer in self.local},
             names=self.names and [self.names[start] for start in starts],
         )
 
@@ -198,7 +226,9 @@ class LayerCosts:
             self.client_s, self.edge_s, self.weight_bytes,
             self.cut_up_bytes, self.cut_down_bytes, self.cut_up_s, self.cut_down_s,
         )  # fmt: skip
-        return (*(tuple(a.tolist()) for a in arrays), self.edges, self.shared, self.names)
+        return (
+            *(tuple(a.tolist()) for a in arrays), self.edges, self.shared, self.local, self.names,
+        )  # fmt: skip
 
 
 def transfer_s(costs: LayerCosts, link: Link) -> tuple[Floats, Floats]:

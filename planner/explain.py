@@ -95,7 +95,7 @@ def explain(
     objective has a power and seconds count. O(n) for the reasons, a few shortest paths for each
     change. Raises ValueError when `uploaded` names a layer that does not exist.
     """
-    available = [True] * len(costs) if uploaded is None else costs.available(uploaded)
+    available = costs.available(range(len(costs)) if uploaded is None else uploaded)
     price, placement = cheapest_path(objective.prices(costs, link), available)
     return Explanation(
         price,

@@ -34,6 +34,14 @@ Slowdown = Annotated[
     ),
 ]
 
+KeepLocal = Annotated[
+    str,
+    typer.Option(
+        help="How many first and last layers stay on the device, for privacy, e.g. 2,1: the edge"
+        " gets none of their weights, and with first layers kept never the raw input.",
+    ),
+]
+
 State = Annotated[
     Path | None,
     typer.Option(

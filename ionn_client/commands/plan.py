@@ -16,6 +16,7 @@ from ionn_client.commands.arguments import (
     EdgeLimit,
     Goal,
     Json,
+    KeepLocal,
     Network,
     PowerText,
     QueriesPerHour,
@@ -39,6 +40,7 @@ from ionn_client.explanation import (
     limit_sentences,
     moves,
 )
+from ionn_client.kept import parse_keep_local
 from ionn_client.payback_report import (
     StayReport,
     stay_marks,
@@ -107,6 +109,7 @@ def plan(
             help="Plan a training step in place of a query: all layers forward, then backward.",
         ),
     ] = False,
+    keep_local: KeepLocal = "0,0",
     processors: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +142,7 @@ def plan(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
         objective, seconds_per_joule, battery, deadline, edge_limit, server_load, grouped,
         stay, queries_per_hour, None if cache is None else str(cache), training, explain,
+        parse_keep_local(keep_local),
     )  # fmt: skip
     if processors is not None:
         if figure is not None:
@@ -246,6 +250,9 @@ def _show_subject(console: Console, network: str, what: Subject) -> None:
         f"Edge: {what.edge}, {seconds(float(costs.edge_s.sum()))}.\n"
         f"Link: {_title(what)}.\n"
     )
+    if costs.local:
+        kept = ", ".join(what.names[layer] for layer in sorted(costs.local))
+        console.print(f"Kept on the device, and never uploaded: {kept}.\n")
 
 
 def _show_order(console: Console, what: Subject, order: UploadOrder) -> None:

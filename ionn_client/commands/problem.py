@@ -20,6 +20,7 @@ from ionn_client.comparison import Problem
 from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
+from ionn_client.kept import KeepLocal
 from ionn_client.local import profile_grouped
 from ionn_client.offload import Profiled, prepare
 from ionn_client.schedule_file import cached_schedules, check_cache
@@ -68,6 +69,7 @@ class Asked:
     cache: str | None = None
     training: bool = False
     explain: bool = False
+    keep_local: KeepLocal = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _check_together(asked: Asked, power: Power | None, objective: Objective) -> 
             ("--cache", asked.cache),
             ("--grouped", asked.grouped),
             ("--explain", asked.explain),
+            ("--keep-local", any(asked.keep_local)),
         ):
             if given:
                 raise ValueError(f"{option} is of queries; --training plans a training step")
@@ -218,7 +221,7 @@ def _costs(
     edge: DeviceProfile | None,
 ) -> LayerCosts:
     graph = profiled.graph
-    costs = profiled.costs(link, factor, asked.edge_speed or 1.0)
+    costs = profiled.costs(link, factor, asked.edge_speed or 1.0, asked.keep_local)
     client_s = costs.client_s if device is None else np.array(device.layer_s(graph))
     edge_s = costs.edge_s if edge is None else np.array(edge.layer_s(graph))
     return replace(

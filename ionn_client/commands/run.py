@@ -17,6 +17,7 @@ from ionn_client.commands.arguments import (
     BatteryOfAll,
     Goal,
     Json,
+    KeepLocal,
     Network,
     PowerOf,
     PowerText,
@@ -37,6 +38,7 @@ from ionn_client.commands.energy import (
 )
 from ionn_client.config import Options
 from ionn_client.devices import load_device
+from ionn_client.kept import parse_keep_local
 from ionn_client.offload import connect
 from ionn_client.quantities import joules
 from ionn_client.scenario import Asked, run_scenario
@@ -79,6 +81,7 @@ def run(
     battery: BatteryOfAll = None,
     stay: StayText = None,
     queries_per_hour: QueriesPerHour = 360.0,
+    keep_local: KeepLocal = "0,0",
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -109,6 +112,7 @@ def run(
         battery=None if battery is None else Battery(battery, queries),
         stay=None if stay_s is None else Stay(stay_s, queries_per_hour),
         assumed_link=_assumed_link(radio),
+        keep_local=parse_keep_local(keep_local),
         state=state,
     )
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
