@@ -31,6 +31,7 @@ from layergraph.ops import (
     ARITHMETIC,
     DTYPE_NAMES,
     DTYPES,
+    FIRST_RESULT_ONLY,
     LAYOUTS,
     MEMORY_FORMATS,
     OPERATORS,
@@ -60,6 +61,21 @@ def check_arguments(graph: LayerGraph, budget: Budget) -> None:
     nodes = enumerate(zip(graph.nodes, operators, strict=True))
     costs = [_check_node(graph, index, node, operator) for index, (node, operator) in nodes]
     check_costs(graph, operators, costs, budget)
+    _check_by_products(graph)
+
+
+def _check_by_products(graph: LayerGraph) -> None:
+    unknown = {
+        graph.first_output[index] + number
+        for index, node in enumerate(graph.nodes)
+        if node.op in FIRST_RESULT_ONLY
+        for number in range(1, len(node.outputs))
+    }
+    used = {"the model": graph.outputs}
+    used.update((place(i, node), tuple(node.arguments())) for i, node in enumerate(graph.nodes))
+    for where, arguments in used.items():
+        if any(isinstance(a, Ref) and a.value in unknown for a in arguments):
+            raise InvalidGraph(f"{where} uses a result whose shape cannot be known beforehand")
 
 
 def bind(operator: Operator, node: Node) -> dict[str, Argument]:

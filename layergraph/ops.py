@@ -414,6 +414,10 @@ ARITHMETIC = frozenset(
     )
 ) | {"aten.div.Tensor_mode", "aten.floor_divide.default"}  # fmt: skip
 
+# Of their results only the first has a shape that follows from the arguments' shapes: the others
+# depend on how those lie in memory.
+FIRST_RESULT_ONLY = frozenset({"aten.embedding_bag.padding_idx"})
+
 DTYPES: dict[str, torch.dtype] = {
     "bool": torch.bool, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16,
     "int32": torch.int32, "int64": torch.int64, "float16": torch.float16,
