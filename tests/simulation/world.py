@@ -20,6 +20,7 @@ import torch
 
 import ionn_client.driver
 import ionn_client.queries
+import ionn_edge.link
 import wire.segments
 from ionn_client.activations import Activations
 from ionn_client.query import Answer
@@ -329,11 +330,13 @@ class _Ticks:
 def _sizes(scenario: Scenario) -> Iterator[None]:
     """Short segments, and tensors that are coded beside, with models as small as these."""
     ticks = _Ticks()
+    clocks = SimpleNamespace(thread_time=ticks, perf_counter=ticks)
     changes = (
         (wire.segments, "_WHOLE_SEGMENT_BYTES", scenario.segment_bytes),
         (wire.segments, "_PLANE_SEGMENT_ELEMENTS", scenario.segment_bytes // 2),
         (ionn_client.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
-        (ionn_client.driver, "time", SimpleNamespace(thread_time=ticks, perf_counter=ticks)),
+        (ionn_client.driver, "time", clocks),
+        (ionn_edge.link, "time", clocks),
     )
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     for module, name, value in changes:
