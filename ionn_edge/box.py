@@ -193,12 +193,14 @@ class Box:
         """Room for the planes of what `owner` uploads. Raises what Store.widen raises."""
         self.evicted(self.store.widen(owner.device.id, owner, self.busy()))
 
-    def completed(self, device: str, digest: bytes) -> None:
-        """A device's blob is whole, unless it was evicted meanwhile: its models may use it."""
-        if not self.store.shelf(device).is_whole(digest):
-            return
+    def completed(self, device: str | None, digest: bytes) -> None:
+        """A device's blob is whole, unless it was evicted meanwhile: its models may use it.
+
+        Without a device, it is every device's.
+        """
         for client in self.clients:
-            if client.device.id == device:
+            its = client.device.id
+            if device in (None, its) and self.store.shelf(its).is_whole(digest):
                 client.completed(digest)
 
     def ran(self, device: Device, fingerprint: str, start: int, stop: int, seconds: float) -> None:

@@ -128,6 +128,9 @@ async def publish(box: Box, device: str, what: str) -> str:
         box.store.published.publish(model, graph, shelf)
     except StorageError as error:
         raise ControlError(str(error)) from error
+    finally:
+        for digest in model.sizes:
+            box.completed(None, digest)
     return fingerprint
 
 

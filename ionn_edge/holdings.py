@@ -89,10 +89,7 @@ class Holdings:
 
     def is_whole(self, digest: bytes) -> bool:
         """Whether the blob is here and its digest was verified."""
-        return self.is_verified(self.name(digest))
-
-    def is_verified(self, name: bytes) -> bool:
-        blob = self.blobs.get(name)
+        blob = self.blobs.get(self.name(digest))
         return blob is not None and blob.verified
 
     # Whole blobs.
@@ -148,7 +145,7 @@ class Holdings:
         parts = [part for part in self._parts.get(name, ()) if part.owner is owner]
         if not parts:
             return None
-        if self.is_verified(name):
+        if self.is_whole(digest):
             self.drop_part(parts[0])
             return None
         return parts[0]
@@ -181,7 +178,7 @@ class Holdings:
 
     def finish(self, part: Part) -> None:
         """A part is full and verified: it is a blob from now on. Raises StorageError."""
-        if part.dropped or self.is_verified(part.name):
+        if part.dropped or self.is_whole(part.digest):
             self.drop_part(part)
             return
         assert part.size_bytes is not None

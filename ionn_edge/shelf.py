@@ -148,6 +148,10 @@ class Shelf(Holdings):
         dtypes |= {digest: each for digest, _, each in model.weights if each == "float32"}
         for digest, part in claims.parts.items():
             self.claim(part, digest, sizes[digest], dtypes[digest], owner)
+        if claims.public:
+            for digest in sizes:
+                if self._public.name(digest) in claims.public:
+                    self._drop_copy(self.name(digest), self._public.name(digest))
         stored = _Stored(claims.sizes, claims.public, next(self._uses))
         self._models[model.fingerprint] = stored
         self._offered[owner] = model.fingerprint
@@ -191,11 +195,17 @@ class Shelf(Holdings):
 
     def give(self, name: bytes, public: bytes) -> None:
         """A blob is published, under that name there, and no more this device's own."""
-        blob = self.blobs.pop(name)
+        self._public.blobs[public] = self.blobs.pop(name)
+        self._drop_copy(name, public)
+
+    def _drop_copy(self, name: bytes, public: bytes) -> None:
+        """Have nothing of one's own of a blob that is published; who writes to it finds out."""
         for stored in self._models.values():
             if name in stored.sizes:
                 stored.public[public] = stored.sizes.pop(name)
-        self._public.blobs[public] = blob
+        self.drop_blob(name)
+        for part in self._unowned(name):
+            self.drop_part(part)
 
     def drop_stray(self, stray: bytes | Part) -> None:
         if isinstance(stray, Part):

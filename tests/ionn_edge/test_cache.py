@@ -23,7 +23,7 @@ from ionn_edge.engine import Nursery
 from ionn_edge.opening import learn_graphs
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
-from tests.ionn_edge.peer import Peer, chain, execute, lacking
+from tests.ionn_edge.peer import Peer, chain, execute, lacking, segment
 from tests.ionn_edge.visitors import House, Visitor, house
 from tests.support import blobs
 from wire import messages
@@ -148,6 +148,17 @@ async def test_a_published_model_is_there_for_a_device_that_never_came_before(
             with pytest.raises(ControlError, match="3 of the model's 3 weights are not here"):
                 await ask["cache publish"]({"device": "glasses", "model": NAME[:8]})
             await _upload(peer)
+            async with Paired(watch, at) as amid:
+                await amid.greet()
+                await amid.offer(GRAPH)
+                await amid.upload(0, BLOBS[0], stop=10)
+                await publish(at.box, glasses.id, NAME)
+                # It need not even know yet.
+                await _runs(amid)
+                await amid.send(*segment(0, BLOBS[0], 10, 5))
+                await amid.hear(messages.ChunkAck)
+                held = await amid.hear(messages.Held)
+                assert (held.count, held.complete) == (64, True)
             done = await ask["cache publish"]({"device": "glasses", "model": NAME[:8]})
             assert done == {"fingerprint": NAME}
             await other.greet()

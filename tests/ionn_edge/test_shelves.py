@@ -334,14 +334,20 @@ def test_pruning_drops_what_nobody_uses_and_then_what_is_idle(tmp_path: Path) ->
 
 def test_a_published_model_is_everybodys_and_nobody_evicts_it(tmp_path: Path) -> None:
     store = opened(tmp_path, 600)
+    upload(store, THEM, "ab")
     upload(store, ME, "ab")
     store.published.publish(model("ab"), b"graph", store.shelf(ME))
     assert held(store, YOU) == held(store, ME) == {"a", "b"}
-    assert (store.used_bytes, store.shelf(ME).used_bytes) == (200, 0)
+    assert (store.published.used_bytes, store.shelf(ME).used_bytes) == (200, 0)
     assert store.shelf(ME).models == {model("ab").fingerprint: (200, 200)}
     assert store.quota() == 400
     upload(store, YOU, "abcd")
     assert store.shelf(YOU).used_bytes == 200
+    # One who has a copy has none any more when it comes again.
+    assert len(store.shelf(THEM).blobs) == 2
+    upload(store, THEM, "ab")
+    assert (held(store, THEM), store.shelf(THEM).used_bytes) == ({"a", "b"}, 0)
+    assert store.shelf(THEM).models == {model("ab").fingerprint: (200, 200)}
     with pytest.raises(NoRoom, match="budget is 400 bytes"):
         store.admit(YOU, model("defgh"), object())
     store.prune(0, ())
@@ -354,6 +360,28 @@ def test_a_published_model_is_everybodys_and_nobody_evicts_it(tmp_path: Path) ->
     for name in store.published.unverified():
         store.published.verified(name, digest_of(store.published.place.directory / name.hex()))
     assert held(store, YOU) == {"a", "b"}
+
+
+def test_what_is_published_while_it_is_sent_need_not_be_sent_to_its_end(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    slow, late = object(), object()
+    for device, owner in ((YOU, slow), (ME, late)):
+        store.admit(device, model("ab"), owner)
+    part = store.shelf(YOU).part(DIGEST["a"], slow)
+    assert part is not None
+    part.store(Segment(0, 0, 0, 50, "raw", 50), "uint8", (DATA["a"][:50],))
+    other = store.shelf(ME).part(DIGEST["a"], late)
+    assert other is not None
+    other.store(Segment(0, 0, 0, 100, "raw", 100), "uint8", (DATA["a"],))
+    upload(store, ME, "ab")
+    store.published.publish(model("ab"), b"graph", store.shelf(ME))
+    for device, owner in ((YOU, slow), (ME, late)):
+        assert store.shelf(device).part(DIGEST["a"], owner) is None
+        assert held(store, device) == {"a", "b"}
+    store.shelf(ME).finish(other)
+    for device in (ME, YOU):
+        assert list(store.shelf(device).place.directory.glob(f"{'?' * 64}.0.*")) == []
+        assert store.shelf(device).blobs == {}
 
 
 @pytest.mark.parametrize("survived", range(4))
