@@ -457,3 +457,65 @@ def test_a_record_that_this_box_did_not_write_publishes_nothing(tmp_path: Path, 
     assert store.published.models == {}
     assert store.published.used_bytes == 0
     assert list(tmp_path.glob("published/*.model")) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    deeds=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["uploads", "begins", "leaves", "publish", "unpublish", "forget", "prune"]
+            ),
+            st.sampled_from([ME, YOU]),
+            st.sampled_from(("a", "ab", "bc", "abcd", "de")),
+        ),
+        max_size=16,
+    )
+)
+def test_bookkeeping_and_files_agree_whatever_is_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, str, str]]
+) -> None:
+    store = opened(tmp_path_factory.mktemp("store"), 700, 400)
+    owners: dict[str, object] = {}
+    for what, device, names in deeds:
+        shelf, asked = store.shelf(device), model(names)
+        if what in ("uploads", "begins"):
+            owner = owners[device] = object()
+            try:
+                store.admit(device, asked, owner)
+            except NoRoom:
+                continue
+            send(store, device, names if what == "uploads" else names[:1], owner)
+        elif what == "leaves" and device in owners:
+            shelf.release(owners.pop(device))
+        elif what == "publish" and all(shelf.is_whole(DIGEST[name]) for name in names):
+            store.published.publish(asked, b"graph", shelf)
+        elif what == "unpublish" and asked.fingerprint in store.published.models:
+            store.unpublish(asked.fingerprint)
+        elif what == "forget":
+            shelf.wipe()
+        elif what == "prune":
+            store.prune(100 * len(names), ())
+        _check_files(store)
+    store.close()
+
+
+def _check_files(store: Store) -> None:
+    assert store.used_bytes <= 700
+    for holdings in (store.published, *store.shelves):
+        directory = holdings.place.directory
+        files = {
+            path.name for path in directory.iterdir() if path.suffix not in (".model", ".graph")
+        }
+        parts = {part.path.name for part in holdings.parts if part.held_bytes}
+        assert files == {name.hex() for name in holdings.blobs} | parts
+    public = {store.published.name(digest) for digest in DIGEST.values()}
+    assert store.published.blobs.keys() <= public
+    for each in store.published.models.values():
+        assert all(store.published.is_whole(digest) for digest in each.sizes)
+    for shelf in store.shelves:
+        for fingerprint in shelf.fingerprints:
+            held_bytes, total_bytes = shelf.models[fingerprint]
+            known = {model(names).fingerprint: names for names in (*MODELS, "bc", "de")}
+            assert total_bytes == 100 * len(known[fingerprint])
+            assert held_bytes <= total_bytes
