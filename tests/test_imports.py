@@ -32,6 +32,7 @@ SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
         "session", "context", "uploading", "queries", "lane", "upload", "sender", "inventory",
         "crossings", "pacer", "estimate", "query", "forecast", "routing", "battery",
+        "audit", "breaker", "hedging", "lateness", "liveness", "replies", "trust",
     )),
     "ionn_edge/session.py", "ionn_edge/intake.py",
 )  # fmt: skip
