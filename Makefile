@@ -68,6 +68,7 @@ coverage: $(STAMP)
 # Coverage guided, where atheris knows this Python; about five minutes.
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --inputs 2000000
+	$(BIN)/python tests/fuzz_operators.py --calls 10000
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "IONN needs Python 3.11 or newer; this is " + sys.version.split()[0])'

@@ -250,6 +250,9 @@ def check_index(a: Arguments) -> None:
             _demand(index.dtype in (*_INDEX_DTYPES, "bool", "uint8"), f"an index is {index}")
             # How many elements a mask selects is known only once it has run.
             _demand(index.dtype not in ("bool", "uint8"), "a mask as index has no fixed size")
+    ranks = {len(index.shape) for index in indices if index is not None}
+    # The shape function drops the other indices' dimensions; the kernel does not.
+    _demand(len(ranks) < 2 or 0 not in ranks, "a single number among tensors of indices")
 
 
 def check_gather(a: Arguments) -> None:
@@ -300,6 +303,11 @@ def _extent(spec: TensorSpec, dim: int) -> int:
 def check_diff(a: Arguments) -> None:
     # Torch takes differences of differences one after the other.
     _demand(0 <= a["n"] <= MAX_PIECES, f"{a['n']} differences")
+
+
+def check_slice(a: Arguments) -> None:
+    # The kernel adds a step to an end without looking for an overflow; the shape function looks.
+    _demand(0 < a["step"] < 1 << 31, f"step {a['step']}")
 
 
 def check_pow(a: Arguments) -> None:

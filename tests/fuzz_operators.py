@@ -190,7 +190,7 @@ def _run(
 
 
 def _flat(tensor: torch.Tensor) -> Any:
-    dense = tensor.resolve_conj().resolve_neg().contiguous().view(-1)
+    dense = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor).view(-1)
     return dense.view(torch.uint8).numpy().tobytes() if dense.numel() else b""
 
 
