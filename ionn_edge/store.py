@@ -79,7 +79,8 @@ class Store:
         except BlockingIOError:
             self.close()
             raise StorageError(
-                f"another edge uses the store {self.directory}; give this one another --store"
+                f"another edge uses the store {self.directory}: stop that one, or give this one"
+                " another --store"
             ) from None
         except OSError as error:
             self.close()
