@@ -1,6 +1,9 @@
 """The box: takes a model's graph and weights from clients, and runs ranges of its layers.
 
-server   sockets: one aiohttp application
+server   from a bound socket to a box that serves: `door` (connections before they are known),
+         `routes` (what may be asked), `announce` (on the network)
+guard    who may come in: `devices` (paired ones, in a file), `pairing_desk`, `quota`
+control  the operator's socket; `questions` and `cache` are what may be asked there
 box      what the box has, once: store, graphs, nursery of workers, load, predictor
 link     one client's connection: performs what its session asks for, with `opening` (models)
          and `writing` (segments)

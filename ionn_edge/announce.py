@@ -6,6 +6,7 @@ What it says anybody may say: a device believes the certificate that it pairs wi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import logging
 import socket
@@ -17,6 +18,8 @@ from zeroconf.asyncio import AsyncZeroconf
 from wire import VERSION
 
 SERVICE = "_ionn-edge._tcp.local."
+# Linux: an interface's address (netdevice(7)).
+SIOCGIFADDR = 0x8915
 log = logging.getLogger("ionn_edge")
 
 
@@ -58,25 +61,28 @@ def service(name: str, host: str, port: int, fingerprint: str) -> ServiceInfo:
 
 
 def addresses(host: str) -> list[str]:
-    """Where a box that listens there is reached from its network, the likeliest first."""
+    """Where a box that listens there is reached from its networks, the likeliest first."""
     if not ipaddress.ip_address(host).is_unspecified:
         return [host]
-    found = [*_own_addresses(socket.AF_INET, "192.0.2.1")]
-    if ":" in host:
-        found += _own_addresses(socket.AF_INET6, "2001:db8::1")
-    return found or ["127.0.0.1"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        found = [address for address in _of_interfaces(probe) if not address.startswith("127.")]
+        # Where the route to elsewhere begins is where most come from. Nothing is sent.
+        with contextlib.suppress(OSError):
+            probe.connect(("192.0.2.1", 9))
+            found.insert(0, probe.getsockname()[0])
+    return list(dict.fromkeys(found)) or ["127.0.0.1"]
 
 
-def _own_addresses(family: socket.AddressFamily, towards: str) -> list[str]:
-    """The one that the route towards elsewhere begins at. Nothing is sent."""
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((towards, 9))
-            return [probe.getsockname()[0]]
-    except OSError:
-        return []
+def _of_interfaces(probe: socket.socket) -> list[str]:
+    found = []
+    for _, name in socket.if_nameindex():
+        # An interface without an address of version 4 has none to tell.
+        with contextlib.suppress(OSError):
+            told = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(40, b"\0"))
+            found.append(socket.inet_ntoa(told[20:24]))
+    return found
 
 
 def _interfaces(host: str) -> InterfaceChoice | Sequence[str]:
     unspecified = ipaddress.ip_address(host).is_unspecified
-    return InterfaceChoice.Default if unspecified else [host]
+    return InterfaceChoice.All if unspecified else [host]

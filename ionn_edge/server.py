@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ionn_edge.announce import addresses, announced
 from ionn_edge.box import Box
@@ -60,7 +61,9 @@ async def serving(
     Without a guard, everybody who reaches the listener is served.
     """
     app = Routes(box, guard, desk).application()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S, logger=_http_log()
+    )
     await runner.setup()
     http = cast(Callable[[], asyncio.Protocol], runner.server)
     door = Door(box.config, http, lambda: None if guard is None else guard.context)
@@ -81,6 +84,17 @@ async def serving(
         await runner.cleanup()
         if guard is not None:
             await guard.keep(at_last=True)
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp's, but for what strangers could fill a disk with: tracebacks of their nonsense."""
+    http_log = logging.getLogger("ionn_edge.http")
+    http_log.addFilter(_is_ours)
+    return http_log
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 async def _prepare(box: Box) -> None:

@@ -125,10 +125,13 @@ async def test_who_does_not_finish_asking_is_let_go(tmp_path: Path, said: bytes)
 @pytest.mark.parametrize(
     "header", [b"X: " + b"y" * 9000, b"\r\n".join(b"X%d: y" % n for n in range(200))]
 )
-async def test_large_headers_are_refused(tmp_path: Path, header: bytes) -> None:
+async def test_large_headers_are_refused_and_fill_no_log(
+    tmp_path: Path, header: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with house(tmp_path) as at, encrypted(at) as (reader, writer):
         writer.write(ASKED + header + b"\r\n\r\n")
         assert (await rest(reader)).startswith(b"HTTP/1.0 400")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_who_says_too_much_is_cut_off(tmp_path: Path) -> None:
