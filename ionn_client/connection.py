@@ -118,6 +118,8 @@ class Connection:
                 sending.cancel()
                 ended = await asyncio.gather(receiving, sending, return_exceptions=True)
             finally:
+                # Nothing is sent any more: nobody would wait for it.
+                self._tasks = ()
                 if self._unsent is not None:
                     self._unsent.close()
                 await self._socket.close()

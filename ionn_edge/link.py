@@ -80,7 +80,7 @@ class Link:
         self._unsent_bytes = 0
         self._frames_waiting = asyncio.Event()
         self._frames_sent = asyncio.Event()
-        self._closing = False
+        self._closing = self._said_all = False
         self._worker: Worker | None = None
         self._listening: asyncio.Task[None] | None = None
         self._range: events.RunRange | None = None
@@ -299,7 +299,7 @@ class Link:
 
     def _flush(self) -> None:
         """Send what waits: at once as far as the socket takes it, the rest by `_send_all`."""
-        while self._frames and self._unsent is None:
+        while self._frames and self._unsent is None and not self._said_all:
             frame = self._frames.popleft()
             # aiohttp's annotation is narrower than what it takes.
             sending = self._socket.send_bytes(frame)  # type: ignore[arg-type]
@@ -330,6 +330,7 @@ class Link:
             # The receiving side sees the end too.
             self._frames.clear()
         finally:
+            self._said_all = True
             if self._unsent is not None:
                 self._unsent.close()
             self._close()
