@@ -35,6 +35,8 @@ def write_sealed(path: Path, place: Place, content: bytes, durable: bool = False
             if durable:
                 os.fsync(file.fileno())
         fresh.rename(path)
+        if durable:
+            _sync(place.directory)
     except OSError:
         remove(fresh)
         raise
@@ -46,6 +48,14 @@ def read_sealed(path: Path, place: Place) -> bytes | None:
         data = f.read(MAX_BYTES)
     seal, content = data[:SEAL_BYTES], data[SEAL_BYTES:]
     return content if hmac.compare_digest(seal, place.seal(content)) else None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, data: bytes) -> None:
