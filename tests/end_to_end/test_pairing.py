@@ -1,0 +1,356 @@
+"""Pairing from the device's side with a real box, what each believes where either crashes, and what
+a paired device then does: the same as an unpaired one, encrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import ionn_client
+from ionn_client import Options, cli, prepare
+from ionn_client.access import Access
+from ionn_client.config import EdgeAddress
+from ionn_client.connection import Connection
+from ionn_client.discover import discover
+from ionn_client.errors import (
+    CertificateChanged,
+    EdgeUnreachable,
+    NotPaired,
+    OffloadError,
+    PairingError,
+)
+from ionn_client.known_boxes import KnownBoxes
+from ionn_client.pair import Attempt, pair
+from ionn_client.processes import EdgeProcess
+from ionn_edge.announce import announced
+from ionn_edge.devices import RegistryError
+from pairing.exchange import ClientExchange, EdgeExchange
+from pairing.uri import PairingUri
+from planner import Link
+from tests.ionn_edge.visitors import House, house, wrong
+
+X = torch.linspace(-1, 1, 64).reshape(1, 64)
+
+
+def address(at: House) -> EdgeAddress:
+    return EdgeAddress("127.0.0.1", at.port)
+
+
+def by_code(at: House, code: str | None = None) -> Attempt:
+    return Attempt.by_code(address(at), code or at.desk.code or "")
+
+
+def by_uri(at: House) -> Attempt:
+    return Attempt.by_uri(PairingUri.parse(at.desk.uri("127.0.0.1", at.port) or ""))
+
+
+async def meet(client: Path) -> None:
+    """Connect as `connect` does. Raises PairingError or ConnectionError."""
+    access = Access.to("hall", client)
+    async with access.http() as http:
+        await Connection.open(http, access)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Path:
+    return tmp_path / "client"
+
+
+# How it should be.
+
+
+@pytest.mark.parametrize("how", [by_code, by_uri])
+async def test_both_know_each_other(tmp_path: Path, client: Path, how: object) -> None:
+    async with house(tmp_path) as at:
+        attempt = by_code(at) if how is by_code else by_uri(at)
+        box = await pair(replace(attempt, device="my glasses"), client)
+        (paired,) = at.guard.registry.all()
+        assert paired.device.name == "my glasses"
+        assert box == KnownBoxes(client).find("hall")
+        assert box.confirmed
+        assert box.fingerprint == at.guard.identity.fingerprint
+        await meet(client)
+
+
+async def test_a_box_may_be_called_otherwise_here(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        box = await pair(replace(by_code(at), called="the big one"), client)
+        assert KnownBoxes(client).find("the big one") == box
+
+
+async def test_a_device_that_pairs_anew_is_known_by_its_new_token(
+    tmp_path: Path, client: Path
+) -> None:
+    async with house(tmp_path) as at:
+        first = await pair(by_code(at), client)
+        again = await pair(by_code(at), client)
+        assert first.token != again.token
+        assert len(at.guard.registry.all()) == len(KnownBoxes(client).all()) == 1
+        await meet(client)
+
+
+# How it goes wrong.
+
+
+async def test_a_wrong_code_says_what_to_do(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        code = at.desk.code or ""
+        with pytest.raises(PairingError, match="shows a new one now"):
+            await pair(by_code(at, wrong(code)), client)
+        with pytest.raises(PairingError, match="shows a new one now"):
+            await pair(by_code(at, code), client)
+        assert not at.guard.registry.all()
+        assert not KnownBoxes(client).all()
+
+
+async def test_a_uri_of_another_box_says_nothing_to_this_one(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        with pytest.raises(CertificateChanged, match="Nothing was sent"):
+            await pair(replace(by_uri(at), box="ab" * 32), client)
+        assert at.desk.failures == 0
+
+
+async def test_a_desk_that_is_closed_says_how_it_opens(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        at.desk.code = at.desk.secret = None
+        with pytest.raises(PairingError, match="ionn edge pair"):
+            await pair(Attempt.by_code(address(at), wrong("0000-0000")), client)
+
+
+async def test_where_no_box_is(client: Path) -> None:
+    with pytest.raises(EdgeUnreachable, match="no pairing with"):
+        await pair(Attempt.by_code(EdgeAddress("127.0.0.1", 9), wrong("0000-0000")), client)
+
+
+async def test_where_nothing_can_be_kept(tmp_path: Path, client: Path) -> None:
+    client.touch()  # noqa: ASYNC240
+    async with house(tmp_path) as at:
+        with pytest.raises(PairingError, match="cannot"):
+            await pair(by_code(at), client)
+        assert not at.guard.registry.all()
+        assert at.desk.failures == 0, "nobody was guessing"
+
+
+# Where either crashes between the two phases.
+
+
+class Crash(BaseException):
+    """What takes a process away."""
+
+
+async def test_a_device_that_crashes_before_it_has_said_so(
+    tmp_path: Path, client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_: ClientExchange) -> bytes:
+        raise Crash
+
+    async with house(tmp_path) as at:
+        with monkeypatch.context() as patched:
+            patched.setattr(ClientExchange, "stored", crash)
+            with pytest.raises(Crash):
+                await pair(by_code(at), client)
+        # The device has the box on probation; the box knows nothing.
+        assert [box.confirmed for box in KnownBoxes(client).all()] == [False]
+        assert not at.guard.registry.all()
+        with pytest.raises(NotPaired, match="did not keep its half"):
+            await meet(client)
+        assert not KnownBoxes(client).all()
+        await pair(by_code(at), client)
+        await meet(client)
+
+
+async def test_a_box_whose_last_word_gets_lost(
+    tmp_path: Path, client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_: EdgeExchange) -> bytes:
+        raise OSError("gone")
+
+    async with house(tmp_path) as at:
+        monkeypatch.setattr(EdgeExchange, "stored", crash)
+        # It has kept its half, and says so when asked as it always is: by a connection.
+        assert (await pair(by_code(at), client)).confirmed
+        assert len(at.guard.registry.all()) == 1
+        assert [box.confirmed for box in KnownBoxes(client).all()] == [True]
+
+
+async def test_a_box_that_cannot_keep_its_half(
+    tmp_path: Path, client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise RegistryError("the disk is full")
+
+    async with house(tmp_path) as at:
+        monkeypatch.setattr(at.guard, "pair", full)
+        with pytest.raises(PairingError, match="forgets its own"):
+            await pair(by_code(at), client)
+        assert not KnownBoxes(client).all()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_box_that_crashes_for_longer(
+    tmp_path: Path, client: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    async with house(tmp_path) as at:
+        keep = at.guard.pair
+
+        async def crash(*claim: object) -> None:
+            if kept:
+                await keep(*claim)  # type: ignore[arg-type]
+            raise RegistryError("the power went")
+
+        monkeypatch.setattr(at.guard, "pair", crash)
+        monkeypatch.setattr(Access, "http", _unreachable)
+        with pytest.raises(PairingError, match="next connection"):
+            await pair(by_code(at), client)
+        monkeypatch.undo()
+        port = at.port
+    assert [box.confirmed for box in KnownBoxes(client).all()] == [False]
+    with pytest.raises(ConnectionError):
+        await meet(client)
+    assert len(KnownBoxes(client).all()) == 1, "a box that is away has not said no"
+    async with house(tmp_path, port=port):
+        if kept:
+            await meet(client)
+        else:
+            with pytest.raises(NotPaired):
+                await meet(client)
+    assert [box.confirmed for box in KnownBoxes(client).all()] == [True] * kept
+
+
+def _unreachable(_: Access) -> object:
+    raise ConnectionError("no network")
+
+
+# Once they are paired.
+
+
+async def test_unpairing_is_heard_of(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        await pair(by_code(at), client)
+        (paired,) = at.guard.registry.all()
+        await at.guard.unpair(paired.device)
+        with pytest.raises((NotPaired, ConnectionError), match="unpaired there"):
+            await meet(client)
+
+
+async def test_a_revoked_token_is_heard_of(tmp_path: Path, client: Path) -> None:
+    async with house(tmp_path) as at:
+        box = await pair(by_code(at), client)
+        KnownBoxes(client).add(replace(box, token="x" * 43))
+        with pytest.raises(NotPaired, match="unpaired there"):
+            await meet(client)
+        assert len(KnownBoxes(client).all()) == 1, "only a box on probation is forgotten by itself"
+
+
+async def test_a_box_is_found_by_what_it_announces() -> None:
+    fingerprint = "ab" * 32
+    async with announced("hall [b]", "127.0.0.1", 7431, fingerprint):
+        found = await discover(20.0, ["127.0.0.1"], lambda box: box.fingerprint == fingerprint)
+    (box,) = [box for box in found if box.fingerprint == fingerprint]
+    assert (box.name, box.address) == ("hall [b]", EdgeAddress("127.0.0.1", 7431))
+
+
+@pytest.fixture(scope="module")
+def edge() -> Iterator[EdgeProcess]:
+    with EdgeProcess(paired=True, options=("--calibration", "off")) as process:
+        yield process
+
+
+def ionn(*args: str, typed: str = "") -> str:
+    found = CliRunner().invoke(cli.app, list(args), input=typed)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+async def test_a_person_pairs_lists_and_forgets(tmp_path: Path, client: Path) -> None:
+    state = ("--state", str(client))
+    assert "paired with no box" in ionn("devices", *state)
+    async with house(tmp_path) as at:
+        box = f"127.0.0.1:{at.port}"
+        slip = (at.desk.code or "")[:-1]
+        typed = f"{slip}\n{at.desk.code}\n"
+        said = await asyncio.to_thread(ionn, "pair", box, "--name", "glasses", *state, typed=typed)
+        assert "Not a code" in said
+        assert "Now: ionn run --edge hall" in said
+        assert [paired.device.name for paired in at.guard.registry.all()] == ["glasses"]
+        uri = at.desk.uri("127.0.0.1", at.port) or ""
+        again = await asyncio.to_thread(ionn, "pair", uri, *state, "--json")
+        assert json.loads(again)["name"] == "hall"
+    shown = ionn("devices", *state)
+    for cell in ("hall", "paired", at.guard.identity.fingerprint[:4]):
+        assert cell in shown
+    KnownBoxes(client).quarantine(at.guard.identity.fingerprint, "[b]it[/b] lied")
+    assert "[b]it[/b]" in ionn("devices", *state)
+    assert "Forgotten: hall" in ionn("devices", "forget", "hall", *state)
+    assert json.loads(ionn("devices", *state, "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["pair", "ionn://box:1/pair?box=x&secret=y"], "pairing URI looks like"),
+        (["pair", "127.0.0.1:9", "--code", "1234"], "8 digits"),
+        (["pair", "127.0.0.1:9", "--code", wrong("0000-0000")], "no pairing with"),
+        (["pair", "127.0.0.1:port", "--code", wrong("0000-0000")], "bad port"),
+        (["pair", "127.0.0.1:9", "--name", "-x", "--code", wrong("0000-0000")], "name"),
+        (["devices", "forget", "nobody"], "no box is known"),
+        (["forget", "nobody"], "pair first"),
+        (["forget", "127.0.0.1:9"], "has not said"),
+        (["ps", "--edge", "192.0.2.7"], "pair first"),
+        (["run", "--edge", "192.0.2.7", "--network", "lenet"], "pair first"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(client: Path, args: list[str], said: str) -> None:
+    found = CliRunner().invoke(cli.app, [*args, "--state", str(client)])
+    assert isinstance(found.exception, OffloadError | ValueError)
+    assert said in str(found.exception)
+
+
+def test_three_slips_of_the_finger_cost_no_guess(client: Path) -> None:
+    typed = "1\n12345678\nabc\n"
+    found = CliRunner().invoke(
+        cli.app, ["pair", "127.0.0.1:9", "--state", str(client)], input=typed
+    )
+    assert "still shows the same one" in str(found.exception)
+
+
+async def test_a_paired_device_offloads_as_ever_and_is_forgotten(edge: EdgeProcess) -> None:
+    assert edge.state is not None
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
+    options = Options(
+        device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, state=edge.state
+    )
+    profiled = await asyncio.to_thread(prepare, model, (X,), options=options)
+    with torch.inference_mode():
+        expected = model(X)
+    async with ionn_client.connect(profiled, (X,), edge=edge.address, options=options) as net:
+        await net.uploaded(timeout_s=60)
+        answer = await net.query(X)
+        assert torch.equal(answer.value, expected)
+        assert answer.served_by == "edge"
+        await net.forget()
+        assert net.status.phase == "rejected"
+        assert net.status.error == "the edge was asked to forget this device"
+        assert (await net.query(X)).served_by == "client"
+    async with ionn_client.connect(profiled, (X,), edge=edge.address, options=options) as net:
+        await net.uploaded(timeout_s=60)
+        assert net.status.sent_bytes > 0, "what was forgotten is sent again"
+        assert net.status.skipped_bytes == 0
+
+
+def test_commands_know_the_box(edge: EdgeProcess) -> None:
+    state = ("--state", str(edge.state))
+    (box,) = json.loads(ionn("devices", *state, "--json"))
+    assert box["fingerprint"] == edge.banner["fingerprint"]
+    assert "token" not in box
+    assert json.loads(ionn("ps", "--edge", box["name"], *state, "--json"))["clients"] == 1
+    assert "holds nothing" in ionn("forget", box["name"], *state)
