@@ -117,9 +117,11 @@ class LayerCosts:
         object.__setattr__(self, "names", None if names is None else tuple(names))
 
     def _keep(self, local: Iterable[int], n: int) -> None:
-        kept = {
-            layer for pair in _pairs("local", ((i, i) for i in local), 0, n - 1) for layer in pair
-        }
+        try:
+            pairs = [(layer, layer) for layer in local]
+        except TypeError as error:
+            raise ValueError(f"local is a collection of layers: {error}") from None
+        kept = {layer for layer, _ in _pairs("local", pairs, 0, n - 1)}
         while tied := {end for pair in self.shared if kept & {*pair} for end in pair} - kept:
             kept |= tied
         object.__setattr__(self, "local", frozenset(kept))

@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
 
 from layergraph.ops import OPERATORS
 from tests.fuzz_operators import Finding, case, judge, stored
