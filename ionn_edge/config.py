@@ -74,7 +74,7 @@ class Config:
     calibration: "auto" measures layer times once per store directory, "again" anew, "off" ships
         generic figures and leaves it to clients to correct them.
     max_clients, max_queries: connections, and open queries of each. max_waiting_bytes: tensors
-        that one client's waiting queries may hold.
+        that waiting queries of one client, and of all of a device's, may hold.
     hello_timeout_s: a connection that says nothing is closed after so long.
     ping_after_s, silence_s: a silent client is pinged after the first, closed after the second.
     range_timeout_s: a range that runs longer is stopped, with its worker.

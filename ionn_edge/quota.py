@@ -14,6 +14,8 @@ class Asker(Protocol):
     def running(self) -> int: ...
     @property
     def queued(self) -> int: ...
+    @property
+    def waiting_bytes(self) -> int: ...
 
 
 class Quota:
@@ -34,9 +36,15 @@ class Quota:
         """Of all of the device's connections."""
         return sum(session.running + session.queued for session in self.sessions)
 
-    def refusal(self, now: float) -> str | None:
-        """Why no further query is taken now; None, and one is counted, if it is."""
+    def refusal(self, now: float, tensor_bytes: int = 0) -> str | None:
+        """Why no further query is taken now; None, and one is counted, if it is.
+
+        tensor_bytes: of the query's tensors. One alone may be any size that a message takes.
+        """
         config = self._config
+        waiting_bytes = sum(session.waiting_bytes for session in self.sessions)
+        if waiting_bytes and waiting_bytes + tensor_bytes > config.max_waiting_bytes:
+            return f"this device's open queries hold {waiting_bytes} bytes of tensors already"
         if self.open_queries >= config.device_queries:
             return (
                 f"this device has {config.device_queries} queries open already;"

@@ -86,6 +86,11 @@ class Session:
         return len(self._waiting)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Tensors of queries that wait."""
+        return sum(query.tensor_bytes for query in self._waiting.values())
+
+    @property
     def busy(self) -> bool:
         """Whether a query is open, which forbids eviction."""
         return self._running is not None or bool(self._waiting)
@@ -312,7 +317,7 @@ class Session:
         number = execute.query
         if number in self._waiting or (self._running and self._running.number == number):
             raise RemoteProtocolError(f"query {number} is open already", "unexpected")
-        refusal = self._refusal(execute) or self._quota_refusal()
+        refusal = self._refusal(execute) or self._quota_refusal(execute)
         if refusal is not None:
             self._answer_error(number, *refusal)
             return
@@ -330,18 +335,17 @@ class Session:
             return "overloaded", "the edge is stopping"
         if self.queued + self.running >= self.config.max_queries:
             return "overloaded", f"{self.config.max_queries} queries are open already"
-        size = sum(query.tensor_bytes for query in self._waiting.values()) + _tensor_bytes(
-            execute.tensors
-        )
+        size = self.waiting_bytes + _tensor_bytes(execute.tensors)
         if self._waiting and size > self.config.max_waiting_bytes:
             return "overloaded", f"open queries hold {size} bytes of tensors"
         if self._deaths > self.config.max_restarts:
             return "execution", f"the worker failed {self._deaths} times in a row; connect again"
         return None
 
-    def _quota_refusal(self) -> tuple[str, str] | None:
+    def _quota_refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
         # Last: a query that is refused for another reason uses nothing up.
-        text = None if self._quota is None else self._quota.refusal(self._now)
+        size = _tensor_bytes(execute.tensors)
+        text = None if self._quota is None else self._quota.refusal(self._now, size)
         return None if text is None else ("overloaded", text)
 
     def _run_next(self) -> None:

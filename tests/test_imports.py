@@ -34,7 +34,7 @@ SANS_IO = (
         "crossings", "pacer", "estimate", "query", "forecast", "routing", "battery",
         "audit", "breaker", "hedging", "lateness", "liveness", "replies", "trust",
     )),
-    "ionn_edge/session.py", "ionn_edge/intake.py",
+    "ionn_edge/session.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
 )  # fmt: skip
 
 

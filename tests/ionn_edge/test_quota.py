@@ -12,6 +12,7 @@ from ionn_edge.quota import Quota
 class Asker:
     running: int
     queued: int
+    waiting_bytes: int = 0
 
 
 def test_a_device_asks_a_burst_and_then_so_many_a_second() -> None:
@@ -41,3 +42,11 @@ def test_open_queries_of_all_connections_count() -> None:
     assert quota.refusal(0.0) == "this device has 5 queries open already; wait for their answers"
     quota.sessions.discard(first)
     assert quota.refusal(0.0) is None
+
+
+def test_tensors_that_wait_count_over_all_connections() -> None:
+    quota = Quota(Config(max_waiting_bytes=100))
+    assert quota.refusal(0.0, 1000) is None, "one may be any size"
+    quota.sessions |= {Asker(0, 1, 40), Asker(0, 1, 40)}
+    assert quota.refusal(0.0, 20) is None
+    assert quota.refusal(0.0, 21) == "this device's open queries hold 80 bytes of tensors already"
