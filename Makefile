@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/schedules.py
 	$(BIN)/ionn bench latency --network alexnet --network resnet50
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/failover.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/activations.py
 	$(BIN)/python benchmarks/accuracy.py
@@ -53,6 +54,7 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/schedules.py --quick
 	$(BIN)/ionn bench latency --network lenet --rate 4mbit --rounds 1 --quick
 	$(BIN)/python benchmarks/kill.py --quick
+	$(BIN)/python benchmarks/failover.py --quick
 	$(BIN)/python benchmarks/weights.py --quick
 	$(BIN)/python benchmarks/activations.py --quick
 	$(BIN)/python benchmarks/accuracy.py --quick
