@@ -17,8 +17,8 @@ ALLOWED = {
     "layergraph": {"torch", "safetensors", "sklearn", "PIL", "numpy",
                    "torchvision", "timm", "transformers"},
     "pairing": {"cryptography", "spake2", "msgpack"},
-    "ionn_client": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
-                    "typer", "rich", "matplotlib", "msgpack", "zeroconf"},
+    "ionn_client": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp",
+                    "uvloop", "typer", "rich", "matplotlib", "msgpack", "zeroconf"},
     "ionn_edge": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
                   "typer", "msgpack", "segno", "zeroconf"},
 }  # fmt: skip

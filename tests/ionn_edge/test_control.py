@@ -22,7 +22,11 @@ async def complain(asked: dict[str, Any]) -> None:
     raise ControlError(f"no {asked['what']} here")
 
 
-HANDLERS = {"echo": echo, "complain": complain}
+async def fail(asked: dict[str, Any]) -> None:
+    raise ZeroDivisionError(asked)
+
+
+HANDLERS = {"echo": echo, "complain": complain, "fail": fail}
 
 
 async def asked(directory: Path, question: str, **arguments: Any) -> Any:
@@ -38,6 +42,8 @@ async def test_a_question_is_answered_however_deep_the_directory(tmp_path: Path)
                 await asked(deep, "complain", what="tea")
             with pytest.raises(ControlError, match="does not know that question"):
                 await asked(deep, "tea")
+            with pytest.raises(ControlError, match="its log says more"):
+                await asked(deep, "fail")
         with pytest.raises(NotRunning):
             await asked(deep, "echo")
     with pytest.raises(NotRunning):
