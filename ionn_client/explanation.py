@@ -76,7 +76,8 @@ def _why(reasons: Sequence[Reason], names: Sequence[str], objective: Objective) 
     there = SIDES["edge" if first.where == "client" else "client"]
     runs, it = ("runs", "it") if len(reasons) == 1 else ("run", "them")
     if not first.uploaded:
-        return f"{here} {runs} on {SIDES[first.where]}: the edge has no weights yet."
+        # A plan takes all weights for uploaded, but those of layers that are kept.
+        return f"{here} {runs} on {SIDES[first.where]}, as was asked."
     moved = "" if (first.start, first.stop) == (first.layer, reasons[-1].layer + 1) else (
         f", best together as {layer_span(names, first.start, first.stop)}"
     )  # fmt: skip

@@ -292,3 +292,40 @@ def test_mistakes_are_told_before_anything_is_measured(
     text = mistake(monkeypatch, capsys, "--network", "lenet", *args)
     assert said in text
     assert "Traceback" not in text
+
+
+def test_kept_layers_stay_in_every_plan() -> None:
+    wifi = [*STATED, "--radio", "wifi", "--up", "12mbit"]
+    args = (*wifi, "--keep-local", "1,2", "--edge-limit", "50ms")
+    rows = planners(plan_json(*args))
+    assert "edge only" not in rows
+    for name, row in rows.items():
+        sides = {(start, stop): side for side, start, stop in row["route"] or ()}
+        on_edge = {i for (start, stop), side in sides.items() if side == "edge"
+                   for i in range(start, stop)}  # fmt: skip
+        # AlexNet's first layer with weights is its second: the first is the input's.
+        assert on_edge <= set(range(1, 7)), name
+    text = plan(*args, "--explain")
+    assert "Kept on the device, and never uploaded: " in text
+    assert "runs on the client, as was asked." in text
+    order = plan(*args).partition("Order by")[2]
+    assert "fc6" in order
+    assert "fc8" not in order
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--keep-local", "x"], "--keep-local is how many"),
+        (["--keep-local", "1,-1"], "--keep-local is how many"),
+        (["--keep-local", "99"], "the model has 9 layers"),
+        (["--keep-local", "1", "--training"], "--keep-local is of queries"),
+    ],
+)
+def test_kept_layers_that_make_no_sense(
+    args: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert told in mistake(monkeypatch, capsys, *STATED, *args)
