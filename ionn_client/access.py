@@ -7,8 +7,12 @@ token nor a byte of the model: the handshake ends before either is sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,11 +29,46 @@ from pairing.tls import client_context
 
 DIAGNOSIS_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 10.0
+CLOSING_TURNS = 50
 BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 # What a box says that knows who is there, and does not want that device.
 UNWANTED = frozenset({401, 403})
 # The same in TLS (RFC 8446, section 6.2), from servers that get to say it: asyncio's do not.
 ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN")
+
+
+@asynccontextmanager
+async def http_session(
+    pin: str | None, patience: aiohttp.ClientTimeout
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Without redirects, which no edge makes; at the end nothing is left to the event loop.
+
+    pin: the fingerprint of the one certificate that any socket may show; None for any.
+    """
+    sockets: list[socket.socket] = []
+
+    def made(where: aiohttp.AddrInfoType) -> socket.socket:
+        sockets[:] = [*filter(_is_open, sockets), socket.socket(*where[:3])]
+        return sockets[-1]
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_redirect.append(_no_redirect)
+    checked = True if pin is None else aiohttp.Fingerprint(bytes.fromhex(pin))
+    connector = aiohttp.TCPConnector(ssl=checked, socket_factory=made)
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=patience, trace_configs=[tracing]
+        ) as http:
+            yield http
+    finally:
+        # TLS has a goodbye of its own, which nobody here waits for.
+        for link in filter(_is_open, sockets):
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+        for _ in range(CLOSING_TURNS):
+            if not any(map(_is_open, sockets)):
+                break
+            await asyncio.sleep(0)
 
 
 class TurnedAway(ConnectionError):
@@ -88,18 +127,13 @@ class Access:
         """As aiohttp's `ssl` takes it."""
         return True if self.context is None else self.context
 
-    def http(self, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
+    def http(
+        self, timeout: aiohttp.ClientTimeout | None = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
         """For requests to this edge only. Each socket's certificate is compared with the pin once
         more, whatever TLS made of it."""
-        pin = None if self.box is None else bytes.fromhex(self.box.fingerprint)
-        connector = aiohttp.TCPConnector(ssl=True if pin is None else aiohttp.Fingerprint(pin))
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_redirect.append(_no_redirect)
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
-            trace_configs=[tracing],
-        )
+        pin = None if self.box is None else self.box.fingerprint
+        return http_session(pin, timeout or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S))
 
     def check_usable(self) -> None:
         """Raises EdgeQuarantined for a box that was caught lying."""
@@ -186,7 +220,7 @@ class Access:
         try:
             async with (
                 asyncio.timeout(DIAGNOSIS_TIMEOUT_S),
-                aiohttp.ClientSession() as http,
+                http_session(None, aiohttp.ClientTimeout(total=DIAGNOSIS_TIMEOUT_S)) as http,
                 http.get(url, ssl=context, allow_redirects=False) as answer,
             ):
                 return answer.status == 200
@@ -196,6 +230,10 @@ class Access:
 
 async def _no_redirect(*_: object) -> None:
     raise aiohttp.ClientError("it sends clients elsewhere, which no edge does")
+
+
+def _is_open(link: socket.socket) -> bool:
+    return link.fileno() != -1
 
 
 def _cut_off(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from typing import cast
 
 import aiohttp
 
-from ionn_client.access import Access
+from ionn_client.access import Access, http_session
 from ionn_client.config import EdgeAddress
 from ionn_client.connection import Connection, cause
 from ionn_client.errors import CertificateChanged, EdgeUnreachable, PairingError
@@ -106,15 +106,9 @@ class _NotConfirmed(Exception):
 @asynccontextmanager
 async def _opened(attempt: Attempt) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     """Encrypted with whoever answers, who must have the URI's certificate if there is a URI."""
-    pin: ssl.SSLContext | bool | aiohttp.Fingerprint = True
-    if attempt.box is not None:
-        pin = aiohttp.Fingerprint(bytes.fromhex(attempt.box))
     url = Access(attempt.address).url(PATH).replace("http://", "https://", 1)
     async with (
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=pin),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-        ) as http,
+        http_session(attempt.box, aiohttp.ClientTimeout(total=TIMEOUT_S)) as http,
         http.ws_connect(
             url, ssl=client_context(None, None), compress=0, max_msg_size=MAX_FRAME_BYTES
         ) as opened,
