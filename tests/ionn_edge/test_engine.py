@@ -406,20 +406,6 @@ async def test_who_gives_up_while_a_worker_is_forked_harms_nobody(nursery: Nurse
     await worker.close()
 
 
-async def test_a_worker_has_no_sockets_but_its_own(nursery: Nursery) -> None:
-    others = [await nursery.fork() for _ in range(3)]
-    worker = others[-1]
-    assert isinstance(await asked(worker, jobs.Check("", b"", "")), jobs.Refused)
-    assert len(_sockets(worker.pid)) == 1
-    for each in others:
-        await each.close()
-
-
-def _sockets(pid: int) -> list[str]:
-    opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    return [target for target in opened if target.startswith("socket:")]
-
-
 async def test_a_nursery_that_dies_takes_its_workers_along_and_is_started_again() -> None:
     nursery = Nursery(WorkerSettings("cpu", 1))
     first = await nursery.fork()
