@@ -13,6 +13,7 @@ from ionn_client.commands import (
     demo,
     devices,
     discover,
+    doctor,
     forget,
     pair,
     plan,
@@ -41,6 +42,7 @@ app.command("discover")(discover.discover_boxes)
 app.command("pair")(pair.pair_box)
 app.add_typer(devices.app, name="devices")
 app.command("forget")(forget.forget_me)
+app.command("doctor")(doctor.doctor)
 for _room in entry_points(group="ionn.commands"):
     app.add_typer(_room.load(), name=_room.name)
 

@@ -1,0 +1,332 @@
+"""Looks what is wrong between this device and its boxes, and says what to do about it.
+
+Changes nothing, pairs with nobody, and believes nothing that a box says of itself but what is
+checked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import aiohttp
+
+from ionn_client.access import Access, TurnedAway
+from ionn_client.connection import PATH, cause
+from ionn_client.errors import PairingError
+from ionn_client.known_boxes import KnownBox, KnownBoxes
+from pairing.identity import FILE, Identity, short
+from pairing.private import StateError
+from wire import (
+    DEFAULT_LIMITS,
+    OLDEST_VERSION,
+    VERSION,
+    Decoder,
+    Encoder,
+    RemoteProtocolError,
+    check_welcome,
+    hello,
+    messages,
+)
+
+TIMEOUT_S = 3.0
+PINGS = 5
+MAX_DESCRIPTION_BYTES = 1 << 16
+MAX_TEXT = 200
+# Seconds since 1970 of 2024: this program is younger.
+OLDEST_CLOCK_S = 1_704_067_200.0
+# More than two quartz clocks differ by.
+MAX_DRIFT_S = 0.005
+State = Literal["ok", "note", "bad"]
+_Answer = TypeVar("_Answer", bound=messages.Message)
+TROUBLES = (aiohttp.ClientError, OSError, TimeoutError, ValueError, RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. box: whose, None for this device's own.
+
+    state: "ok", "note" (worth knowing) or "bad" (it will not work so). advice: what to do, or "".
+    """
+
+    box: str | None
+    what: str
+    state: State
+    text: str
+    advice: str = ""
+
+
+async def examine(edge: str | None = None, state: Path | None = None) -> list[Finding]:
+    """This device, and the box `edge`, or all that it knows. Never raises for what it finds."""
+    known = KnownBoxes(state)
+    findings = [_state_directory(known.directory), *_identity(known.directory), _clock()]
+    boxes: list[KnownBox] = []
+    try:
+        boxes = await asyncio.to_thread(known.all)
+    except PairingError as error:
+        findings.append(Finding(None, "known boxes", "bad", _plain(error)))
+    else:
+        findings.append(_known(boxes))
+    edges = [box.name for box in boxes] if edge is None else [edge]
+    examined = await asyncio.gather(*(examine_box(name, state) for name in edges))
+    return findings + [finding for each in examined for finding in each]
+
+
+# This device.
+
+
+def _state_directory(directory: Path) -> Finding:
+    what = "state directory"
+    try:
+        status = directory.stat()
+    except FileNotFoundError:
+        text = f"{directory} is not there yet"
+        return Finding(None, what, "note", text, "nothing: the first pairing makes it")
+    except OSError as error:
+        text = f"{directory}: {error.strerror}"
+        return Finding(None, what, "bad", text, "make it readable for you, or give --state")
+    if not stat.S_ISDIR(status.st_mode):
+        return Finding(None, what, "bad", f"{directory} is no directory", "move it out of the way")
+    if status.st_mode & 0o077:
+        text = f"{directory} is open to other users (mode {stat.S_IMODE(status.st_mode):o})"
+        return Finding(None, what, "bad", text, f"chmod 700 {directory}")
+    return Finding(None, what, "ok", str(directory))
+
+
+def _identity(directory: Path) -> list[Finding]:
+    what = "identity"
+    try:
+        if not (directory / FILE).exists():
+            text = "this device has none yet"
+            return [Finding(None, what, "note", text, "nothing: the first pairing makes it")]
+        identity = Identity.load(directory, "ionn device")
+    except (StateError, OSError) as error:
+        return [Finding(None, what, "bad", _plain(error))]
+    return [Finding(None, what, "ok", short(identity.fingerprint))]
+
+
+def _clock() -> Finding:
+    now = time.time()
+    day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
+    if now < OLDEST_CLOCK_S:
+        text = f"it is {day} here, which cannot be"
+        return Finding(None, "clock", "note", text, "set it: pairings do not need it, logs do")
+    return Finding(None, "clock", "ok", f"{day} UTC")
+
+
+def _known(boxes: list[KnownBox]) -> Finding:
+    if not boxes:
+        advice = "ionn discover, then ionn pair NAME"
+        return Finding(None, "known boxes", "note", "none", advice)
+    return Finding(None, "known boxes", "ok", ", ".join(box.name for box in boxes))
+
+
+# A box.
+
+
+async def examine_box(edge: str, state: Path | None = None) -> list[Finding]:
+    """From the nearest to the farthest; what cannot be reached is not looked at."""
+    try:
+        access = await asyncio.to_thread(Access.to, edge, state)
+        # So that nothing which is found out here is remembered.
+        access = replace(access, boxes=None)
+        findings = _trusted(edge, access)
+    except (PairingError, ValueError) as error:
+        return [Finding(edge, "trust", "bad", _plain(error))]
+    reached = await _reached(edge, access)
+    findings.append(reached)
+    if reached.state == "bad":
+        return findings
+    findings += await _described(edge, access)
+    findings += await _conversed(edge, access)
+    return findings
+
+
+def _trusted(edge: str, access: Access) -> list[Finding]:
+    box = access.box
+    if box is None:
+        text = f"{access.address} is on this machine, and used unpaired"
+        return [Finding(edge, "trust", "ok", text)]
+    findings = []
+    if box.quarantined is not None:
+        advice = f"see what is wrong there; then `ionn devices forget {box.name}` and pair again"
+        findings.append(Finding(edge, "quarantine", "bad", _plain(box.quarantined), advice))
+    if box.paired_at_s > time.time() + 86400:
+        findings.append(Finding(edge, "clock", "note", "it was paired in the future", "set it"))
+    if not box.confirmed:
+        text = "the box has not confirmed the pairing yet"
+        return [*findings, Finding(edge, "trust", "note", text, "nothing: a connection will tell")]
+    return [*findings, Finding(edge, "trust", "ok", f"paired, pin {short(box.fingerprint)}")]
+
+
+async def _reached(edge: str, access: Access) -> Finding:
+    address, began = access.address, time.monotonic()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(address.host, address.port)
+    except (OSError, TimeoutError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if isinstance(number, int) and number > 0 else cause(error)
+        text = f"nobody answers at {address}: {why}"
+        advice = (
+            "is it on, in the same network, and running `ionn edge serve`? Has it moved:"
+            " `ionn discover`"
+        )
+        return Finding(edge, "reach", "bad", text, advice)
+    writer.close()
+    milliseconds = 1000 * (time.monotonic() - began)
+    return Finding(edge, "reach", "ok", f"{address} takes connections in {milliseconds:.1f} ms")
+
+
+async def _described(edge: str, access: Access) -> list[Finding]:
+    what = "TLS" if access.box is not None else "box"
+    try:
+        told = await _description(access)
+    except TROUBLES as error:
+        return [await _failed(edge, what, access, error)]
+    findings = []
+    if access.box is not None:
+        findings.append(Finding(edge, what, "ok", "encrypted, and the certificate is the pinned"))
+    name, agent = (_plain(told.get(key))[:MAX_TEXT] for key in ("name", "agent"))
+    findings.append(Finding(edge, "box", "ok", f"{name!r}, {agent}"))
+    findings.append(_versions(edge, told.get("protocol")))
+    return findings
+
+
+async def _description(access: Access) -> dict[str, Any]:
+    """What it says of itself to anybody. Raises ValueError for what is no edge."""
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        access.http() as http,
+        http.get(access.url("/"), ssl=access.tls, allow_redirects=False) as answer,
+    ):
+        body = bytearray()
+        async for part in answer.content.iter_chunked(4096):
+            body += part
+            if len(body) > MAX_DESCRIPTION_BYTES:
+                raise ValueError("it says too much: that is no edge")
+        answer.raise_for_status()
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict) or told.get("what") != "an IONN edge box":
+        raise ValueError("it does not say that it is an edge")
+    return told
+
+
+def _versions(edge: str, protocol: Any) -> Finding:
+    what, ours = "protocol", f"this device speaks {OLDEST_VERSION} to {VERSION}"
+    try:
+        oldest, newest = protocol["oldest"], protocol["newest"]
+        if not (type(oldest) is int and type(newest) is int and 0 < oldest <= newest < 1 << 16):
+            raise ValueError
+    except (TypeError, KeyError, ValueError):
+        return Finding(edge, what, "bad", "the box does not say which versions it speaks")
+    text = f"the box speaks {oldest} to {newest}, {ours}"
+    if newest < OLDEST_VERSION:
+        return Finding(edge, what, "bad", text, "update the box")
+    if oldest > VERSION:
+        return Finding(edge, what, "bad", text, "update this device")
+    return Finding(edge, what, "ok", text)
+
+
+@dataclass(slots=True)
+class _Talk:
+    """Questions and answers in turn, on a connection of its own."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    decoder: Decoder
+
+    async def ask(self, question: messages.Message, kind: type[_Answer]) -> _Answer:
+        """Raises RemoteProtocolError for anything but that kind of answer."""
+        for frame in Encoder(DEFAULT_LIMITS).encode(question):
+            await self.socket.send_bytes(cast(bytes, frame))
+        while True:
+            heard = await self.socket.receive()
+            if heard.type is not aiohttp.WSMsgType.BINARY:
+                raise RemoteProtocolError("it ends the conversation")
+            message = self.decoder.feed(heard.data)
+            if isinstance(message, kind):
+                return message
+            if isinstance(message, messages.Error):
+                raise RemoteProtocolError(message.text, message.code)
+            if message is not None and not isinstance(message, messages.Load):
+                raise RemoteProtocolError(f"it answers {type(message).__name__}")
+
+
+@asynccontextmanager
+async def _talk(access: Access) -> AsyncIterator[_Talk]:
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        access.http() as http,
+        http.ws_connect(
+            access.url(PATH),
+            headers=access.headers,
+            ssl=access.tls,
+            compress=0,
+            max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+        ) as socket,
+    ):
+        yield _Talk(socket, Decoder(DEFAULT_LIMITS))
+
+
+async def _conversed(edge: str, access: Access) -> list[Finding]:
+    what = "access"
+    findings = []
+    try:
+        async with _talk(access) as talk:
+            welcome = await talk.ask(hello("ionn-doctor"), messages.Welcome)
+            check_welcome(welcome)
+            text = f"it serves this device, on {welcome.device} with {welcome.threads} threads"
+            findings.append(Finding(edge, what, "ok", text))
+            what = "round trip"
+            times = [await _ping(talk, token) for token in range(PINGS)]
+    except TROUBLES as error:
+        return [*findings, await _failed(edge, what, access, error)]
+    trips = [heard - sent for sent, heard, _ in times]
+    text = f"{1000 * statistics.median(trips):.1f} ms (least {1000 * min(trips):.1f} ms)"
+    return [*findings, Finding(edge, what, "ok", text), _drift(edge, times)]
+
+
+async def _ping(talk: _Talk, token: int) -> tuple[float, float, float]:
+    """When it was sent and answered by our clock, and answered by the box's."""
+    sent = time.monotonic()
+    pong = await talk.ask(messages.Ping(token), messages.Pong)
+    if pong.token != token:
+        raise RemoteProtocolError("it answers another ping than was sent")
+    return sent, time.monotonic(), pong.clock_s
+
+
+def _drift(edge: str, times: list[tuple[float, float, float]]) -> Finding:
+    """Between two pongs no more time can have passed there than here, or less than none."""
+    what = "box's clock"
+    (sent, _, first), (_, heard, last) = times[0], times[-1]
+    if not -MAX_DRIFT_S <= last - first <= heard - sent + MAX_DRIFT_S:
+        text = f"it counted {last - first:.3f} s while {heard - sent:.3f} s passed here"
+        return Finding(edge, what, "note", text, "nothing: the link is measured without it")
+    return Finding(edge, what, "ok", "it counts as this device's does")
+
+
+async def _failed(edge: str, what: str, access: Access, error: BaseException) -> Finding:
+    told = None
+    if not isinstance(error, RemoteProtocolError | TimeoutError):
+        told = await access.explained(error)
+    if isinstance(told, PairingError | TurnedAway):
+        return Finding(edge, what, "bad", _plain(told))
+    text = _plain(told or cause(error))
+    return Finding(edge, what, "bad", text, "look at the box: `ionn edge` there says more")
+
+
+def _plain(text: object) -> str:
+    """On one line, without what terminals obey: it may be a stranger's."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
