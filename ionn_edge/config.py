@@ -89,6 +89,7 @@ class Config:
     device_disk_bytes: its weights; None is as much as memory_bytes, which others evict where they
         need their share of it. device_memory_bytes: its workers' memory.
     worker_memory_bytes, worker_spare_cpu_s: see WorkerSettings; a worker that uses more is ended.
+    graph_flops, graph_nodes: see WorkerSettings; a graph that wants more is refused.
     """
 
     bind: str = "127.0.0.1"
@@ -127,6 +128,8 @@ class Config:
     device_memory_bytes: int = 4 << 30
     worker_memory_bytes: int = 2 << 30
     worker_spare_cpu_s: float = 30.0
+    graph_flops: int = 10**13
+    graph_nodes: int = 20_000
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -149,4 +152,6 @@ class Config:
             self.worker_memory_bytes,
             self.worker_spare_cpu_s,
             self.device_memory_bytes,
+            self.graph_flops,
+            self.graph_nodes,
         )

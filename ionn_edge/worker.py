@@ -25,6 +25,7 @@ from ionn_edge.places import Place
 from ionn_edge.settings import WorkerSettings
 from ionn_edge.weights import Weights
 from layergraph import (
+    Budget,
     Executor,
     GraphError,
     InvalidGraph,
@@ -126,7 +127,7 @@ class _Worker:
                 )
             rows = _weight_rows(graph)
             if not job.known:
-                check_graph(graph)
+                check_graph(graph, _budget(self._settings))
             self._model = _Model(graph, _places(job), self._settings.device)
         except GraphError as error:
             return jobs.Refused("graph", str(error))
@@ -270,6 +271,12 @@ def _places(job: jobs.Check) -> tuple[Place, Place]:
     """Where files of the worker's device are, and those of all devices."""
     own, public = Place(Path(job.store), job.key), Place(Path(job.published), job.published_key)
     return own, public
+
+
+def _budget(settings: WorkerSettings) -> Budget:
+    return Budget(
+        live_bytes=settings.memory_bytes, flops=settings.graph_flops, nodes=settings.graph_nodes
+    )
 
 
 def _graph_from(packed: bytes) -> LayerGraph:
