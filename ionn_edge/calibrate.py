@@ -129,7 +129,7 @@ def _processor() -> str:
 def _read(path: Path) -> Predictor | None:
     try:
         return Predictor.from_plain(json.loads(path.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
