@@ -203,7 +203,7 @@ class Access:
     async def _turned_away(self) -> TurnedAway | None:
         """Whether a connection that ended without a word was ended because it was this device's:
         that is how TLS servers here leave those that they do not trust."""
-        if not await self._answers_guests():
+        if not await self.answers_guests():
             return None
         if self.box is None:
             return TurnedAway("it takes paired devices only: `ionn pair URI`, as it shows the URI")
@@ -212,8 +212,9 @@ class Access:
             f" there. `ionn devices forget {self.box.name}`, and pair again"
         )
 
-    async def _answers_guests(self) -> bool:
-        """Whether a device that shows nothing hears who is there, encrypted."""
+    async def answers_guests(self) -> bool:
+        """Whether a device that shows nothing hears who is there, encrypted; and if this is a known
+        box, whether it is that one."""
         pin = None if self.box is None else self.box.certificate.encode()
         context = client_context(None, pin)
         url = self.url("/").replace("http://", "https://", 1)

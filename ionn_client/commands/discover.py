@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ionn_client.access import Access
 from ionn_client.commands.arguments import Json, State, print_json
+from ionn_client.config import EdgeAddress
 from ionn_client.discover import LOOK_S, FoundBox, discover
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import short
@@ -23,10 +25,15 @@ def discover_boxes(
 ) -> None:
     """List the boxes that announce themselves on this network, and those paired among them.
 
-    Anybody can announce anything. Who a box really is shows when it is paired or used.
+    Anybody can announce anything. A paired box that announces another address than it had is
+    found there from now on, if it proves who it is.
     """
-    known = {box.fingerprint: box for box in KnownBoxes(state).all()}
+    boxes = KnownBoxes(state)
+    known = {box.fingerprint: box for box in boxes.all()}
     found = asyncio.run(discover(seconds))
+    for box in found:
+        if (paired := known.get(box.fingerprint or "")) is not None:
+            asyncio.run(follow(paired, box.address, boxes))
     if as_json:
         print_json([_plain(box, known.get(box.fingerprint or "")) for box in found])
         return
@@ -54,10 +61,16 @@ def discover_boxes(
         console.print("To pair: ionn pair NAME, with the code that the box shows.")
 
 
+async def follow(box: KnownBox, address: EdgeAddress, boxes: KnownBoxes) -> None:
+    """Know the box at that address from now on, if it is really there."""
+    if box.address != str(address) and await Access(address, box).answers_guests():
+        boxes.moved(box.fingerprint, str(address))
+
+
 def _paired_as(known: KnownBox | None, found: FoundBox) -> str:
     if known is None:
         return "-"
-    moved = "" if known.address == str(found.address) else f", at {known.address} until now"
+    moved = "" if known.address == str(found.address) else f", which was at {known.address}"
     return f"{known.name}{moved}"
 
 
