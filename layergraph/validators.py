@@ -122,6 +122,9 @@ def check_linear(a: Arguments) -> None:
         f"input is {source} for weight {weight}",
     )
     _shape("bias", a["bias"], weight.shape[0])
+    if a["bias"] is not None:
+        # The shape function promotes types, and the kernel does not.
+        _demand(a["bias"].dtype == source.dtype, f"bias is {a['bias']} for input {source}")
 
 
 def check_embedding(a: Arguments) -> None:
