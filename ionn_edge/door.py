@@ -212,10 +212,11 @@ class Guest(asyncio.Protocol):
 
 def _household(address: str) -> str:
     """Who shares what one address may: of version 6, a network of 64 bits is one customer's."""
-    bare = address.partition("%")[0]
-    if ":" not in bare:
-        return bare
-    return str(ipaddress.ip_network((bare, 64), strict=False))
+    bare = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(bare, ipaddress.IPv4Address):
+        return str(bare)
+    # How a socket of version 6 tells of one of version 4.
+    return str(bare.ipv4_mapped or ipaddress.ip_network((bare, 64), strict=False))
 
 
 def _refusal(text: str) -> bytes:

@@ -195,6 +195,6 @@ async def test_who_is_admitted_is_no_guest_any_more(serve: Serve) -> None:
 
 
 def test_addresses_of_one_customer_count_together() -> None:
-    assert _household("192.0.2.7") == "192.0.2.7"
+    assert _household("192.0.2.7") == _household("::ffff:192.0.2.7") == "192.0.2.7"
     assert _household("2001:db8::1") == _household("2001:db8::ffff:1%eth0") == "2001:db8::/64"
     assert _household("2001:db8:0:1::1") != _household("2001:db8::1")
