@@ -1,6 +1,6 @@
-"""The same without an event loop. Start an edge box first: ionn edge serve
+"""The same without an event loop. Start an edge box first: ionn edge serve --unpaired
 
-Run: python examples/blocking.py [ionn://127.0.0.1:7431]
+Run: python examples/blocking.py [a paired box's name, or ionn://127.0.0.1:7431]
 """
 
 import sys

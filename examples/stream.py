@@ -1,6 +1,6 @@
-"""A camera that is faster than the link: the newest frame wins. First: ionn edge serve
+"""A camera that is faster than the link: the newest frame wins. First: ionn edge serve --unpaired
 
-Run: python examples/stream.py [ionn://127.0.0.1:7431]
+Run: python examples/stream.py [a paired box's name, or ionn://127.0.0.1:7431]
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""A model of your own together with an edge box. Start one first: ionn edge serve
+"""A model of your own together with an edge box. Start one first: ionn edge serve --unpaired
 
-Run: python examples/wearable.py [ionn://127.0.0.1:7431]
+Run: python examples/wearable.py [a paired box's name, or ionn://127.0.0.1:7431]
 """
 
 import asyncio

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class TurnedAway(ConnectionError):
     whom it does not know yet, looks the same for a while."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
     """Where an edge is, and, if it is a known box, what opens its doors.
 
@@ -199,6 +199,8 @@ class Access:
             return
         decide = self.boxes.confirm if known else self.boxes.refuse
         await asyncio.to_thread(decide, self.box.fingerprint)
+        if known:
+            self.box = replace(self.box, confirmed=True)
 
     async def _turned_away(self) -> TurnedAway | None:
         """Whether a connection that ended without a word was ended because it was this device's:

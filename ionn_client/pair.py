@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -52,7 +52,7 @@ class Attempt:
 
     address: EdgeAddress
     how: How
-    password: str
+    password: str = field(repr=False)
     box: str | None = None
     called: str | None = None
     device: str | None = None
