@@ -20,7 +20,7 @@ ALLOWED = {
     "ionn_client": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp",
                     "uvloop", "typer", "rich", "matplotlib", "msgpack", "zeroconf"},
     "ionn_edge": {"pairing", "wire", "layergraph", "planner", "torch", "numpy", "aiohttp", "uvloop",
-                  "typer", "msgpack", "segno", "zeroconf"},
+                  "typer", "msgpack", "segno", "zeroconf", "landlockpy"},
 }  # fmt: skip
 WITHOUT = {
     "wire": {"asyncio", "socket", "time"},
