@@ -27,8 +27,7 @@ from wire import messages
 TOLERANCE = {"exact": 1e-3, "bfloat16": 0.25, "float12": 1.0}
 # Of elements of fewer bits, so many of their roundings.
 ROUNDINGS = 16
-# So many audits that agree, one after the other, and an earlier lie is forgotten.
-FORGOTTEN_AFTER = 50
+# In one session, and the edge is not used any more.
 LIES = 2
 
 
@@ -84,17 +83,17 @@ class Audits:
         self._live: Live = ()
         self._number = 0
         self._running = False
-        self._agreed_in_a_row = 0
-        self.done = self.failed = self._lies = 0
+        self._agreed_last = True
+        self.done = self.failed = 0
 
     @property
     def doubted(self) -> bool:
-        """The edge lied: nothing it says is believed before it was computed here."""
-        return 0 < self._lies < LIES and self._agreed_in_a_row == 0
+        """The last audit failed: nothing the edge says is used before it was computed here."""
+        return not self._agreed_last
 
     @property
     def convicted(self) -> bool:
-        return self._lies >= LIES
+        return self.failed >= LIES
 
     @property
     def suspects(self) -> bool:
@@ -147,14 +146,8 @@ class Audits:
 
     def _judge(self, verdict: Verdict) -> Verdict:
         self.done += 1
-        if verdict.agrees:
-            self._agreed_in_a_row += 1
-            if self._agreed_in_a_row >= FORGOTTEN_AFTER:
-                self._lies = 0
-        else:
-            self.failed += 1
-            self._lies += 1
-            self._agreed_in_a_row = 0
+        self.failed += not verdict.agrees
+        self._agreed_last = verdict.agrees
         return verdict
 
     def not_audited(self, audit: int) -> None:

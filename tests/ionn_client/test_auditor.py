@@ -1,0 +1,51 @@
+"""Audits as they are computed: from what the edge was given, with whatever was lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from ionn_client.auditor import Auditor
+from ionn_client.events import AuditRange
+from ionn_client.tensors import live_from_wire, live_to_wire
+from layergraph import InvalidInput, execute
+from tests.support import WIDTH, chain
+from wire.activations import decode_tensor, encode_tensor
+
+GRAPH, WEIGHTS = chain(3)
+X = torch.linspace(0, 1, WIDTH).reshape(1, WIDTH)
+
+
+@pytest.fixture
+def auditor() -> Iterator[Auditor]:
+    made = Auditor(GRAPH, WEIGHTS, threads=1)
+    yield made
+    made.close()
+
+
+async def test_a_part_gives_the_live_tensors_and_the_last_the_difference(auditor: Auditor) -> None:
+    half = await auditor.run(AuditRange(4, 0, 2, (X,)))
+    assert (half.audit, half.stop, half.difference) == (4, 2, None)
+    claimed = execute(GRAPH, WEIGHTS, 0, 3, (X,))
+    whole = await auditor.run(AuditRange(4, 2, 3, half.live, claimed=claimed))
+    assert whole.difference == 0.0
+    lied = (claimed[0] + claimed[0].abs().max(),)
+    again = await auditor.run(AuditRange(4, 2, 3, half.live, claimed=lied))
+    assert again.difference == pytest.approx(1.0)
+
+
+async def test_what_was_sent_with_loss_is_what_the_edge_had(auditor: Auditor) -> None:
+    coded = tuple(encode_tensor(tensor, "affine8") for tensor in live_to_wire((X,)))
+    assert coded[0].coding == "affine8"
+    had = live_from_wire(tuple(map(decode_tensor, coded)), GRAPH, 0)
+    assert not torch.equal(had[0], X)
+    claimed = execute(GRAPH, WEIGHTS, 0, 3, had)
+    audited = await auditor.run(AuditRange(1, 0, 3, (X,), coded=coded, claimed=claimed))
+    assert audited.difference == 0.0
+
+
+async def test_what_cannot_be_run_is_raised(auditor: Auditor) -> None:
+    with pytest.raises(InvalidInput):
+        await auditor.run(AuditRange(1, 0, 3, (X.double(),)))
