@@ -24,6 +24,7 @@ MAX_RANK = 16
 MAX_TENSOR_BYTES = 1 << 40
 MAX_CONSTANT_BYTES = 1 << 20
 MAX_NESTING = 8
+MAX_ARGUMENTS = 4096
 MAX_CUT_ENTRIES = 1 << 22
 _INT64 = 1 << 63
 DTYPE_BYTES: Mapping[str, int] = {
@@ -489,7 +490,7 @@ def _constant_from_plain(row: object) -> Constant:
 def _node_from_plain(row: object) -> Node:
     op, args, kwargs, outputs, module = _fields(row, 5, "node")
     for part in (args, kwargs, outputs):
-        if not isinstance(part, list | tuple) or len(part) > 4096:
+        if not isinstance(part, list | tuple) or len(part) > MAX_ARGUMENTS:
             raise InvalidGraph("a node's arguments and outputs are lists of at most 4096")
     pairs = [_fields(pair, 2, "keyword argument") for pair in kwargs]
     return Node(
@@ -535,5 +536,7 @@ def _argument_from_plain(plain: object, depth: int = 0) -> Argument:
         case ["s", str(kind), str(name)] if kind in _SYMBOLS and len(name) <= 64:
             return Symbol(kind, name)
         case ["l", *items]:
+            if len(items) > MAX_ARGUMENTS:
+                raise InvalidGraph(f"a list of {len(items)} items; it may have at most 4096")
             return tuple(_argument_from_plain(item, depth + 1) for item in items)
     raise InvalidGraph(f"an argument cannot be {_brief(plain)}")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from layergraph import Budget, InvalidGraph, LayerGraph, capture, check_graph
 from layergraph.budget import Cost, cost
-from layergraph.check import bind, resolve
+from layergraph.check import bind, made_by, resolve
 from layergraph.graph import (
     Argument,
     Constant,
@@ -27,6 +27,8 @@ from layergraph.graph import (
 )
 from layergraph.networks import NETWORKS
 from layergraph.ops import OPERATORS
+from tests.fuzz_operators import graph_of as graph_of_call
+from tests.operator_seeds import seeds
 
 
 def spec(*shape: int, dtype: str = "float32") -> TensorSpec:
@@ -219,3 +221,41 @@ def test_huge_arguments_do_not_overflow() -> None:
     assert costs(graph)[0].flops == 4 * (1 << 60)
     with pytest.raises(InvalidGraph, match="4,611,686,018,427,387,904"):
         check_graph(graph, Budget(1 << 60, 1 << 60, 1 << 50))
+
+
+def test_a_string_as_padding_may_copy_the_input() -> None:
+    source, weight = spec(1, 4, 9, 9), spec(6, 4, 3, 3)
+    made = spec(1, 6, 9, 9)
+    same, plain = (
+        costs(graph_of((source, weight), node(op, *args, makes=(made,)), outputs=(2,)))[0]
+        for op, args in (
+            ("conv2d.padding", (Ref(0), Ref(1), None, 1, "same")),
+            ("conv2d.default", (Ref(0), Ref(1), None, 1, 1)),
+        )
+    )
+    assert same.flops == plain.flops
+    assert same.workspace_bytes == plain.workspace_bytes + 4 * 4 * 11 * 11
+
+
+def test_costs_of_every_kind_grow_with_the_call() -> None:
+    for name, at in (
+        ("aten.conv_transpose2d.input", 0),
+        ("aten.einsum.default", 3),
+        ("aten.lstm.input", 0),
+        ("aten.lstm_cell.default", 0),
+        ("aten.upsample_nearest2d.vec", 0),
+        ("aten.softmax.int", 0),
+        ("aten.cat.default", 0),
+        ("aten.zeros.default", 0),
+    ):
+        operator, call = OPERATORS[name], seeds(name)[at]
+        honest = next(iter(made_by(graph_of_call(operator, call, [spec()]))))
+        (found,) = costs(graph_of_call(operator, call, honest))
+        assert found.flops > 0
+        assert found.workspace_bytes > 0
+
+
+def test_a_result_that_nobody_makes_costs_nothing() -> None:
+    absent = Node("aten.topk.default", (Ref(0), 2), (), (spec(2), None), "")
+    with pytest.raises(InvalidGraph, match="declares"):
+        check_graph(graph_of((X,), absent, outputs=(1,)))

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from layergraph import Executor, InvalidGraph, LayerGraph, UnsupportedOperator, capture, check_graph
+from layergraph import (
+    Budget,
+    Executor,
+    InvalidGraph,
+    LayerGraph,
+    UnsupportedOperator,
+    capture,
+    check_graph,
+)
+from layergraph.check import spec_of
 from layergraph.graph import (
     Argument,
     Constant,
@@ -334,3 +345,41 @@ def test_a_constant_of_wrong_size_is_refused() -> None:
     constant = Constant(spec(2), b"1234")
     with pytest.raises(InvalidGraph, match="needs 8 bytes"):
         graph("aten.relu.default", (ConstantRef(0),), constants=(constant,), makes=(spec(2),))
+
+
+def test_symbols_of_every_kind_are_objects_of_this_side() -> None:
+    image = spec(1, 2, 3, 3)
+    last = (("memory_format", Symbol("memory_format", "channels_last")),)
+    check_graph(
+        graph("aten.contiguous.default", (Ref(0),), inputs=(image,), kwargs=last, makes=(image,))
+    )
+    strided = (
+        ("layout", Symbol("layout", "strided")),
+        ("dtype", Symbol("dtype", "float16")),
+        ("device", Symbol("device", "")),
+    )
+    half = spec(1, 4, dtype="float16")
+    check_graph(
+        graph("aten.to.dtype_layout", (Ref(0),), inputs=(X,), kwargs=strided, makes=(half,))
+    )
+
+
+def test_a_tensor_that_torch_cannot_count() -> None:
+    huge = LayerGraph((spec(1 << 62),), (), (), (), (Layer("a", 0, 0, ()),), (Ref(0),))
+    with pytest.raises(InvalidGraph, match="an input cannot be float32"):
+        check_graph(huge, Budget(live_bytes=1 << 80, tensor_bytes=1 << 80))
+
+
+def test_tensors_that_cannot_be_described() -> None:
+    with pytest.raises(InvalidGraph, match="sparse"):
+        spec_of(torch.eye(2).to_sparse())
+    with pytest.raises(InvalidGraph, match="float8"):
+        spec_of(torch.zeros(2, dtype=torch.float8_e4m3fn))
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        found = torch.nonzero(torch.ones(3))
+    with pytest.raises(InvalidGraph, match="depends on a tensor's values"):
+        spec_of(found)
+
+
+def test_a_keyword_only_argument_by_position() -> None:
+    refused(graph("aten.add.Tensor", (Ref(0), Ref(0), 2), inputs=(X,), makes=(X,)), "it takes 2")

@@ -24,6 +24,12 @@ def refused(name: str, call: Call, message: str) -> None:
         check_arguments(graph, Budget())
 
 
+def test_valid_calls_pass() -> None:
+    for name, operator in OPERATORS.items():
+        for call in seeds(name):
+            check_arguments(graph_of(operator, call, [TensorSpec("float32", ())]), Budget())
+
+
 def changed(call: Call, at: int | str, value: Any) -> Call:
     if isinstance(at, str):
         return dataclasses.replace(call, kwargs={**call.kwargs, at: value})
