@@ -215,7 +215,7 @@ class Driver:
             raise
         except Exception as error:
             # The model itself fails on this input: the caller's to see, as without an edge.
-            self._post(events.RangeFailed(command.query, error))
+            self._post(events.RangeFailed(command.query, error, start))
         else:
             if ran is not None:
                 self._post(events.RangeRan(command.query, start, stop, *ran))

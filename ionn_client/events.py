@@ -95,10 +95,14 @@ class RangeRan:
 
 @dataclass(frozen=True, slots=True)
 class RangeFailed:
-    """The client could not run a range: the model itself fails on this input."""
+    """The client could not run a range: the model itself fails on this input.
+
+    start: of the range; None for whatever of the query runs.
+    """
 
     query: int
     error: Exception
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

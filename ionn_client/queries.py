@@ -25,17 +25,21 @@ from ionn_client.events import (
 from ionn_client.hedging import Hedge, Slices
 from ionn_client.lateness import Lateness
 from ionn_client.query import Query, live_bytes
-from ionn_client.replies import check_reply, is_awaited, observe_reply
-from ionn_client.tensors import is_raw, live_from_wire, live_to_wire, wire_bytes
+from ionn_client.replies import (
+    check_reply,
+    expect_reply,
+    is_awaited,
+    late_after_s,
+    observe_reply,
+)
+from ionn_client.tensors import is_raw, live_from_wire, live_to_wire
 from ionn_client.trust import TROUBLE, Trust
 from ionn_client.uploading import Uploading
 from layergraph.execute import Live
 from planner import Route
 from wire import messages
-from wire.activations import LOSSY, decode_tensor, encode_tensor
+from wire.activations import decode_tensor, encode_tensor
 
-# Added to the longest that a reply is waited for.
-HOP_GRACE_S = 0.5
 # So many times as long as a reply takes at most in 95 of 100 cases, and the edge has failed.
 FAR_TOO_LATE = 2.0
 REPLY_TICK_S = 0.003
@@ -142,12 +146,14 @@ class Queries:
             query.reached("client", event.stop, event.live)
             self._advance(query)
 
-    def failed(self, number: int, error: Exception) -> None:
+    def failed(self, number: int, start: int | None, error: Exception) -> None:
         query = self._open.get(number)
-        if query is not None and query.hedge is not None and query.on_edge:
+        if query is None or (start is not None and not query.takes(start)):
+            return
+        if query.hedge is not None:
             # The edge may do better.
             query.hedge = None
-        elif query is not None:
+        else:
             self.trust.breaker.settled(number)
             del self._open[number]
             self._context.do(FailQuery(number, error))
@@ -185,25 +191,14 @@ class Queries:
             self._send(query, event.tensors)
 
     def _send(self, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
-        context, forecast = self._context, self._context.forecast
-        link, start, stop = context.link_now(), query.position, query.plan[0].stop
+        context, start, stop = self._context, query.position, query.plan[0].stop
         assert context.kept.isdisjoint(range(start, stop)), "a layer that is kept here"
         others = [other for other in self._open.values() if other.on_edge]
         for sharing in (query, *others) if others else ():
             sharing.shared_link = True
-        reply = forecast.down_coding(stop)
-        query.sent_at = context.now
-        query.sent_lossy = any(tensor.coding in LOSSY for tensor in tensors)
-        query.queueing_s = context.queueing_s()
-        query.up_bytes, query.reply_coding = wire_bytes(tensors), reply.coding
-        query.reply_s = reply.bytes / link.down_Bps
-        query.transfer_s = query.up_bytes / link.up_Bps + query.reply_s
-        expected_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
-        expected_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
-        expected_s += sum(other.transfer_s for other in others)
-        query.expected_reply_s = expected_s
-        query.late_at = context.now + self._late_after_s(query)
-        query.coded = tensors
+        expect_reply(context, query, tensors)
+        query.expected_reply_s += sum(other.transfer_s for other in others)
+        query.late_at = context.now + late_after_s(context, query, self._lateness)
         self.trust.sent(query)
         self.sent_bytes += query.up_bytes
         if context.pacer is not None:
@@ -211,23 +206,9 @@ class Queries:
         left_s = None if query.deadline_at is None else max(query.deadline_at - context.now, 0.0)
         context.send(
             messages.Execute(
-                query.number, start, stop, left_s, query.accepts, reply.coding, tensors
+                query.number, start, stop, left_s, query.accepts, query.reply_coding, tensors
             )
         )
-
-    def _late_after_s(self, query: Query) -> float:
-        """How long its reply is waited for before the query runs here, too or instead."""
-        now, options, expected_s = self._context.now, self._context.options, query.expected_reply_s
-        late_s = HOP_GRACE_S + options.patience * expected_s
-        if options.hedging:
-            late_s = min(late_s, self._lateness.p95_s(expected_s))
-        if query.deadline_at is not None:
-            # Keep enough time to answer from here.
-            last_call_s = query.deadline_at - now
-            last_call_s -= 1.1 * self._context.forecast.local_s(query.position)
-            if last_call_s > (0.0 if options.hedging else expected_s):
-                late_s = min(late_s, last_call_s)
-        return late_s
 
     def answered(self, result: messages.Result) -> None:
         """Raises RemoteProtocolError for an answer to something else than was asked."""

@@ -1,12 +1,47 @@
-"""What an answer of the edge must be, and what it tells of the link and of the edge."""
+"""When an answer of the edge is expected, what it must be, and what it tells of link and edge."""
 
 from __future__ import annotations
 
 from ionn_client.context import Context
+from ionn_client.lateness import Lateness
 from ionn_client.query import Query, suffices
 from ionn_client.tensors import check_answer, wire_bytes
 from layergraph import LayerGraph
 from wire import RemoteProtocolError, messages
+from wire.activations import LOSSY
+
+# Added to the longest that a reply is waited for.
+GRACE_S = 0.5
+
+
+def expect_reply(context: Context, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
+    """The query's next range goes to the edge now, with these tensors: when it would be back."""
+    forecast, link = context.forecast, context.link_now()
+    start, stop = query.position, query.plan[0].stop
+    reply = forecast.down_coding(stop)
+    query.sent_at, query.coded = context.now, tensors
+    query.sent_lossy = any(tensor.coding in LOSSY for tensor in tensors)
+    query.queueing_s = context.queueing_s()
+    query.up_bytes, query.reply_coding = wire_bytes(tensors), reply.coding
+    query.reply_s = reply.bytes / link.down_Bps
+    query.transfer_s = query.up_bytes / link.up_Bps + query.reply_s
+    query.expected_reply_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
+    query.expected_reply_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
+
+
+def late_after_s(context: Context, query: Query, lateness: Lateness) -> float:
+    """How long the reply is waited for before the query runs here, too or instead."""
+    options, expected_s = context.options, query.expected_reply_s
+    late_s = GRACE_S + options.patience * expected_s
+    if options.hedging:
+        late_s = min(late_s, lateness.p95_s(expected_s))
+    if query.deadline_at is not None:
+        # Keep enough time to answer from here.
+        last_call_s = query.deadline_at - context.now
+        last_call_s -= 1.1 * context.forecast.local_s(query.position)
+        if last_call_s > (0.0 if options.hedging else expected_s):
+            late_s = min(late_s, last_call_s)
+    return late_s
 
 
 def is_awaited(query: Query, result: messages.Result) -> bool:

@@ -135,8 +135,8 @@ class Session:
                 self.queries.abandoned(number)
             case RangeRan():
                 self.queries.ran(event)
-            case RangeFailed(number, error):
-                self.queries.failed(number, error)
+            case RangeFailed(number, error, start):
+                self.queries.failed(number, start, error)
             case SegmentCoded():
                 self.uploading.sender.coded(event)
             case SegmentNotCoded(piece):

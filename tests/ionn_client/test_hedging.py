@@ -136,9 +136,19 @@ def test_a_reply_to_less_than_what_is_here_already_is_left() -> None:
 
 def test_a_model_that_fails_here_leaves_the_query_to_the_edge() -> None:
     bench, message, _ = late()
-    assert kinds(bench.step(events.RangeFailed(0, MemoryError()))) == []
+    assert kinds(bench.step(events.RangeFailed(0, MemoryError(), 0))) == []
     answer = finished(bench.hear(answer_on_edge(bench, message), after_s=0.01))
     assert answer.served_by == "edge"
+
+
+def test_a_slice_that_fails_after_the_edge_has_answered_is_no_failure() -> None:
+    bench, message, slice_ = late()
+    live = execute(bench.graph, bench.weights, 0, 2, (X,))
+    short = dataclasses.replace(answer_on_edge(bench, message), stop=2, tensors=live_to_wire(live))
+    rest = only(bench.hear(short, after_s=0.01), events.RunRange)
+    assert rest.start == 2
+    assert kinds(bench.step(events.RangeFailed(0, MemoryError(), slice_.start))) == []
+    assert torch.equal(finished(bench.local(rest)).live[0], whole(bench))
 
 
 def test_one_query_is_hedged_at_a_time_the_oldest_first() -> None:
