@@ -26,10 +26,6 @@ START_TIMEOUT_S = 120.0
 # The next worker is forked when the one before has had time for its first work.
 SPARE_AFTER_S = 0.5
 EXIT_TIMEOUT_S = 1.0
-# All that workers see of the server's environment, which may hold its secrets.
-ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-ENVIRONMENT_OF = ("LC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_",
-                  "TORCH_", "PYTORCH_", "CUDA_", "NVIDIA_", "MALLOC_")  # fmt: skip
 
 
 class EngineError(Exception):
@@ -174,22 +170,10 @@ class Nursery:
     async def _start(self) -> None:
         await self.close()
         ours, theirs = socket.socketpair()
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name in ENVIRONMENT or name.startswith(ENVIRONMENT_OF)
-        }
-        # Its own threads would be lost in every fork; workers set the number of theirs.
-        environment["OPENBLAS_NUM_THREADS"] = "1"
-        if self._settings.device == "cuda":
-            # Asking CUDA itself whether it is there would break it for every fork.
-            environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-        else:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self.MODULE),
             *(str(theirs.fileno()), json.dumps(asdict(self._settings))),
-            env=environment,
+            env=self._settings.environment(os.environ),
             pass_fds=(theirs.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -35,7 +35,7 @@ class Isolation:
         held = ", ".join(self.holds) or "nothing"
         if self.strong:
             return held
-        return f"weak: not {'; not '.join(self.fails)}; but {held}"
+        return f"weak, lacking {'; '.join(self.fails)}; held: {held}"
 
 
 async def isolation(nursery: Nursery, directory: Path) -> Isolation:

@@ -8,6 +8,7 @@ along; what holds in the end is tried out, not assumed (see escapes).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -71,11 +72,19 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+@cache
+def _landlock() -> int:
+    """The version of Landlock here; 0 where it is not, or a container refuses it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return landlockpy.abi_version()
+    return 0
+
+
 def prepare() -> None:
     """What entering needs of the file system and of other processes, asked for beforehand."""
-    if sys.platform == "linux":
-        _libc()
-        landlockpy.abi_version()
+    _libc()
+    _landlock()
 
 
 def enter(settings: WorkerSettings) -> None:
@@ -101,9 +110,8 @@ def restrict_files(directories: Sequence[Path], device: str) -> None:
     Before there is a second thread, which would not be held. Raises OSError where a directory
     is not there.
     """
-    if sys.platform != "linux" or landlockpy.abi_version() < (
-        _ABI_OF_SCOPES if device == "cuda" else 1
-    ):
+    least = _ABI_OF_SCOPES if device == "cuda" else 1
+    if sys.platform != "linux" or _landlock() < least:
         return
     if threads := _threads() - 1:
         raise RuntimeError(f"{threads} threads would keep what this one gives up")

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_PASSED_ON_OF = (
+    "LC_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH_",
+    "PYTORCH_", "CUDA_", "NVIDIA_", "MALLOC_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +36,19 @@ class WorkerSettings:
     def most_threads(self) -> int:
         """Threads that a worker may have: libraries keep pools of their own beside torch's."""
         return 3 * self.threads + 16
+
+    def environment(self, servers: Mapping[str, str]) -> dict[str, str]:
+        """Theirs, of the server's, which may hold its secrets: only what libraries are set by."""
+        environment = {
+            name: value
+            for name, value in servers.items()
+            if name in _PASSED_ON or name.startswith(_PASSED_ON_OF)
+        }
+        # Threads of the forkserver's would be lost in every fork; workers set their number.
+        environment["OPENBLAS_NUM_THREADS"] = "1"
+        if self.device == "cuda":
+            # Asking CUDA itself whether it is there would break it for every fork.
+            environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        else:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment

@@ -58,7 +58,7 @@ def warm_up() -> None:
     sandbox.prepare()
     # Nothing here may start threads: a fork would lose them.
     torch.set_num_threads(1)
-    torch.backends.nnpack.is_available()
+    torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]
     # Kernels are chosen by what is read of the processor now: later, there are no files.
     torch.relu(torch.zeros(1))
     row = TensorSpec("float32", (1, 4))

@@ -166,7 +166,12 @@ async def test_planes_that_are_gone_or_cut_short_are_not_ready(
 ) -> None:
     graph, weights = stored
     _write_planes(tmp_path, graph, weights, 0)
-    Place(tmp_path, b"").part(graph.weights[0].digest, 7, "coarse").write_bytes(b"odd")
+    place = Place(tmp_path, b"")
+    place.part(graph.weights[0].digest, 7, "coarse").write_bytes(b"odd")
+    # Whole, they would be read instead.
+    whole = [place.blob(weight.digest) for weight in graph.weights[:2]]
+    for path in whole:
+        path.rename(path.with_suffix(".later"))
     worker = await nursery.fork()
     try:
         await asked(worker, check(graph, tmp_path))
@@ -176,6 +181,8 @@ async def test_planes_that_are_gone_or_cut_short_are_not_ready(
             failed = await asked(worker, job)
             assert isinstance(failed, jobs.Failed)
             assert failed.code == "not-uploaded"
+        for path in whole:
+            path.with_suffix(".later").rename(path)
         worker.send(ready(0, 1, 2))
         assert len(tensors(await asked(worker, run(3, 0, 3, torch.zeros(1, 8))))) == 1
     finally:

@@ -449,5 +449,5 @@ async def test_what_does_not_hold_is_said(tmp_path: Path) -> None:
     assert not seen.strong
     assert {"no network", "no new processes", "no look into other processes"} <= set(seen.holds)
     assert any(each.startswith("no files read but its weights (") for each in seen.fails)
-    assert str(seen).startswith("weak: not ")
+    assert str(seen).startswith("weak, lacking no ")
     assert not Isolation((), ("no network (netlink)",)).strong
