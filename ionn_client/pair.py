@@ -7,6 +7,7 @@ word gets lost, the next connection tells, and it is tried here at once.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import time
@@ -95,6 +96,12 @@ def default_device_name() -> str:
         return "device"
 
 
+def no_address(name: str) -> str:
+    """What a box calls itself, so that nobody takes it for the address of another."""
+    bare = re.sub(r"[.:/@\[\]]", "-", name).strip("- ")
+    return "box" if bare.lower() in ("", "localhost") else bare
+
+
 class _NotConfirmed(Exception):
     """The box may or may not have kept its half."""
 
@@ -129,7 +136,7 @@ async def _exchange(
     exchange = ClientExchange(identity, device, seen, attempt.how, attempt.password)
     grant = await _granted(opened, exchange)
     box = KnownBox(
-        name=attempt.called or grant.name,
+        name=attempt.called or no_address(grant.name),
         address=str(attempt.address),
         certificate=certificate,
         token=grant.token,

@@ -20,7 +20,6 @@ from ionn_client.access import Access
 from ionn_client.commands.discover import follow
 from ionn_client.config import EdgeAddress
 from ionn_client.connection import Connection
-from ionn_client.discover import discover
 from ionn_client.errors import (
     CertificateChanged,
     EdgeUnreachable,
@@ -29,7 +28,7 @@ from ionn_client.errors import (
     PairingError,
 )
 from ionn_client.known_boxes import KnownBoxes
-from ionn_client.pair import Attempt, pair
+from ionn_client.pair import Attempt, no_address, pair
 from ionn_client.processes import EdgeProcess
 from ionn_edge.announce import announced
 from ionn_edge.devices import RegistryError
@@ -96,6 +95,15 @@ async def test_a_device_that_pairs_anew_is_known_by_its_new_token(
         assert first.token != again.token
         assert len(at.guard.registry.all()) == len(KnownBoxes(client).all()) == 1
         await meet(client)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "name"),
+    [("192.0.2.7", "192-0-2-7"), ("localhost", "box"), ("[::1]", "box"), ("a.local:7", "a-local-7"),
+     ("hall", "hall"), ("Büro 2", "Büro 2")],
+)  # fmt: skip
+def test_a_box_cannot_pose_as_anothers_address(claimed: str, name: str) -> None:
+    assert no_address(claimed) == name
 
 
 # How it goes wrong.
@@ -265,14 +273,6 @@ async def test_a_box_that_moved_is_followed_once_it_proves_who_it_is(
         await meet(client)
 
 
-async def test_a_box_is_found_by_what_it_announces() -> None:
-    fingerprint = "ab" * 32
-    async with announced("hall [b]", "127.0.0.1", 7431, fingerprint):
-        found = await discover(20.0, ["127.0.0.1"], lambda box: box.fingerprint == fingerprint)
-    (box,) = [box for box in found if box.fingerprint == fingerprint]
-    assert (box.name, box.address) == ("hall [b]", EdgeAddress("127.0.0.1", 7431))
-
-
 @pytest.fixture(scope="module")
 def edge() -> Iterator[EdgeProcess]:
     with EdgeProcess(paired=True, options=("--calibration", "off")) as process:
@@ -306,6 +306,24 @@ async def test_a_person_pairs_lists_and_forgets(tmp_path: Path, client: Path) ->
     assert "[b]it[/b]" in ionn("devices", *state)
     assert "Forgotten: hall" in ionn("devices", "forget", "hall", *state)
     assert json.loads(ionn("devices", *state, "--json")) == []
+
+
+async def test_a_box_is_found_and_paired_by_its_name(tmp_path: Path, client: Path) -> None:
+    state = ("--state", str(client))
+    async with house(tmp_path) as at:
+        fingerprint, code = at.guard.identity.fingerprint, at.desk.code or ""
+        async with announced("the [b]hall", "127.0.0.1", at.port, fingerprint):
+            look = ("discover", "--seconds", "1.5", *state)
+            assert "To pair: ionn pair NAME" in await asyncio.to_thread(ionn, *look)
+            await asyncio.to_thread(ionn, "pair", "the [b]hall", "--code", code, *state)
+            found = json.loads(await asyncio.to_thread(ionn, *look, "--json"))
+    (box,) = [box for box in found if box["fingerprint"] == fingerprint]
+    assert box == {
+        "name": "the [b]hall",
+        "address": f"ionn://127.0.0.1:{at.port}",
+        "fingerprint": fingerprint,
+        "paired_as": "hall",
+    }
 
 
 @pytest.mark.parametrize(

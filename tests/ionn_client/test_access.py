@@ -17,7 +17,13 @@ import ionn_client
 from ionn_client import Options, Profiled
 from ionn_client.access import Access, TurnedAway, is_loopback
 from ionn_client.connection import Connection
-from ionn_client.errors import CertificateChanged, EdgeQuarantined, NotPaired, PairingError
+from ionn_client.errors import (
+    CertificateChanged,
+    EdgeQuarantined,
+    EdgeUnreachable,
+    NotPaired,
+    PairingError,
+)
 from ionn_client.forget import forget
 from ionn_client.known_boxes import FILE, KnownBoxes
 from pairing.identity import FILE as IDENTITY
@@ -149,6 +155,17 @@ async def test_to_be_forgotten_is_not_asked_of_others(tmp_path: Path, listen: Li
     with pytest.raises(CertificateChanged):
         await forget(Access.to("box", tmp_path))
     assert listener.heard == b""
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, EdgeUnreachable), (403, NotPaired)])
+async def test_a_box_that_does_not_forget_is_told(
+    tmp_path: Path, listen: Listen, status: int, error: type[Exception]
+) -> None:
+    device = Identity.load(tmp_path, "device")
+    listener = listen(server_context(BOX, [device.certificate]), refusing(status))
+    know_box(tmp_path, listener.address, BOX)
+    with pytest.raises(error):
+        await forget(Access.to("box", tmp_path))
 
 
 # Who does not want this device.

@@ -1,4 +1,4 @@
-"""The session's machine, told that its edge is not to be trusted: it stays here and asks no more."""
+"""The session's machine, told that its edge is not to be trusted: it stays here, asking no more."""
 
 from __future__ import annotations
 

@@ -205,6 +205,13 @@ def test_a_refusal_says_why(reason: Reason) -> None:
     assert PairingFailed(reason).frame == refusal(reason)
 
 
+def test_an_answer_that_is_no_answer_is_refused() -> None:
+    one = client()
+    one.start()
+    with pytest.raises(PairingFailed):
+        one.receive(bytes((Kind.ANSWER,)) + bytes(32))
+
+
 def test_versions_that_differ_are_told() -> None:
     begin = bytearray(client().start())
     begin[1] = 2
