@@ -25,6 +25,7 @@ PLACES = {
     "image": ("coded", 1),
     "conversation": ("conversation", 1),
     "edge_session": ("edge_session", 2),
+    "client_session": ("client_session", 1),
     "answers": ("answers", 1),
 }
 

@@ -12,7 +12,7 @@ import wire
 from tests.fuzz.target import PLACES, Target, target
 from wire.schema import plans
 
-INPUTS = {"edge_session": 500}
+INPUTS = {"edge_session": 500, "client_session": 200}
 # What inputs become, and of how many in a hundred that must be so at least.
 OUTCOMES = {
     "decoder": {"accepted": 3, "refused": 30},
@@ -21,6 +21,7 @@ OUTCOMES = {
     "image": {"accepted": 3, "refused": 30},
     "conversation": {"talked": 30},
     "edge_session": {"open": 3, "closed": 30},
+    "client_session": {"connecting": 3, "ready": 3, "uploading": 1},
     "answers": {"accepted": 3, "refused": 30},
 }
 
