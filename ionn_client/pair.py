@@ -99,7 +99,8 @@ def default_device_name() -> str:
 def no_address(name: str) -> str:
     """What a box calls itself, so that nobody takes it for the address of another."""
     bare = re.sub(r"[.:/@\[\]]", "-", name).strip("- ")
-    return "box" if bare.lower() in ("", "localhost") else bare
+    named = any(map(str.isalpha, bare)) and bare.lower() != "localhost"
+    return bare if named else f"box {bare}".strip()
 
 
 class _NotConfirmed(Exception):

@@ -99,8 +99,8 @@ async def test_a_device_that_pairs_anew_is_known_by_its_new_token(
 
 @pytest.mark.parametrize(
     ("claimed", "name"),
-    [("192.0.2.7", "192-0-2-7"), ("localhost", "box"), ("[::1]", "box"), ("a.local:7", "a-local-7"),
-     ("hall", "hall"), ("Büro 2", "Büro 2")],
+    [("192.0.2.7", "box 192-0-2-7"), ("localhost", "box localhost"), ("[::1]", "box 1"),
+     ("::", "box"), ("a.local:7", "a-local-7"), ("hall", "hall"), ("Büro 2", "Büro 2")],
 )  # fmt: skip
 def test_a_box_cannot_pose_as_anothers_address(claimed: str, name: str) -> None:
     assert no_address(claimed) == name
