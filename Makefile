@@ -41,6 +41,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/security_cost.py
 	$(BIN)/python benchmarks/link.py
+	$(BIN)/python benchmarks/hostile.py
 
 # The same scripts at toy size, so that they cannot rot.
 bench-quick: $(STAMP)
@@ -60,6 +61,7 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py --quick
 	$(BIN)/python benchmarks/security_cost.py --quick
 	$(BIN)/python benchmarks/link.py --quick
+	$(BIN)/python benchmarks/hostile.py --quick
 
 # Every branch of what pyproject.toml lists, by the tests that are about it.
 coverage: $(STAMP)

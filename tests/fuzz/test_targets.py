@@ -12,7 +12,7 @@ import wire
 from tests.fuzz.target import PLACES, Target, target
 from wire.schema import plans
 
-INPUTS = {"edge_session": 500, "client_session": 200}
+INPUTS = {"edge_session": 500, "client_session": 60}
 # What inputs become, and of how many in a hundred that must be so at least.
 OUTCOMES = {
     "decoder": {"accepted": 3, "refused": 30},
