@@ -246,7 +246,7 @@ class Queries:
 
     def undecodable(self, number: int, reason: str) -> None:
         query = self._open.get(number)
-        if query is not None:
+        if query is not None and query.result is not None:
             query.result = None
             self._run_here(query, reason)
 

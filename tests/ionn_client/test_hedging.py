@@ -28,6 +28,7 @@ from tests.ionn_client.test_session import (
     wait,
 )
 from wire import messages
+from wire.activations import encode_tensor
 
 LINK = Link(1e6, 1e6, 0.01)
 
@@ -235,6 +236,76 @@ def test_what_is_done_twice_is_counted_in_joules(edge_wins: bool) -> None:
         answer = finished(to_the_end(bench, slice_))
         assert (answer.energy_J or 0.0) > 3 * 2.0
     assert bench.session.queries.rations.left_J == pytest.approx(1000 - (answer.energy_J or 0.0))
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, events.RunRange]:
+    """A late query whose reply has come, and is being decoded while it runs here."""
+    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    bench, message, slice_ = late()
+    zeros = live_to_wire((torch.zeros_like(X),))
+    coded = tuple(encode_tensor(tensor, "planes") for tensor in zeros)
+    reply = dataclasses.replace(answer_on_edge(bench, message), tensors=coded)
+    assert kinds(bench.hear(reply, after_s=0.01)) == [events.DecodeTensors]
+    return bench, slice_
+
+
+def test_this_side_may_win_while_the_reply_is_decoded(
+    decoding: tuple[Bench, events.RunRange],
+) -> None:
+    bench, slice_ = decoding
+    answer = finished(to_the_end(bench, slice_))
+    assert (answer.served_by, answer.fallback_reason) == (
+        "client",
+        "edge slow: this side was first",
+    )
+    raw = live_to_wire((torch.zeros_like(X),))
+    assert kinds(bench.step(events.TensorsDecoded(0, raw, 0.001))) == []
+
+
+def test_a_reply_that_does_not_decode_leaves_what_ran_here_in_use(
+    decoding: tuple[Bench, events.RunRange],
+) -> None:
+    bench, slice_ = decoding
+    (second,) = [c for c in bench.local(slice_) if isinstance(c, events.RunRange)]
+    commands = bench.step(events.TensorsUndecodable(0, "the edge broke it"))
+    assert events.RunRange not in kinds(commands)
+    assert kinds(bench.step(events.TensorsUndecodable(0, "again"))) == []
+    answer = finished(to_the_end(bench, second))
+    assert answer.fallback_reason == "the edge broke it"
+
+
+def test_a_bug_of_our_own_starts_over_here_whatever_runs() -> None:
+    bench, _, slice_ = late()
+    commands = bench.session.failed(RuntimeError("bug"), bench.now)
+    run = only(commands, events.RunRange)
+    assert (run.start, run.stop) == (0, LAYERS)
+    # Whichever of the two comes first goes on; the other is of no use then.
+    rest = only(bench.local(slice_), events.RunRange)
+    assert not bench.session.queries.wants(0, 0)
+    assert finished(bench.local(rest)).served_by == "client"
+
+
+def test_an_edge_that_goes_during_a_range_here_is_not_sent_the_next() -> None:
+    bench = Bench()
+    bench.greet()
+    bench.have((0, 1, 1, 1))
+    (first, *_) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    run = only(bench.hear(answer_on_edge(bench, first), after_s=0.01), events.RunRange)
+    assert (run.start, run.stop) == (1, 2)
+    bench.step(events.ConnectionLost("reset"))
+    rest = only(bench.local(run), events.RunRange)
+    answer = finished(bench.local(rest))
+    assert (answer.served_by, answer.fallback_reason) == ("both", "reset")
+
+
+@pytest.mark.parametrize("stop", [0, LAYERS + 1])
+def test_a_reply_to_other_layers_costs_the_connection_and_no_query(stop: int) -> None:
+    bench, message, slice_ = late()
+    reply = dataclasses.replace(answer_on_edge(bench, message), stop=stop)
+    assert events.AbortConnection in kinds(bench.hear(reply))
+    answer = finished(to_the_end(bench, slice_))
+    assert "were not asked for" in (answer.fallback_reason or "")
 
 
 def test_slices_are_fixed_cover_everything_and_are_not_too_short() -> None:

@@ -11,12 +11,14 @@ import torch
 
 from ionn_client import Options, events
 from ionn_client.audit import difference, not_finite
+from ionn_client.battery import Battery
 from ionn_client.errors import EdgeQuarantined
 from ionn_client.query import Answer
 from ionn_client.tensors import live_to_wire
 from layergraph import execute
 from layergraph.execute import Live
-from planner import Link
+from planner import CutCoding, Link, Objective
+from planner.power import RADIOS, Power
 from tests.ionn_client.test_session import LAYERS, Bench, X, answer_on_edge, kinds, only, sent
 from wire import messages
 
@@ -189,6 +191,61 @@ def test_an_audit_that_cannot_be_computed_says_nothing() -> None:
     made.step(events.RangeAudited(audit.audit, LAYERS, (X,), 9.0, 0.0))
     assert made.session.queries.trust.audits.done == 0
     assert made.session.phase == "ready"
+
+
+def test_an_audit_in_doubt_is_waited_for_before_the_edge_is_asked_again() -> None:
+    made = bench(audit_share=0.0)
+    (message,) = sent(made.step(events.QueryAsked(0, (X,), None)))
+    nan = live_to_wire((torch.full_like(X, torch.nan),))
+    commands = made.hear(dataclasses.replace(answer_on_edge(made, message), tensors=nan), 0.01)
+    run = only(commands, events.RunRange)
+    assert "in doubt" in made.session.explanation()
+    commands = made.step(events.QueryAsked(1, (X,), None))
+    assert sent(commands) == []
+    other = only(commands, events.RunRange)
+    made.step(events.RangeNotAudited(99, "of another audit"))
+    made.local(run)
+    commands = made.local(other)
+    assert "in doubt" in only(commands, events.FinishQuery).answer.fallback_reason
+    audit = only(commands, events.AuditRange)
+    # Nothing came of it: the edge is asked again.
+    made.step(events.RangeNotAudited(audit.audit, "MemoryError()"))
+    assert len(sent(made.step(events.QueryAsked(2, (X,), None)))) == 1
+
+
+def test_a_breaker_that_opens_while_tensors_are_coded_keeps_them_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    made = bench(audit_share=0.0)
+    monkeypatch.setattr(
+        made.session.forecast, "up_coding", lambda *_, **__: CutCoding("planes", 8, 0.0, 0.0)
+    )
+    coding = only(made.step(events.QueryAsked(0, (X,), None)), events.EncodeTensors)
+    for _ in range(3):
+        made.session.queries.trust.failed("slow")
+    commands = made.step(events.TensorsEncoded(0, coding.tensors, 0.001))
+    answer = only(made.local(only(commands, events.RunRange)), events.FinishQuery).answer
+    assert "keeps failing (slow)" in (answer.fallback_reason or "")
+
+
+def test_a_refusal_of_no_query_of_ours_means_nothing() -> None:
+    made = bench(audit_share=0.0)
+    for _ in range(5):
+        assert kinds(made.hear(messages.Error("execution", "what?", 77))) == []
+    assert made.ask().served_by == "edge"
+
+
+def test_audits_are_paid_for_by_the_battery() -> None:
+    power = Power(compute_W=2.0, idle_W=1.0, radio=RADIOS["wifi"])
+    options = Options(assumed_link=LINK, replan=False, audit_share=1.0, device_slowdown=100.0,
+                      objective=Objective(power=power), battery=Battery(50.0, 10))  # fmt: skip
+    made = Audited(options)
+    made.upload_all()
+    answer = made.ask()
+    # Three slices of 0.1 s on the slow device, at 2 W.
+    spent_J = (answer.energy_J or 0.0) + 3 * 0.1 * 2.0
+    assert made.session.queries.rations.left_J == pytest.approx(50.0 - spent_J)
 
 
 def test_callers_may_write_over_their_tensors_once_they_have_the_answer() -> None:
