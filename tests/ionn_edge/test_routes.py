@@ -350,3 +350,11 @@ async def test_a_device_may_ask_so_many_queries_a_second(tmp_path: Path, nursery
             error = await peer.hear(messages.Error)
             assert (error.code, error.query) == ("overloaded", 7)
             assert "queries a second; ask again in" in error.text
+
+
+async def test_nobody_pairs_with_an_unpaired_box(serve: Serve) -> None:
+    async with serve() as (_, url), aiohttp.ClientSession() as http:
+        async with http.get(url.replace("/ionn", "/pair")) as answer:
+            assert (answer.status, "this edge is unpaired" in await answer.text()) == (404, True)
+        async with http.get(url.replace("/ionn", "/nothing")) as answer:
+            assert answer.status == 404
