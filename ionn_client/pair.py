@@ -100,7 +100,7 @@ def no_address(name: str) -> str:
     """What a box calls itself, so that nobody takes it for the address of another."""
     bare = re.sub(r"[.:/@\[\]]", "-", name).strip("- ")
     named = any(map(str.isalpha, bare)) and bare.lower() != "localhost"
-    return bare if named else f"box {bare}".strip()
+    return bare if named else f"box {bare}".encode()[:60].decode(errors="ignore").strip()
 
 
 class _NotConfirmed(Exception):
@@ -141,7 +141,7 @@ async def _exchange(
         address=str(attempt.address),
         certificate=certificate,
         token=grant.token,
-        paired_at_s=time.time(),
+        paired_at_s=max(time.time(), 0.0),
     )
     box = await asyncio.to_thread(boxes.add, box)
     try:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner
 
 import ionn_client
 from ionn_client import Options, cli, prepare
-from ionn_client.access import Access
+from ionn_client.access import Access, is_loopback
 from ionn_client.commands.discover import follow
 from ionn_client.config import EdgeAddress
 from ionn_client.connection import Connection
@@ -33,6 +35,7 @@ from ionn_client.processes import EdgeProcess
 from ionn_edge.announce import announced
 from ionn_edge.devices import RegistryError
 from pairing.exchange import ClientExchange, EdgeExchange
+from pairing.identity import checked_name
 from pairing.uri import PairingUri
 from planner import Link
 from tests.ionn_edge.visitors import House, house, wrong
@@ -104,6 +107,17 @@ async def test_a_device_that_pairs_anew_is_known_by_its_new_token(
 )  # fmt: skip
 def test_a_box_cannot_pose_as_anothers_address(claimed: str, name: str) -> None:
     assert no_address(claimed) == name
+
+
+@given(st.text(min_size=1, max_size=64))
+def test_whatever_a_box_calls_itself_is_a_name_here(claimed: str) -> None:
+    try:
+        checked_name(claimed)
+    except ValueError:
+        return
+    name = no_address(claimed)
+    assert checked_name(name) == name
+    assert not is_loopback(name)
 
 
 # How it goes wrong.
