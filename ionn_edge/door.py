@@ -18,12 +18,15 @@ from collections.abc import Callable
 from typing import cast
 
 from ionn_edge.config import Config
+from ionn_edge.turns import RESTS, Turns
 
 log = logging.getLogger("ionn_edge")
 BACKLOG = 512
 # A request of ours has a few hundred bytes, pairing a few thousand.
 MOST_BYTES = 32 << 10
 ACCEPT_PAUSE_S = 0.1
+# Of this process's time, for encryption, request and greeting.
+HANDSHAKE_S = 0.003
 SHUTDOWN_TIMEOUT_S = 2.0
 _TLS_HANDSHAKE = 0x16
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -48,6 +51,7 @@ class Door:
         self.http = http
         # From the oldest to the latest.
         self.guests: dict[Guest, None] = {}
+        self._turns = Turns()
 
     async def accept(self, listener: socket.socket) -> None:
         """Let connections in until cancelled. The socket listens, and does not block."""
@@ -72,6 +76,12 @@ class Door:
             crowded, _ = Counter(guest.household for guest in self.guests).most_common(1)[0]
             self._end_oldest([guest for guest in self.guests if guest.household == crowded])
         self.guests[Guest(self, link, household)] = None
+
+    def pause_s(self, household: str) -> float:
+        """How long the next handshake of one address waits: a flood of them has its turn only."""
+        now = asyncio.get_running_loop().time()
+        rest_s = self._turns.rest_s(household, HANDSHAKE_S, now, alone=False)
+        return rest_s - RESTS * HANDSHAKE_S
 
     def _end_oldest(self, guests: list[Guest]) -> None:
         if guests:
@@ -144,6 +154,7 @@ class Guest(asyncio.Protocol):
             if encrypted != (context is not None):
                 self._link.send(_refusal(_SPEAKS_TLS if context else _SPEAKS_PLAIN))
                 return
+            await asyncio.sleep(self._door.pause_s(self.household))
             # From here on the socket is the loop's to close.
             self._handed_over = True
             await self._loop.connect_accepted_socket(
