@@ -487,7 +487,10 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_held(tmp_path: Path) ->
     part = part_of(tmp_path, hashlib.sha256(b"x" * 8000).digest(), 0, 8000)
     write(part, b"x" * 3000)
     # The size limit of files stands in for the end of the disk: the kernel refuses alike.
-    with _file_size_limit(5000), pytest.raises(StorageError, match="the edge cannot store weights: "):
+    with (
+        _file_size_limit(5000),
+        pytest.raises(StorageError, match="the edge cannot store weights: "),
+    ):
         write(part, b"x" * 4000)
     assert part.held_bytes == part.path.stat().st_size == 3000
     write(part, b"x" * 5000)
