@@ -26,7 +26,7 @@ _CLONE_THREAD_ALONE = 0x10000
 _MAP_SHARED_ANONYMOUS, _MAP_STACK_THAT_GROWS, _MAP_UNRESERVED = 0x21, 0x122, 0x4022
 _NOWHERE = 1
 _HUGE = 1 << 44
-_F_SETOWN = 8
+_F_SETOWN, _AF_NETLINK = 8, 16
 
 Attempt = Callable[[], object]
 
@@ -67,7 +67,7 @@ def _promises(directory: Path) -> dict[str, dict[str, Attempt]]:
             "internet": lambda: socket.socket(socket.AF_INET).close(),
             "internet 6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),
             "unix": lambda: socket.socket(socket.AF_UNIX).close(),
-            "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+            "netlink": lambda: socket.socket(_AF_NETLINK, socket.SOCK_RAW).close(),
         },
         "no new processes": {
             "fork": _fork,

@@ -100,7 +100,10 @@ def _obey(control: socket.socket, children: dict[int, int], settings: WorkerSett
     if letter == b"k" and number in children:
         os.kill(number, signal.SIGKILL)
     if letter == b"f" and descriptors:
-        heard, said = os.pipe2(os.O_NONBLOCK)
+        heard, said = os.pipe()
+        os.set_blocking(heard, False)
+        # A worker that says too much is not stopped by that.
+        os.set_blocking(said, False)
         pid = os.fork()
         if not pid:
             _become_worker(descriptors[0], said, settings)

@@ -7,6 +7,7 @@ include/uapi/asm-generic/unistd.h, which aarch64 follows). None: this machine ha
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 
 _TABLE: dict[str, tuple[int | None, int | None]] = {
@@ -76,7 +77,7 @@ _MACHINES = {
 
 def this_machine() -> Machine | None:
     """None where no filter is known."""
-    return _MACHINES.get(platform.machine())
+    return _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
 
 
 def number_of(name: str, machine: Machine) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def allow_more(pid: int, bytes_more: int) -> None:
 
     Each is there once as planes, and once mapped.
     """
+    if sys.platform != "linux":
+        return
     with contextlib.suppress(OSError):
         for limit, times in ((resource.RLIMIT_DATA, 1), (resource.RLIMIT_AS, 2)):
             soft, hard = resource.prlimit(pid, limit)
