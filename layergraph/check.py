@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from layergraph.budget import Budget, Cost, check_costs, check_declared, cost, place
+from layergraph.bounds import Cost, cost
+from layergraph.budget import Budget, check_costs, check_declared, place
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.graph import (
     Argument,

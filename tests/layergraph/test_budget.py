@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from layergraph import Budget, InvalidGraph, LayerGraph, capture, check_graph
-from layergraph.budget import Cost, cost
+from layergraph.bounds import Cost, cost
 from layergraph.check import bind, made_by, resolve
 from layergraph.graph import (
     Argument,
