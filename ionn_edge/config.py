@@ -7,6 +7,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ionn_edge.settings import WorkerSettings
 from pairing.identity import checked_name
@@ -14,6 +15,13 @@ from wire import DEFAULT_LIMITS, Limits
 
 DEFAULT_PORT = 7431
 CALIBRATIONS = ("auto", "again", "off")
+_QUOTAS = {
+    "weights": "device_disk_bytes",
+    "memory": "device_memory_bytes",
+    "connections": "device_clients",
+    "queries": "device_queries",
+    "rate": "device_queries_per_s",
+}
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -49,6 +57,29 @@ def parse_bytes(text: str) -> int:
     if not 0 < size < 1 << 62:
         raise ValueError(f"a size looks like 512M or 4G, not {text!r}")
     return size
+
+
+def parse_quota(text: str) -> dict[str, Any]:
+    """Config's fields for what one device may use: "1G" of weights, or "weights=1G,rate=50,...".
+
+    Raises ValueError.
+    """
+    fields: dict[str, Any] = {}
+    for part in text.split(",") if "=" in text else [f"weights={text}"]:
+        name, _, value = part.strip().partition("=")
+        if name not in _QUOTAS or _QUOTAS[name] in fields:
+            known = ", ".join(_QUOTAS)
+            raise ValueError(f"a quota is a size, or names each once of {known}; not {text!r}")
+        if name in ("weights", "memory"):
+            fields[_QUOTAS[name]] = parse_bytes(value)
+        elif not re.fullmatch(r"[0-9]{1,6}", value) or not int(value):
+            raise ValueError(f"a quota's {name} is a whole number from 1 on, not {value!r}")
+        else:
+            fields[_QUOTAS[name]] = int(value)
+    if "device_queries_per_s" in fields:
+        # What may come at once is a second's worth.
+        fields["device_burst"] = fields["device_queries_per_s"]
+    return fields
 
 
 def format_bytes(size: int) -> str:

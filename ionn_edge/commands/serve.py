@@ -22,6 +22,7 @@ from ionn_edge.config import (
     default_store,
     format_bytes,
     parse_bytes,
+    parse_quota,
 )
 from ionn_edge.config import usable_threads as usable
 from wire import VERSION
@@ -45,7 +46,10 @@ def serve(
     ] = "4G",
     quota: Annotated[
         str | None,
-        typer.Option(help="What one device may have of it, such as 1G; all of it by default."),
+        typer.Option(
+            help="What one device may have of it, such as 1G (all of it by default), or more:"
+            " weights=1G,memory=2G,connections=4,queries=16,rate=50 (a second)."
+        ),
     ] = None,
     threads: Annotated[
         int, typer.Option(help="Processor threads that one query gets; 0 is all of them.")
@@ -95,13 +99,13 @@ def serve(
             device=device,
             threads=threads or usable(),
             memory_bytes=parse_bytes(memory),
-            device_disk_bytes=None if quota is None else parse_bytes(quota),
             store=default_store() if store is None else store,
             state=default_state() if state is None else state,
             calibration=calibration,
             unpaired=unpaired,
             announce=announce,
             weak_isolation=weak_isolation,
+            **({} if quota is None else parse_quota(quota)),
         )
         try:
             _run(config, as_json)

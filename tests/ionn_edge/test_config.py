@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ionn_edge.config import Config, default_store, format_bytes, parse_bytes
+from ionn_edge.config import Config, default_store, format_bytes, parse_bytes, parse_quota
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,21 @@ def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
 def test_the_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_store() == tmp_path / "ionn" / "edge"
+
+
+def test_a_quota_is_a_size_or_names_what_it_bounds() -> None:
+    assert parse_quota("1G") == {"device_disk_bytes": 1 << 30}
+    named = Config(**parse_quota("weights=512M, memory=1G,connections=2,queries=3,rate=50"))
+    assert (named.device_disk_bytes, named.device_memory_bytes) == (512 << 20, 1 << 30)
+    assert (named.device_clients, named.device_queries) == (2, 3)
+    assert (named.device_queries_per_s, named.device_burst) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nan", "rate=0", "rate=-1", "rate=1e3", "queries=2.5", "disk=1G", "rate=1,rate=2",
+     "weights=", "=1G", "rate=" + "9" * 30, "memory=0", "rate=\u0663"],
+)  # fmt: skip
+def test_other_quotas_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a quota|a size"):
+        parse_quota(text)
