@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from multiprocessing import get_context
 
@@ -68,11 +68,17 @@ def _report(outcomes: Iterable[Outcome], began: float) -> list[int]:
 def _summary(total: float, virtual_s: float, took_s: float, counts: Counter[str]) -> None:
     print(f"\n{total:.0f} seeds in {took_s:.0f} s ({total / took_s:.1f} a second),", end=" ")
     print(f"{virtual_s:.0f} s of their time")
-    print(", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())))
+    seen = {name: count for name, count in sorted(counts.items()) if name.startswith("saw ")}
+    print(_counted({name: count for name, count in sorted(counts.items()) if name not in seen}))
+    print(_counted(seen))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _coverage(faults: Counter[str], pairs: Counter[tuple[str, str]]) -> None:
-    print(", ".join(f"{name} {faults[name]:,}" for name in FAULTS))
+    print(_counted({name: faults[name] for name in FAULTS}))
     possible = list(combinations(sorted(FAULTS), 2))
     seen = [pair for pair in possible if pairs[pair]]
     least = min(possible, key=lambda pair: pairs[pair])
@@ -89,9 +95,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--trace", action="store_true", help="print every event")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--faults", help="with --seed: these instead, with commas between them")
     args = parser.parse_args()
     if args.seed is not None:
-        outcome = simulate(args.seed, args.trace)
+        faults = None if args.faults is None else [each for each in args.faults.split(",") if each]
+        outcome = simulate(args.seed, args.trace, faults)
         _tell(outcome) if outcome.problem else print(f"seed {args.seed}: all held")
         return int(outcome.problem is not None)
     began = time.monotonic()

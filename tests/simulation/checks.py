@@ -135,8 +135,9 @@ class ClientChecks:
                 if number in self._ended or number not in self._asked:
                     self._wrong(f"query {number} is answered, which is not open")
                 self._ended.add(number)
-            case client_events.Record():
+            case client_events.Record(kind, fields):
                 self._world.note(self._wearer.name, "records", command)
+                self._world.counts[" ".join(filter(None, ("saw", kind, fields.get("phase"))))] += 1
 
     def _says(self, message: messages.Message) -> None:
         if not self._trusting:
@@ -290,6 +291,11 @@ class EdgeChecks:
 
     def _bounded(self) -> None:
         session, config = self._session, self._session.config
+        if not session.closed:
+            running = [] if session._running is None else [session._running.number]
+            kept = self._cancelled.union(session._waiting, running)
+            if forgotten := self._open.keys() - kept:
+                self._wrong(f"queries {sorted(forgotten)} will never be answered")
         if session.queued > config.max_queries:
             self._wrong(f"{session.queued} queries wait")
         self._steps += 1
@@ -301,7 +307,3 @@ class EdgeChecks:
         store = self._life.box.store
         if store.used_bytes > store.budget_bytes:
             self._wrong(f"the store holds {store.used_bytes} of {store.budget_bytes} bytes")
-
-    def unanswered(self) -> list[int]:
-        """Queries that wait for an answer, and were not cancelled."""
-        return [number for number in self._open if number not in self._cancelled]

@@ -141,13 +141,17 @@ def _device(rng: random.Random) -> Device:
 
 
 def _client(rng: random.Random, active_s: float) -> Client:
-    up_Bps, delay_s = between(rng, 2e4, 3e6), between(rng, 1e-4, rng.choice((0.005, 0.1)))
+    # Often an upload that lasts for many round trips, and so is interrupted.
+    fastest_Bps, longest_s = rng.choice(((6e4, 0.005), (3e5, 0.02), (3e6, 0.1)))
+    up_Bps, delay_s = between(rng, 1e4, fastest_Bps), between(rng, 1e-4, longest_s)
     queries = rng.randrange(3, 15)
+    options = _options(rng, up_Bps, delay_s)
     deadline_s = (0.02, 1.5) if rng.random() < 0.3 else None
     return Client(
-        model=rng.choice(NAMES),
+        # A second connection is of use only where there is much to carry.
+        model="wide" if options.lane and rng.random() < 0.4 else rng.choice(NAMES),
         variant=rng.choice((0, 0, 1)),
-        options=_options(rng, up_Bps, delay_s),
+        options=options,
         layer_s=between(rng, 3e-3, 0.1),
         up_Bps=up_Bps,
         down_Bps=up_Bps * rng.choice((0.5, 1.0, 4.0)),

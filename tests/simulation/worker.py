@@ -131,7 +131,7 @@ class Worker:
         life = self._life
         if isinstance(job, jobs.Run):
             return life.compute_s(job.stop - job.start)
-        return life.rng.uniform(0.0001, 0.005) * life.slowness
+        return life.rng.uniform(0.0001, 0.005) * min(life.slowness, 300.0)
 
     def _done(self, job: jobs.Job, began_s: float) -> None:
         self._busy = None

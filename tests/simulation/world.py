@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import shutil
 import tempfile
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -276,15 +277,15 @@ class World:
 
     async def _recover(self) -> None:
         """Where nothing is in the way, every client has its edge again, and uses it."""
-        here = [wearer for wearer in self.wearers if not wearer.stopping]
+        here: list[Wearer] = []
         for _ in range(int(RECOVER_S)):
+            here = [wearer for wearer in self.wearers if not wearer.stopping]
             if all(wearer.session.phase in ("ready", "rejected") for wearer in here):
                 break
             await asyncio.sleep(1.0)
         else:
-            phases = [(wearer.name, wearer.session.phase) for wearer in here]
-            why = [wearer.session.last_failure for wearer in here]
-            self.violated(f"after {RECOVER_S:.0f} s of peace: {phases}, {why}")
+            seen = [(w.name, w.session.phase, w.session.last_failure) for w in here]
+            self.violated(f"after {RECOVER_S:.0f} s of peace: {seen}")
         for wearer in here:
             number = len(wearer.asked)
             live = wearer.model.input(number)
@@ -348,10 +349,14 @@ def _sizes(scenario: Scenario) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def simulate(seed: int, trace: bool = False) -> Outcome:
-    """One seed's world, from its start to its rest."""
+def simulate(seed: int, trace: bool = False, faults: Sequence[str] | None = None) -> Outcome:
+    """One seed's world, from its start to its rest; with these faults instead of its own."""
     torch.set_num_threads(1)
+    # What the edge tells its operator about: nothing of it is unexpected here.
+    logging.getLogger("ionn_edge").setLevel(logging.CRITICAL)
     scenario = Scenario.draw(seed)
+    if faults is not None:
+        scenario = replace(scenario, faults=tuple(faults))
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="ionn-", dir=memory if memory.is_dir() else None))
     try:
