@@ -27,8 +27,8 @@ from layergraph.graph import (
 )
 from layergraph.networks import NETWORKS
 from layergraph.ops import OPERATORS
-from tests.fuzz_operators import graph_of as graph_of_call
 from tests.operator_seeds import seeds
+from tests.operator_trial import graph_of as graph_of_call
 
 
 def spec(*shape: int, dtype: str = "float32") -> TensorSpec:

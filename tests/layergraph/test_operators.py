@@ -18,9 +18,10 @@ from unittest import mock
 import pytest
 
 from layergraph.ops import OPERATORS
-from tests.fuzz_operators import Finding, case, judge, stored
+from tests.fuzz_operators import case
 from tests.guarded_memory import Memory, Room
 from tests.operator_seeds import seeds
+from tests.operator_trial import Finding, judge, stored
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = ROOT / "tests" / "hostile" / "operators"

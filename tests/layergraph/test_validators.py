@@ -12,10 +12,8 @@ from layergraph.budget import Budget
 from layergraph.check import check_arguments
 from layergraph.graph import TensorSpec
 from layergraph.ops import OPERATORS
-from tests.fuzz_operators import graph_of
 from tests.operator_seeds import Call, Given, b, f, i, seeds
-
-H = Given("float16", (4, 4))
+from tests.operator_trial import graph_of
 
 
 def refused(name: str, call: Call, message: str) -> None:
