@@ -46,6 +46,7 @@ async def ask(
     records: list[dict[str, Any]] = []
     options = Options(
         device_slowdown=500.0,
+        hedging=False,
         assumed_link=Link(2.5e6, 2.5e6, 0.002),
         profile_runs=1,
         activation_tolerance=tolerance,

@@ -18,6 +18,8 @@ from planner import Link
 RECORDS: list[dict[str, Any]] = []
 OPTIONS = Options(
     device_slowdown=400.0,
+    # What the edge does is looked at, however busy this machine is.
+    hedging=False,
     assumed_link=Link(2e6, 2e6, 0.002),
     profile_runs=1,
     trace=RECORDS.append,

@@ -18,7 +18,11 @@ from ionn_client.processes import EdgeProcess
 from planner import Link
 
 OPTIONS = Options(
-    lane=True, device_slowdown=200.0, assumed_link=Link(5e6, 5e6, 0.002), profile_runs=1
+    lane=True,
+    hedging=False,
+    device_slowdown=200.0,
+    assumed_link=Link(5e6, 5e6, 0.002),
+    profile_runs=1,
 )
 X = torch.linspace(-1, 1, 512).reshape(1, 512)
 # Of the lane: after so many bytes something happens to it, in the middle of a segment.
