@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from ionn_edge import jobs
 from ionn_edge.blobs import Mismatch, blob_path, digest_of
@@ -70,6 +71,7 @@ class Box:
         self.nursery = nursery or Nursery(config.workers)
         self.load_meter = LoadMeter()
         self._turns = Turns()
+        self._checking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
@@ -238,6 +240,10 @@ class Box:
         for holdings in (self.store.published, *self.store.shelves):
             while unverified := holdings.unverified():
                 await self._verify(holdings, unverified[0])
+
+    def turn_to_check(self, device: Device) -> asyncio.Lock:
+        """To be held while a graph of this device is checked."""
+        return self._checking.setdefault(device.id, asyncio.Lock())
 
     def rest_s(self, device: Device, spent_s: float) -> float:
         """How long a connection of this device waits, which kept the others waiting for so long."""

@@ -348,7 +348,9 @@ class Link:
 
     async def _open(self) -> None:
         try:
-            worker, model = await self._offered_model()
+            # One after the other: a check takes a processor, and others need one too.
+            async with self._box.turn_to_check(self.device):
+                worker, model = await self._offered_model()
             try:
                 held = await self._box.admit(model, self)
             except BaseException:
