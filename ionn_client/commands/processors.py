@@ -51,6 +51,8 @@ def _checked(asked: Asked, text: str) -> tuple[DeviceProfile, ...]:
     for option, name in _OF_EDGES.items():
         if getattr(asked, name):
             raise ValueError(f"{option} does not go with --processors, which plans without an edge")
+    if any(asked.keep_local):
+        raise ValueError("--keep-local does not go with --processors, which plans without an edge")
     if asked.server_load != 1:
         raise ValueError("--server-load does not go with --processors, which plans without an edge")
     check_finite("--battery", asked.battery_J)

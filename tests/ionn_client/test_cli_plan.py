@@ -329,3 +329,11 @@ def test_kept_layers_that_make_no_sense(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert told in mistake(monkeypatch, capsys, *STATED, *args)
+
+
+def test_kept_layers_need_an_edge(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--network", "lenet", "--processors", "jetson-tk1-cpu,jetson-tk1-gpu")
+    told = mistake(monkeypatch, capsys, *args, "--keep-local", "1")
+    assert "--keep-local does not go with --processors" in told

@@ -259,3 +259,9 @@ def test_a_result_that_nobody_makes_costs_nothing() -> None:
     absent = Node("aten.topk.default", (Ref(0), 2), (), (spec(2), None), "")
     with pytest.raises(InvalidGraph, match="declares"):
         check_graph(graph_of((X,), absent, outputs=(1,)))
+
+
+def test_results_that_are_plain_values_are_not_alive() -> None:
+    graph = LayerGraph((X,), (), (), (RELU,), (Layer("a", 0, 1, ()),), (7, Ref(1), None))
+    assert graph.cuts == ((0,), (1,))
+    passes_only_from(graph, "live_bytes", 4 * 4096, "node 0")
