@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pairing.identity import IdentityError, checked_name, fingerprint_of, to_der
-from pairing.private import StateError, read_private, write_private
+from pairing.private import MAX_BYTES, StateError, read_private, write_private
 
 FILE = "devices.json"
 _FORMAT = 1
@@ -89,11 +89,19 @@ class Registry:
         return sorted(self._paired.values(), key=lambda paired: paired.paired_at)
 
     def find(self, what: str) -> list[Paired]:
-        """Those whose name it is, or whose id begins so."""
-        named = [paired for paired in self.all() if paired.device.name == what]
-        if named or len(what) < LEAST_ID_CHARS:
-            return named
-        return [paired for paired in self.all() if paired.device.id.startswith(what.lower())]
+        """The one whose id it is; else those whose name it is, and those whose id begins so.
+
+        A device names itself: its name must not hide another's id.
+        """
+        exact = self.get(what.lower())
+        if exact is not None:
+            return [exact]
+        start = what.lower() if len(what) >= LEAST_ID_CHARS else None
+        return [
+            paired
+            for paired in self.all()
+            if paired.device.name == what or (start and paired.device.id.startswith(start))
+        ]
 
     async def add(self, paired: Paired) -> None:
         """Know a device from now on, under this name and token only. Raises RegistryError."""
@@ -102,10 +110,14 @@ class Registry:
         try:
             await self.keep()
         except BaseException:
-            self._restore(paired.device.id, before)
+            self._restore(paired, before)
             raise
 
-    def _restore(self, device: str, before: Paired | None) -> None:
+    def _restore(self, failed: Paired, before: Paired | None) -> None:
+        device = failed.device.id
+        now = self._paired.get(device)
+        if now is None or now.token_digest != failed.token_digest:
+            return  # It was removed meanwhile, which holds.
         if before is None:
             self._paired.pop(device, None)
         else:
@@ -127,9 +139,13 @@ class Registry:
         """Write what is known now. Raises RegistryError."""
         async with self._writing:
             data, self.unkept = _encoded(self.all()), False
+            if len(data) > MAX_BYTES:
+                raise RegistryError(f"{self.path} would be too long: unpair who does not come")
             try:
                 await asyncio.to_thread(write_private, self.path, data)
             except StateError as error:
+                # Whoever was removed is still in the file: the next time may go better.
+                self.unkept = True
                 raise RegistryError(str(error)) from error
 
 

@@ -17,7 +17,7 @@ from ionn_edge.config import Config
 from ionn_edge.devices import Device, Paired, Registry, RegistryError
 from ionn_edge.quota import Quota
 from pairing.identity import Identity
-from pairing.tls import server_context
+from pairing.tls import server_context, trust
 from pairing.tokens import same_token
 
 # A connection every second would otherwise be a write every second.
@@ -94,7 +94,12 @@ class Guard:
             # The quota stays: or who connects anew has a full bucket.
 
     async def pair(self, device: Device, certificate: bytes, token_digest: str) -> None:
-        """Let it in from now on, and with this token only. Raises RegistryError."""
+        """Let it in from now on, and with this token only.
+
+        Raises RegistryError, and IdentityError for a certificate that TLS does not take: kept, it
+        would keep the box from ever starting again.
+        """
+        trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate)
         await self.registry.add(Paired(device, certificate, token_digest, self._clock()))
         self._trust()
         log.info("paired with %s (%s)", device.name, device.id[:12])

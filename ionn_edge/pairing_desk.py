@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 from ionn_edge.devices import Device, RegistryError
 from ionn_edge.guard import Guard
 from pairing.exchange import MAX_FRAME_BYTES, DeviceClaim, EdgeExchange, PairingFailed
+from pairing.identity import IdentityError
 from pairing.tokens import token_digest
 from pairing.uri import PairingUri, new_code, new_secret
 
@@ -85,7 +86,7 @@ class PairingDesk:
         self.changed()
 
     async def serve(self, socket: web.WebSocketResponse, begun: Callable[[], None]) -> None:
-        """One connection's attempt. `begun` is called when the desk serves it alone.
+        """One connection's attempt. `begun` is called once it costs a guess: few ever get there.
 
         Whatever goes wrong is told to the device, if it listens, and is no error here.
         """
@@ -96,31 +97,37 @@ class PairingDesk:
             await _tell(socket, failure.frame)
             return
         succeeded = False
-        begun()
         try:
-            succeeded = await self._converse(socket, exchange, frame)
+            succeeded = await self._converse(socket, exchange, frame, begun)
         except PairingFailed as failure:
             await _tell(socket, failure.frame)
         finally:
             self.ended(succeeded)
 
     async def _converse(
-        self, socket: web.WebSocketResponse, exchange: EdgeExchange, frame: bytes
+        self,
+        socket: web.WebSocketResponse,
+        exchange: EdgeExchange,
+        frame: bytes,
+        begun: Callable[[], None],
     ) -> bool:
+        step = exchange.receive(frame)
+        begun()
         while True:
-            step = exchange.receive(frame)
             if isinstance(step.store, DeviceClaim):
                 await self._store(step.store)
                 # The device is known from here on, whether or not it hears so.
                 await _tell(socket, exchange.stored())
                 return True
             await _tell(socket, step.send)
-            frame = await _frame(socket)
+            step = exchange.receive(await _frame(socket))
 
     async def _store(self, claim: DeviceClaim) -> None:
         device = Device(claim.fingerprint, claim.name)
         try:
             await self._guard.pair(device, claim.certificate, token_digest(claim.token))
+        except IdentityError as error:
+            raise PairingFailed("malformed") from error
         except RegistryError as error:
             log.error("a pairing was not kept: %s", error)
             raise PairingFailed("storage") from error

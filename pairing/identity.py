@@ -120,12 +120,14 @@ def from_der(der: bytes) -> bytes:
 
 
 def checked_name(name: str) -> str:
-    """A name that people can read and type. Raises ValueError for another."""
+    """A name that people can read and type, in its normal form. Raises ValueError for another."""
+    # First: the normal form of a short name may be a long one.
+    name = unicodedata.normalize("NFC", name)
     if not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES or name != name.strip():
         raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes and no spaces round it")
     if not name.isprintable() or name[0] in "-.":
         raise ValueError(f"a name is printable and begins with neither - nor a dot, not {name!r}")
-    return unicodedata.normalize("NFC", name)
+    return name
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:

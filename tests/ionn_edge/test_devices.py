@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ionn_edge import devices
 from ionn_edge.devices import Device, Paired, Registry, RegistryError
 from pairing.identity import Identity
+from pairing.private import StateError
 from pairing.tokens import token_digest
 
 GLASSES, WATCH = Identity.create("glasses"), Identity.create("watch")
@@ -56,6 +60,66 @@ async def test_a_device_goes_by_its_name_or_the_beginning_of_its_id(tmp_path: Pa
         assert [each.device.name for each in registry.find(what)] == ["glasses"]
     for what in ("", "g", GLASSES.fingerprint[:5], "nobody"):
         assert registry.find(what) == []
+
+
+async def test_a_name_never_hides_anothers_id(tmp_path: Path) -> None:
+    registry = await kept(tmp_path)
+    # A device says itself what it is called.
+    for number, claimed in enumerate((WATCH.fingerprint, WATCH.fingerprint[:12])):
+        impostor = Identity.create(f"impostor {number}")
+        await registry.add(paired(impostor, claimed))
+    assert [each.device.id for each in registry.find(WATCH.fingerprint)] == [WATCH.fingerprint]
+    short = registry.find(WATCH.fingerprint[:12])
+    assert sorted(each.device.name for each in short) == [WATCH.fingerprint[:12], "watch"]
+
+
+async def test_who_is_removed_stays_out_though_pairing_it_anew_fails_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = await kept(tmp_path)
+    began, goes_on = threading.Event(), threading.Event()
+
+    def full(path: Path, _: bytes) -> None:
+        monkeypatch.undo()
+        began.set()
+        goes_on.wait(20)
+        raise StateError(f"cannot write {path}")
+
+    monkeypatch.setattr(devices, "write_private", full)
+    adding = asyncio.create_task(registry.add(paired(GLASSES, "renamed")))
+    await asyncio.to_thread(began.wait, 20)
+    removing = asyncio.create_task(registry.remove(GLASSES.fingerprint))
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(RegistryError):
+        await adding
+    await removing
+    for known in (registry, again(tmp_path)):
+        assert known.get(GLASSES.fingerprint) is None
+
+
+async def test_a_removal_that_was_not_kept_is_kept_later(tmp_path: Path) -> None:
+    registry = await kept(tmp_path)
+    file = registry.path.read_bytes()
+    registry.path.unlink()
+    registry.path.mkdir()
+    with pytest.raises(RegistryError):
+        await registry.remove(GLASSES.fingerprint)
+    registry.path.rmdir()
+    registry.path.write_bytes(file)
+    assert registry.unkept
+    await registry.keep()
+    assert [each.device.name for each in again(tmp_path).all()] == ["watch"]
+
+
+async def test_no_more_is_kept_than_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = await kept(tmp_path)
+    monkeypatch.setattr(devices, "MAX_BYTES", len(registry.path.read_bytes()))
+    with pytest.raises(RegistryError, match="too long"):
+        await registry.add(paired(Identity.create("third"), "third"))
+    assert len(registry.all()) == len(again(tmp_path).all()) == 2
 
 
 async def test_what_cannot_be_written_is_not_known_either(tmp_path: Path) -> None:

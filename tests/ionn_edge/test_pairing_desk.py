@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
+from ionn_edge import guard
 from pairing.exchange import PairingFailed
+from pairing.identity import IdentityError
 from pairing.tokens import token_digest
-from tests.ionn_edge.visitors import Visitor, heard, house, wrong
+from tests.ionn_edge.visitors import Visitor, granted, heard, house, wrong
 
 
 @pytest.mark.parametrize("how", ["code", "secret"])
@@ -157,6 +160,49 @@ async def test_a_device_that_cannot_be_kept_is_told_so(tmp_path: Path) -> None:
         assert at.guard.registry.get(glasses.id) is None
         (tmp_path / "state" / "devices.json").rmdir()
         await glasses.pair(at)
+
+
+async def test_a_certificate_that_tls_does_not_take_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise IdentityError("not a certificate")
+
+    glasses = Visitor()
+    async with house(tmp_path) as at:
+        with monkeypatch.context() as patched:
+            patched.setattr(guard, "trust", refuse)
+            with pytest.raises(PairingFailed, match="does not speak"):
+                await glasses.pair(at)
+        assert not at.guard.registry.all()
+        await glasses.pair(at)
+    async with house(tmp_path) as at:
+        assert len(at.guard.registry.all()) == 1, "and the box starts again"
+
+
+async def test_a_name_that_is_longer_in_its_normal_form_is_not_kept(tmp_path: Path) -> None:
+    glasses = Visitor()
+    async with house(tmp_path) as at, glasses.at_desk(at) as socket:
+        exchange = glasses.exchange(at, at.desk.code or "")
+        # 64 bytes, and 192 when normal: such a file would not be believed when the box starts.
+        exchange._name = "\U0001d160" * 16
+        with pytest.raises(PairingFailed, match="does not speak"):
+            await granted(socket, exchange)
+        assert not at.guard.registry.all()
+
+
+async def test_nonsense_at_the_desk_leaves_nobody_uncounted(tmp_path: Path) -> None:
+    async with (
+        house(tmp_path, max_guests_per_address=4) as at,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        # Each is refused at once, and does not hang up.
+        for _ in range(4):
+            socket = await stack.enter_async_context(Visitor().at_desk(at))
+            await socket.send_bytes(b"\x01")
+            assert (await heard(socket))[0] == 0
+            assert len(at.door.guests) >= 1
+        assert len(at.door.guests) == 4
 
 
 async def test_pairing_anew_gives_a_new_token_and_the_old_one_is_nothing(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_changed_certificate_is_another_or_none(at: int, bits: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " box", "box ", "-box", ".box", "a\nb", "a\x1b[2J", "x" * 65,
-                                  "\u202eevil", "ä" * 33])  # fmt: skip
+                                  "\u202eevil", "ä" * 33, "\U0001d160" * 16])  # fmt: skip
 def test_names_that_people_cannot_read_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         checked_name(name)
