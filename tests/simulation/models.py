@@ -87,7 +87,10 @@ class Model:
 
 @cache
 def model(name: str, variant: int = 0) -> Model:
-    """One of NAMES, or "wide", whose upload takes long; variants share the bytes of their first matrix, and nothing else."""
+    """One of NAMES, or "wide", whose upload takes long.
+
+    Variants share the bytes of their first matrix, and nothing else.
+    """
     graph, tensors = _graph(name, variant)
     blobs = tuple(weight_bytes_view(tensors[weight.name]) for weight in graph.weights)
     truths = tuple(
