@@ -66,7 +66,8 @@ bench-quick: $(STAMP)
 # Every branch of what pyproject.toml lists, by the tests that are about it.
 coverage: $(STAMP)
 	$(BIN)/python -m coverage run -m pytest tests/wire tests/fuzz tests/ionn_edge/test_answers.py \
-		tests/ionn_edge/test_session.py tests/ionn_edge/test_session_lanes.py \
+		tests/ionn_edge/test_quota.py tests/ionn_edge/test_session.py \
+		tests/ionn_edge/test_session_lanes.py tests/ionn_edge/test_turns.py \
 		tests/layergraph/test_check.py tests/layergraph/test_graph.py \
 		tests/layergraph/test_budget.py tests/layergraph/test_validators.py \
 		tests/layergraph/test_hostile_graphs.py tests/layergraph/test_layer_edges.py

@@ -131,6 +131,11 @@ async def upload(talking: Talk, graph: LayerGraph, blobs: list[bytes]) -> None:
                 assert isinstance(answer, messages.ChunkAck), answer
 
 
+async def nothing(_: Access) -> None:
+    """No attack: what the measurement itself makes of a quiet neighbour."""
+    await asyncio.sleep(60)
+
+
 # Attacks by a paired device.
 
 
@@ -298,6 +303,7 @@ async def handshakes(access: Access) -> None:
 
 
 ATTACKS: dict[str, tuple[Callable[[Access], Awaitable[None]], int]] = {
+    "nothing": (nothing, 1),
     "declared": (declared, PARALLEL),
     "recursion": (recursion, PARALLEL),
     "compression": (compression, PARALLEL),
