@@ -16,7 +16,9 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from ionn_client import cli, doctor
+from ionn_client.access import Access
 from ionn_client.doctor import Finding, examine, examine_box
+from ionn_client.errors import EdgeQuarantined
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from ionn_client.processes import EdgeProcess
 from pairing.identity import Identity
@@ -84,6 +86,19 @@ async def test_this_devices_own_state_is_looked_at(tmp_path: Path) -> None:
     assert "forget hall" in quarantine.advice
     assert [f.box for f in findings if f.text == "it was paired in the future"] == ["lab"]
     assert "secret-token" not in repr(findings)
+
+
+def test_a_verdict_is_kept_with_the_pairing_until_the_box_is_forgotten(tmp_path: Path) -> None:
+    Identity.load(tmp_path, "ionn device")
+    KnownBoxes(tmp_path).add(box())
+    access = Access.to("hall", tmp_path)
+    access.check_usable()
+    access.quarantine("the edge gave wrong answers")
+    with pytest.raises(EdgeQuarantined, match=r"wrong answers.*ionn devices forget hall"):
+        Access.to("hall", tmp_path).check_usable()
+    # Of an unpaired edge nothing is remembered.
+    Access.to(NOWHERE.replace("127.0.0.1", "localhost"), tmp_path).quarantine("likewise")
+    assert [known.name for known in KnownBoxes(tmp_path).all()] == ["hall"]
 
 
 async def test_state_that_others_can_read_or_that_is_damaged_is_bad(tmp_path: Path) -> None:
