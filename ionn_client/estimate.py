@@ -120,7 +120,9 @@ class Transit:
         true_s = self._corrected(clock_s, now)
         there_s = self._there.add(true_s - sent_at, now)
         trip_s = there_s + self._back.add(now - true_s, now)
-        if trip_s < -CLOCK_TOLERANCE_S:
+        # Our own clock is not doubted: chunks may only seem to come before they were sent because
+        # they are larger, by a rate that a clock which jumped has made too low.
+        if trip_s < -CLOCK_TOLERANCE_S and self._believed:
             self._disbelieve(now)
             return self.observe(sent_at, now, now)
         self.round_trip_s = max(trip_s, 0.0)

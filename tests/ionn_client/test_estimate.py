@@ -87,6 +87,15 @@ def test_an_impossible_clock_is_replaced_by_our_own(clock_s: float) -> None:
     assert Transit().observe(1.0, clock_s, 1.5) == (1.5, 0.0)
 
 
+def test_chunks_that_seem_to_come_before_they_were_sent_end_in_no_loop() -> None:
+    transit = Transit()
+    transit.observe(1.0, 5000.0, 1.1)
+    # The clock jumped, and the chunk is so much larger that it seems to be sent tomorrow.
+    assert transit.observe(2.0, 9000.0, 1.5) == (1.5, 0.0)
+    assert transit.observe(2.5, 9000.1, 1.9)[0] == 1.9
+    assert transit.round_trip_s == 0.0
+
+
 def test_a_clock_that_stands_is_found_out_after_a_round_trip() -> None:
     transit = Transit()
     taken = [transit.observe(0.01 * i, 77.0, 0.01 * i + 0.03)[0] for i in range(20)]
