@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,9 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-import psutil
 from attacks import ATTACKS, Talk, dense, talk, upload
 from link_figures.figures import percentile
+from memory_peak import now_bytes
 
 from ionn_client.access import Access
 from ionn_client.pair import Attempt, pair
@@ -69,38 +68,27 @@ class Row:
         return fits and self.lost == 0 and self.ratio_p99 <= MOST_RATIO
 
 
-class Memory:
-    """Watches a process and its children; pages that are shared are counted once."""
+class Watched:
+    """The most memory that a process and its children take inside, as another process sees it."""
 
     def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
+        self._pid = pid
         self.peak_bytes = 0
 
-    def now_bytes(self) -> int:
-        total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
-            try:
-                total += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        return total
+    def __enter__(self) -> Watched:
+        script = Path(__file__).with_name("memory_peak.py")
+        self._watcher = subprocess.Popen(
+            [sys.executable, str(script), str(self._pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._watcher.stdout is not None
+        self._watcher.stdout.readline()
+        return self
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(0.1):
-                self.peak_bytes = max(self.peak_bytes, self.now_bytes())
-
-        self.peak_bytes = 0
-        watching = threading.Thread(target=watch)
-        watching.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watching.join()
+    def __exit__(self, *_: object) -> None:
+        self.peak_bytes = int(self._watcher.communicate()[0])
 
 
 class Neighbour:
@@ -132,7 +120,7 @@ class Neighbour:
 async def measure(
     name: str, edge: EdgeProcess, homes: tuple[Path, Path], rounds: int, seconds: float
 ) -> Row:
-    memory = Memory(edge.process.pid)
+    pid = edge.process.pid
     graph, blobs = dense(LAYERS, WIDTH, seed=5)
     quiet: list[list[float]] = []
     attacked: list[list[float]] = []
@@ -140,13 +128,15 @@ async def measure(
         await upload(talking, graph, blobs)
         neighbour = Neighbour(talking)
         await neighbour.ask(1.0)
-        idle, peak = memory.now_bytes(), 0
+        idle, peak = now_bytes(pid), 0
         for _ in range(rounds):
-            quiet.append(await neighbour.ask(seconds))
-            with attacking(name, edge, homes[1]), memory.watched():
+            # Watched as well, so that both see the same watcher.
+            with Watched(pid):
+                quiet.append(await neighbour.ask(seconds))
+            with attacking(name, edge, homes[1]), Watched(pid) as watched:
                 await asyncio.sleep(0.3)
                 attacked.append(await neighbour.ask(seconds))
-            peak = max(peak, memory.peak_bytes)
+            peak = max(peak, watched.peak_bytes)
             # What the attack left behind is over before the next quiet is measured.
             await asyncio.sleep(1.0)
     calm, stormy = list(chain(*quiet)), list(chain(*attacked))
