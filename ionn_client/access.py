@@ -31,6 +31,7 @@ DIAGNOSIS_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 10.0
 CLOSING_TURNS = 50
 BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
+PAIR_AGAIN = "To use it again, pair again: `ionn pair` with what `ionn edge pair` shows there"
 # What a box says that knows who is there, and does not want that device.
 UNWANTED = frozenset({401, 403})
 # The same in TLS (RFC 8446, section 6.2), from servers that get to say it: asyncio's do not.
@@ -39,15 +40,19 @@ ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOW
 
 @asynccontextmanager
 async def http_session(
-    pin: str | None, patience: aiohttp.ClientTimeout
+    pin: str | None, patience: aiohttp.ClientTimeout, *, here: bool = False
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Without redirects, which no edge makes; at the end nothing is left to the event loop.
 
     pin: the fingerprint of the one certificate that any socket may show; None for any.
+    here: whether only this very machine is talked to.
     """
     sockets: list[socket.socket] = []
 
     def made(where: aiohttp.AddrInfoType) -> socket.socket:
+        if here and not is_loopback(str(where[4][0])):
+            # A resolver may know "localhost." from the network.
+            raise OSError(errno.EADDRNOTAVAIL, f"that name leads to {where[4][0]}, not to here")
         sockets[:] = [*filter(_is_open, sockets), socket.socket(*where[:3])]
         return sockets[-1]
 
@@ -131,9 +136,10 @@ class Access:
         self, timeout: aiohttp.ClientTimeout | None = None
     ) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
         """For requests to this edge only. Each socket's certificate is compared with the pin once
-        more, whatever TLS made of it."""
+        more, whatever TLS made of it; an edge without one is on this machine, whatever DNS says."""
         pin = None if self.box is None else self.box.fingerprint
-        return http_session(pin, timeout or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S))
+        patience = timeout or aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        return http_session(pin, patience, here=self.box is None)
 
     def check_usable(self) -> None:
         """Raises EdgeQuarantined for a box that was caught lying."""
@@ -169,10 +175,22 @@ class Access:
             if turned_away is None or self.box.confirmed:
                 return turned_away
             refusal = NotPaired(str(turned_away))
+        if isinstance(refusal, NotPaired) and await self._paired_anew():
+            return ConnectionError(f"{self.box.name} has been paired anew meanwhile")
         if isinstance(refusal, NotPaired) and not self.box.confirmed:
             await self.settle(known=False)
             return NotPaired(f"{self.box.name} did not keep its half of the pairing: pair again")
         return refusal
+
+    async def _paired_anew(self) -> bool:
+        """Whether another program has got another token since; it is the one shown from now on."""
+        if self.box is None or self.boxes is None:
+            return False
+        now = await asyncio.to_thread(self.boxes.get, self.box.fingerprint)
+        if now is None or now.token == self.box.token:
+            return False
+        self.box = now
+        return True
 
     def _refusal(self, box: KnownBox, error: BaseException) -> PairingError | None:
         name = box.name
@@ -188,8 +206,7 @@ class Access:
         unwanted = isinstance(error, aiohttp.ClientResponseError) and error.status in UNWANTED
         if unwanted or (isinstance(error, OSError) and any(map(str(error).count, ALERTS))):
             return NotPaired(
-                f"{name} does not know this device any more: it was unpaired there. To use it"
-                f" again, `ionn devices forget {name}` and pair"
+                f"{name} does not know this device any more: it was unpaired there. {PAIR_AGAIN}"
             )
         return None
 
@@ -210,8 +227,8 @@ class Access:
         if self.box is None:
             return TurnedAway("it takes paired devices only: `ionn pair URI`, as it shows the URI")
         return TurnedAway(
-            f"{self.box.name} closes the door on this device, but not on others: it was unpaired"
-            f" there. `ionn devices forget {self.box.name}`, and pair again"
+            f"{self.box.name} closes the door on this device, but not on others: it was probably"
+            f" unpaired there. {PAIR_AGAIN}"
         )
 
     async def answers_guests(self) -> bool:

@@ -110,7 +110,9 @@ class KnownBoxes:
             nonlocal box
             others = [other for other in boxes if other.fingerprint != box.fingerprint]
             known = next((other for other in boxes if other.fingerprint == box.fingerprint), None)
-            former = known.token if known is not None and known.confirmed else None
+            former = None
+            if known is not None:
+                former = known.token if known.confirmed else known.former_token
             name = _free(box.name, {other.name for other in others})
             box = replace(box, name=name, former_token=None if box.confirmed else former)
             return [*others, box]

@@ -83,6 +83,7 @@ class View:
         self._quiet = quiet
         self._live: Live | None = None
         self._next_line_at = 0.0
+        self._phase = ""
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -104,21 +105,23 @@ class View:
             return
         if self._live is not None:
             self._live.update(self._panel(status, asked))
-        elif time.monotonic() >= self._next_line_at:
+        elif time.monotonic() >= self._next_line_at or status.phase != self._phase:
+            self._phase = status.phase
             self._next_line_at = time.monotonic() + PLAIN_INTERVAL_S
             lines = (progress_line(status), status.reason, query_line(asked))
-            self._console.print(" | ".join(lines), soft_wrap=True, highlight=False)
+            # What others call themselves is no markup.
+            self._console.print(" | ".join(lines), soft_wrap=True, highlight=False, markup=False)
 
     def _panel(self, status: Status, asked: Sequence[Asked]) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="bold")
         rows.add_column()
-        rows.add_row("upload", progress_line(status))
+        rows.add_row("upload", Text(progress_line(status)))
         rows.add_row("", ProgressBar(max(status.total_bytes, 1), status.held_bytes, width=48))
         rows.add_row("route", Text(status.reason))
         rows.add_row("", layer_cells(status, 48))
-        rows.add_row("queries", query_line(asked))
-        return Panel(Group(rows), title=self._title, title_align="left")
+        rows.add_row("queries", Text(query_line(asked)))
+        return Panel(Group(rows), title=Text(self._title), title_align="left")
 
 
 def layer_cells(status: Status, width: int) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ from ionn_client.config import EdgeAddress
 from ionn_client.discover import LOOK_S, FoundBox, discover
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import short
+
+# Of the addresses at which a box is said to be.
+MOST_ASKED = 8
 
 
 def discover_boxes(
@@ -31,9 +35,8 @@ def discover_boxes(
     boxes = KnownBoxes(state)
     known = {box.fingerprint: box for box in boxes.all()}
     found = asyncio.run(discover(seconds))
-    for box in found:
-        if (paired := known.get(box.fingerprint or "")) is not None:
-            asyncio.run(follow(paired, box.address, boxes))
+    asyncio.run(_follow_all(known, found, boxes))
+    known = {box.fingerprint: box for box in boxes.all()}
     if as_json:
         print_json([_plain(box, known.get(box.fingerprint or "")) for box in found])
         return
@@ -61,17 +64,39 @@ def discover_boxes(
         console.print("To pair: ionn pair NAME, with the code that the box shows.")
 
 
-async def follow(box: KnownBox, address: EdgeAddress, boxes: KnownBoxes) -> None:
-    """Know the box at that address from now on, if it is really there."""
-    if box.address != str(address) and await Access(address, box).answers_guests():
-        boxes.moved(box.fingerprint, str(address))
+async def _follow_all(
+    known: Mapping[str, KnownBox], found: Sequence[FoundBox], boxes: KnownBoxes
+) -> None:
+    announced: dict[str, list[EdgeAddress]] = {}
+    for box in found:
+        if box.fingerprint is not None and box.fingerprint in known:
+            announced.setdefault(box.fingerprint, []).append(box.address)
+    for fingerprint, addresses in announced.items():
+        await follow(known[fingerprint], addresses, boxes)
+
+
+async def follow(box: KnownBox, announced: Sequence[EdgeAddress], boxes: KnownBoxes) -> None:
+    """Know the box from now on at the first of these addresses where it really is.
+
+    Not if it is still where it was: whoever passes on what it is sent has the box's certificate
+    at an address of his own, too, and would have a place in between that lasts.
+    """
+    here = EdgeAddress.parse(box.address)
+    if here in announced:
+        return
+    asked = (here, *list(dict.fromkeys(announced))[:MOST_ASKED])
+    answers = await asyncio.gather(*(Access(each, box).answers_guests() for each in asked))
+    there = next((each for each, answer in zip(asked, answers, strict=True) if answer), here)
+    if there != here:
+        boxes.moved(box.fingerprint, str(there))
 
 
 def _paired_as(known: KnownBox | None, found: FoundBox) -> str:
     if known is None:
         return "-"
-    moved = "" if known.address == str(found.address) else f", which was at {known.address}"
-    return f"{known.name}{moved}"
+    if known.address == str(found.address):
+        return known.name
+    return f"not proven: {known.name} is at {known.address}"
 
 
 def _plain(box: FoundBox, known: KnownBox | None) -> dict[str, str | None]:
@@ -79,5 +104,5 @@ def _plain(box: FoundBox, known: KnownBox | None) -> dict[str, str | None]:
         "name": box.name,
         "address": str(box.address),
         "fingerprint": box.fingerprint,
-        "paired_as": None if known is None else known.name,
+        "paired_as": known.name if known and known.address == str(box.address) else None,
     }

@@ -50,7 +50,7 @@ def ps(
                   "threads": welcome.threads, **dataclasses.asdict(load)}  # fmt: skip
         print_json(report)
         return
-    console = Console()
+    console = Console(markup=False)
     console.print(
         f"{access}: {welcome.agent} on {welcome.device} with {welcome.threads} threads, "
         f"{load.clients} clients, {load.running} running, {load.queued} queued, "

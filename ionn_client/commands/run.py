@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -37,9 +38,11 @@ from ionn_client.commands.energy import (
     stated_time,
 )
 from ionn_client.config import Options
+from ionn_client.connection import CONNECT_TIMEOUT_S
 from ionn_client.devices import load_device
+from ionn_client.errors import OffloadError
 from ionn_client.kept import parse_keep_local
-from ionn_client.offload import connect
+from ionn_client.offload import Offload, connect
 from ionn_client.quantities import joules
 from ionn_client.scenario import Asked, run_scenario
 from ionn_client.stay import Stay
@@ -92,7 +95,7 @@ def run(
     uploaded as pays back until the device leaves.
     """
     Access.to(edge, state)  # Before minutes go by.
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, markup=False)
     check_finite("--seconds-per-joule", seconds_per_joule)
     check_finite("--battery", battery)
     check_finite("--queries-per-hour", queries_per_hour)
@@ -178,7 +181,7 @@ async def _ask(
                     print(json.dumps(_record(query)), flush=True)
 
             view.show(net.status, done)
-            return await run_scenario(
+            asked = await run_scenario(
                 net,
                 what.inputs,
                 what.references,
@@ -187,6 +190,23 @@ async def _ask(
                 interval,
                 deadline,
             )
+        if (said := await _not_used(net)) is not None:
+            console.print(said, highlight=False, soft_wrap=True)
+        return asked
+
+
+async def _not_used(net: Offload) -> str | None:
+    """Why the edge was of no use in the end, in words for the person; None if it was."""
+    if net.status.phase in ("connecting", "greeting") and net.status.error is None:
+        # It was not tried for long.
+        with contextlib.suppress(OffloadError):
+            await net.uploaded(CONNECT_TIMEOUT_S)
+    status = net.status
+    if status.phase == "rejected":
+        return f"{status.edge} is not used: {status.error}."
+    if status.phase in ("connecting", "greeting"):
+        return f"{status.edge} is not connected: {status.error or 'it has not answered'}."
+    return None
 
 
 def _record(query: Asked) -> dict[str, Any]:

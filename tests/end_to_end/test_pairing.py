@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ionn_client.access import Access, is_loopback
-from ionn_client.commands.discover import follow
 from ionn_client.config import EdgeAddress
 from ionn_client.connection import Connection
 from ionn_client.errors import (
@@ -256,17 +255,3 @@ async def test_a_revoked_token_is_heard_of(tmp_path: Path, client: Path) -> None
         with pytest.raises(NotPaired, match="unpaired there"):
             await meet(client)
         assert len(KnownBoxes(client).all()) == 1, "only a box on probation is forgotten by itself"
-
-
-async def test_a_box_that_moved_is_followed_once_it_proves_who_it_is(
-    tmp_path: Path, client: Path
-) -> None:
-    async with house(tmp_path) as at:
-        box = await pair(by_code(at), client)
-    boxes = KnownBoxes(client)
-    async with house(tmp_path) as moved, house(tmp_path / "another") as other:
-        for liar in (address(other), EdgeAddress("127.0.0.1", 9)):
-            await follow(box, liar, boxes)
-            assert boxes.all() == [box]
-        await follow(box, address(moved), boxes)
-        await meet(client)

@@ -285,6 +285,18 @@ def test_an_edge_on_this_machine_may_be_unpaired(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "nothing is kept for who pairs with nobody"
 
 
+async def test_dns_leads_no_plain_talk_off_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolved(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 7431))]
+
+    # As where "localhost." is asked of the network, which may be anybody's.
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with pytest.raises(ConnectionError, match=r"leads to 192\.0\.2\.7, not to here"):
+        await connect(Access.to("localhost.", tmp_path))
+
+
 @pytest.mark.parametrize("host", ["localhost.evil.example", "127.0.0.1.nip.io", "2130706433",
                                   "127.1", "", "::", "0.0.0.0", "loopback"])  # fmt: skip
 def test_what_only_looks_like_this_machine_is_not(host: str) -> None:

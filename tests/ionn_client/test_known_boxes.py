@@ -70,6 +70,15 @@ def test_a_box_never_takes_anothers_place(tmp_path: Path) -> None:
     assert len(boxes.add(known(Identity.create("y"), name=long)).name.encode()) <= 64
 
 
+def test_the_token_that_held_last_outlives_two_pairings_that_fail(tmp_path: Path) -> None:
+    boxes = KnownBoxes(tmp_path)
+    sure = boxes.add(known(token="held"))
+    for token in ("one", "two"):
+        boxes.add(known(token=token, confirmed=False))
+    boxes.refuse(sure.fingerprint)
+    assert boxes.all() == [sure]
+
+
 def test_a_box_that_is_paired_anew_is_the_same_box(tmp_path: Path) -> None:
     boxes = KnownBoxes(tmp_path)
     boxes.add(known(quarantined="it lied"))

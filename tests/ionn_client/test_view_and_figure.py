@@ -45,6 +45,16 @@ def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert progress_line(status("connecting", error="refused")) == "connecting (refused)"
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_others_call_themselves_is_no_markup(terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=terminal)
+    with View("with [/b]", console) as view:
+        view.show(status("connecting", error="[/b] closes the door", reason="[/b]"), [])
+        view.show(status("rejected", error="[/b] said no"), [])
+    assert "[/b] said no" in text.getvalue(), "a new phase is told at once"
+
+
 def test_the_query_line_says_latency_place_prediction_and_fallback() -> None:
     assert query_line([]) == "no query yet"
     line = query_line([asked(latency_s=0.2), asked(latency_s=0.4, reason="edge gone")])
