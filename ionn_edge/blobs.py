@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,10 @@ _FALLOC_FL_KEEP_SIZE = 1
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+# Of a file that is not read: whoever may remove it may have it. Linux only.
+_HOLD = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW if sys.platform == "linux" else None
+LONG_BYTES = 16 << 20
+_freeing = ThreadPoolExecutor(1, "ionn-free")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -154,8 +159,16 @@ def _reserve(descriptor: int, size_bytes: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Unlink; a file that cannot go stays for the next start to find."""
-    with contextlib.suppress(OSError):
+    """Unlink; a file that cannot go stays for the next start to find.
+
+    The space of a long one is freed in a thread beside: the kernel takes a tenth of a second and
+    more for a gigabyte, in which nobody would be served.
+    """
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        if _HOLD is not None and path.lstat().st_size >= LONG_BYTES:
+            # A file is there for as long as somebody has it open.
+            opened = os.open(path, _HOLD)
+            stack.callback(_freeing.submit, os.close, opened)
         path.unlink()
 
 

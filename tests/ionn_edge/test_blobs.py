@@ -1,0 +1,38 @@
+"""Files of weights that go: at once by name, and the space of long ones beside."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from ionn_edge import blobs
+from ionn_edge.blobs import LONG_BYTES, remove
+
+
+def test_the_space_of_long_files_is_freed_beside(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    busy = blobs._freeing.submit(goes_on.wait, 20)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for name, size in (("short", 1), ("long", LONG_BYTES)):
+        path = tmp_path / name
+        path.touch(0)
+        os.truncate(path, size)
+        remove(path)
+        assert not path.exists()
+    assert len(os.listdir("/proc/self/fd")) == descriptors + 1, "the long one's"
+    goes_on.set()
+    busy.result()
+    blobs._freeing.submit(int).result()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_what_cannot_go_stays_and_links_are_not_followed(tmp_path: Path) -> None:
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    kept.touch()
+    os.truncate(kept, LONG_BYTES)
+    link.symlink_to(kept)
+    remove(link)
+    remove(tmp_path)
+    remove(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == [kept]
