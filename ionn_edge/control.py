@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+from pairing.private import StateError, own_directory
+
 SOCKET, LOCK = "control", "running"
 MOST_BYTES = 64 << 10
 QUESTION_TIMEOUT_S = 5.0
@@ -38,8 +40,11 @@ class NotRunning(ControlError):
 def claimed(directory: Path) -> Iterator[None]:
     """Inside, no other process works on this state. Raises ControlError if one does."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        own_directory(directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(directory / LOCK, flags, 0o600)
+    except StateError as error:
+        raise ControlError(str(error)) from error
     except OSError as error:
         raise ControlError(f"nothing can be kept in {directory}: {error.strerror}") from error
     try:

@@ -26,6 +26,21 @@ class StateError(Exception):
     """A file of who is who cannot be kept or believed. The text says which, why and what to do."""
 
 
+def own_directory(directory: Path) -> None:
+    """Make it, for this user only, if it is not there.
+
+    Raises OSError, and StateError if others could put files of theirs in the place of ours, or
+    old ones of ours in the place of new ones.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise StateError(
+            f"others on this machine can change what is in {directory}: keep this in a directory"
+            " that only you can write to (chmod 700)"
+        )
+
+
 def write_private(path: Path, data: bytes, *, replace: bool = True) -> bool:
     """Put `data` there for this user's eyes only (0600, in a directory of 0700), durably.
 
@@ -34,7 +49,7 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> bool:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(path.parent)
         try:
             _write(temporary, data)
             if replace:
@@ -80,7 +95,7 @@ def read_private(path: Path) -> bytes | None:
 def locked(directory: Path) -> Iterator[None]:
     """Nobody else who asks changes this directory meanwhile. Raises StateError."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(directory)
         lock = os.open(
             directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | NO_FOLLOW, 0o600
         )

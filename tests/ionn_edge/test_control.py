@@ -58,6 +58,19 @@ async def test_only_the_user_may_ask(tmp_path: Path) -> None:
             assert os.stat(tmp_path / "control").st_mode & 0o777 == 0o600
 
 
+def test_a_directory_that_others_may_change_is_not_worked_in(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ControlError, match="others on this machine"), claimed(tmp_path):
+        pass
+    tmp_path.chmod(0o700)
+    victim = tmp_path / "victim"
+    victim.touch(0o644)
+    (tmp_path / "running").symlink_to(victim)
+    with pytest.raises(ControlError), claimed(tmp_path):
+        pass
+    assert victim.stat().st_mode & 0o777 == 0o644
+
+
 async def test_what_a_killed_box_left_is_in_nobodys_way(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(tmp_path / "control"))

@@ -62,6 +62,25 @@ def test_another_users_file_is_not_believed(tmp_path: Path) -> None:
         read_private(path)
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777, 0o722])
+def test_nothing_is_kept_where_others_can_change_it(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(StateError, match="chmod 700"):
+        write_private(tmp_path / "file", b"secret")
+    with pytest.raises(StateError, match="chmod 700"), locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+    tmp_path.chmod(0o755)
+    assert write_private(tmp_path / "file", b"secret")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives directories away")
+def test_nothing_is_kept_in_another_users_directory(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+    with pytest.raises(StateError, match="chmod 700"):
+        write_private(tmp_path / "file", b"secret")
+
+
 def test_a_long_file_is_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_private(path, b"x" * (private.MAX_BYTES + 1))
