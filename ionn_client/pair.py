@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,10 +96,13 @@ def default_device_name() -> str:
         return "device"
 
 
-def no_address(name: str) -> str:
-    """What a box calls itself, so that nobody takes it for the address of another."""
+def no_address(name: str, hosts: Collection[str] = ()) -> str:
+    """What a box calls itself, so that nobody takes it for the address of another.
+
+    hosts: names in other boxes' addresses, in lower case.
+    """
     bare = re.sub(r"[.:/@\[\]]", "-", name).strip("- ")
-    named = any(map(str.isalpha, bare)) and bare.lower() != "localhost"
+    named = any(map(str.isalpha, bare)) and bare.lower() not in {"localhost", *hosts}
     return bare if named else f"box {bare}".encode()[:60].decode(errors="ignore").strip()
 
 
@@ -136,8 +139,10 @@ async def _exchange(
     certificate, seen = from_der(der).decode(), fingerprint_of(der)
     exchange = ClientExchange(identity, device, seen, attempt.how, attempt.password)
     grant = await _granted(opened, exchange)
+    others = [each for each in await asyncio.to_thread(boxes.all) if each.fingerprint != seen]
+    hosts = {EdgeAddress.parse(each.address).host for each in others}
     box = KnownBox(
-        name=attempt.called or no_address(grant.name),
+        name=attempt.called or no_address(grant.name, hosts),
         address=str(attempt.address),
         certificate=certificate,
         token=grant.token,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import WSMsgType, web
 
@@ -27,13 +27,15 @@ class PairingDesk:
     """What is shown now, and who is served.
 
     code: for people, secret: for pairing URIs; None while closed.
-    changed: called whenever they are others.
+    changed: called whenever they are others. renewed: called with the id of a device whose former
+    token, if it had one, is nothing any more.
     """
 
     def __init__(self, guard: Guard, name: str) -> None:
         self._guard = guard
         self._name = name
         self.changed: Callable[[], None] = _nothing
+        self.renewed: Callable[[str], Awaitable[None]] = _nobody
         self._serving: EdgeExchange | None = None
         self.failures = 0
         self.code: str | None = None
@@ -131,9 +133,14 @@ class PairingDesk:
         except RegistryError as error:
             log.error("a pairing was not kept: %s", error)
             raise PairingFailed("storage") from error
+        await self.renewed(device.id)
 
 
 def _nothing() -> None:
+    pass
+
+
+async def _nobody(_: str) -> None:
     pass
 
 

@@ -65,11 +65,16 @@ class Questions:
         return row(paired)
 
     async def _cut_off(self, paired: Paired) -> None:
-        its = [each for each in self._box.clients if each.device.id == paired.device.id]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await asyncio.gather(*(client.revoke() for client in its))
+        await end_connections(self._box, paired.device.id)
         forget(self._box, paired.device.id)
+
+
+async def end_connections(box: Box, device: str) -> None:
+    """At once, and if it does not take long, until all that they began has ended."""
+    its = [each for each in box.clients if each.device.id == device]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LEAVE_TIMEOUT_S):
+            await asyncio.gather(*(client.revoke() for client in its))
 
 
 def the_one(registry: Registry, what: str) -> Paired:

@@ -22,6 +22,7 @@ from ionn_edge.door import Guest
 from ionn_edge.guard import Denied, Guard
 from ionn_edge.link import CLOSE_TIMEOUT_S, Link
 from ionn_edge.pairing_desk import PairingDesk
+from ionn_edge.questions import end_connections
 from ionn_edge.quota import Quota
 from pairing.exchange import MAX_FRAME_BYTES
 from pairing.tls import peer_fingerprint
@@ -40,6 +41,9 @@ class Routes:
         self._box = box
         self._guard = guard
         self._desk = desk
+        if desk is not None:
+            # What a stolen token opened ends where its owner pairs anew.
+            desk.renewed = lambda device: end_connections(box, device)
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._screen], client_max_size=1024)
@@ -100,8 +104,10 @@ class Routes:
         transport = request.transport
         if transport is None:
             return
-        if self._guard is not None and self._guard.registry.get(device.id) is None:
-            # Unpaired meanwhile, when its connections were looked for.
+        try:
+            self._device(request)
+        except Denied:
+            # Unpaired or paired anew meanwhile, when its connections were looked for.
             transport.abort()
             return
         WholeFrames.attach(transport)

@@ -16,7 +16,7 @@ from ionn_client.errors import EdgeUnreachable, PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from ionn_client.pair import Attempt, pair
 from pairing.identity import short
-from pairing.uri import PairingUri, parse_code
+from pairing.uri import SHAPE, PairingUri, parse_code
 
 MOST_SLIPS = 3
 
@@ -26,7 +26,8 @@ def pair_box(
         str,
         typer.Argument(
             help="The URI that the box shows; or its name, as `ionn discover` has it, or HOST:PORT:"
-            " then its code is asked for."
+            " then its code is asked for. With - the URI is asked for: others who use this machine"
+            " see what commands are given."
         ),
     ],
     code: Annotated[
@@ -78,6 +79,10 @@ def described(box: KnownBox) -> dict[str, Any]:
 
 
 def _attempt(box: str, code: str | None, known: KnownBoxes) -> Attempt:
+    if box == "-":
+        box = typer.prompt("The URI that the box shows", err=True)
+        if "/pair" not in box:
+            raise ValueError("that is no pairing URI: one looks like " + SHAPE)
     if "://" in box and "/pair" in box:
         if code is not None:
             raise ValueError("a pairing URI has a secret of its own: leave --code out")

@@ -57,6 +57,9 @@ async def test_a_person_pairs_lists_and_forgets(tmp_path: Path, client: Path) ->
         uri = at.desk.uri("127.0.0.1", at.port) or ""
         again = await asyncio.to_thread(ionn, "pair", uri, *state, "--json")
         assert json.loads(again)["name"] == "hall"
+        typed = f"{at.desk.uri('127.0.0.1', at.port)}\n"
+        unseen = await asyncio.to_thread(ionn, "pair", "-", *state, typed=typed)
+        assert "Paired with hall" in unseen
     shown = ionn("devices", *state)
     for cell in ("hall", "paired", at.guard.identity.fingerprint[:4]):
         assert cell in shown

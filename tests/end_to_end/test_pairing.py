@@ -25,6 +25,7 @@ from pairing.exchange import ClientExchange, EdgeExchange
 from pairing.identity import checked_name
 from pairing.uri import PairingUri
 from tests.ionn_edge.visitors import House, house, wrong
+from tests.support import know_box
 
 
 def address(at: House) -> EdgeAddress:
@@ -91,6 +92,15 @@ async def test_a_device_that_pairs_anew_is_known_by_its_new_token(
 )  # fmt: skip
 def test_a_box_cannot_pose_as_anothers_address(claimed: str, name: str) -> None:
     assert no_address(claimed) == name
+
+
+async def test_a_box_cannot_pose_as_another_that_is_known_by_its_host(
+    tmp_path: Path, client: Path
+) -> None:
+    other = know_box(client, "ionn://hall:7431", name="mine")
+    async with house(tmp_path) as at:
+        assert (await pair(by_code(at), client)).name == "box hall"
+    assert KnownBoxes(client).find("hall") == other
 
 
 @given(st.text(min_size=1, max_size=64))

@@ -177,6 +177,44 @@ async def test_who_is_unpaired_is_cut_off_and_stays_out(tmp_path: Path, nursery:
             await glasses.refused(at)
 
 
+async def test_what_an_older_token_opened_ends_where_its_device_pairs_anew(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    glasses, watch = Visitor("glasses"), Visitor("watch")
+    async with house(tmp_path, nursery) as at:
+        await glasses.pair(at)
+        await watch.pair(at)
+        async with PairedPeer(glasses, at) as peer, PairedPeer(watch, at) as other:
+            await peer.greet()
+            await glasses.pair(at)
+            assert await peer.heard_close() == 1006
+            await other.greet()
+        async with PairedPeer(glasses, at) as peer:
+            await peer.greet()
+
+
+async def test_who_pairs_anew_while_it_connects_is_not_served_by_the_older_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glasses = Visitor()
+    async with house(tmp_path) as at:
+        await glasses.pair(at)
+        known = at.guard.registry.all()[0]
+        prepare = aiohttp.web.WebSocketResponse.prepare
+
+        async def slowly(socket: Any, request: Any) -> Any:
+            done = await prepare(socket, request)
+            await at.guard.pair(known.device, known.certificate, "0" * 64)
+            return done
+
+        monkeypatch.setattr(aiohttp.web.WebSocketResponse, "prepare", slowly)
+        async with glasses.http(at) as http:
+            with contextlib.suppress(*TLS_ERRORS):
+                async with http.ws_connect(at.url(), headers=glasses.headers) as socket:
+                    assert (await socket.receive(20)).type is not aiohttp.WSMsgType.BINARY
+        assert not at.box.clients
+
+
 async def test_who_is_unpaired_while_it_connects_is_not_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
