@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
@@ -128,7 +129,7 @@ def refusal(reason: Reason) -> bytes:
     return bytes((Kind.REFUSED, _CODES[reason]))
 
 
-class _Exchange:
+class _Exchange(ABC):
     """What both sides do alike: frames in order, one attempt, keys once SPAKE2 is through."""
 
     _mine: str
@@ -155,8 +156,9 @@ class _Exchange:
             raise PairingFailed("malformed")
         return frame[1:]
 
+    @abstractmethod
     def _take(self, body: bytes) -> Step:
-        raise NotImplementedError
+        """What follows a frame of the kind that was expected."""
 
     def _agree(self, spake: SPAKE2_A | SPAKE2_B, theirs: bytes, said: bytes) -> None:
         """Keys for both directions, and for confirming them (RFC 9382, section 4)."""

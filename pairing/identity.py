@@ -77,8 +77,6 @@ class Identity:
                 if write_private(path, made.key + made.certificate, replace=False):
                     return made
                 data = read_private(path)  # Somebody else was first.
-        except IdentityError:
-            raise
         except StateError as error:
             raise IdentityError(str(error)) from error
         return _parsed(path, data or b"")

@@ -132,3 +132,21 @@ def test_a_second_crossing_is_without_loss_and_priced_so(
     chosen = tolerant(client_s).route(Link(1e3, 1e6, 0.0), frozenset({0, 2}))
     assert chosen.placement == placement
     assert chosen.latency_s == pytest.approx(latency_s, abs=0.02)
+
+
+def test_what_coding_takes_at_the_edge_is_known_of_every_way_that_codes() -> None:
+    graph, _ = chain(LAYERS)
+    cut = (CutCoding("raw", 1e6, 0, 0), CutCoding("planes", 1e3, 0.1, 0.3))
+    made = Forecast(graph, [9.0] * LAYERS, Activations((cut,) * (LAYERS + 1)))
+    made.meet_edge(PREDICTOR, ROOMY)
+    before_s = made.route(LINK, ALL).latency_s
+    # Twice as long as it takes here: 0.3 s to decode what goes up, 0.1 s to code what comes down.
+    made.observe_edge_coding(0, "planes", LAYERS, "planes", 0.8)
+    assert made.up_option(0, "planes").decode_s > 0.3
+    assert made.up_option(0, "planes").encode_s == 0.1
+    assert made.up_option(LAYERS, "planes").decode_s == 0.3
+    more_s = made.up_option(0, "planes").decode_s - 0.3
+    assert made.route(LINK, ALL).latency_s == pytest.approx(before_s + more_s * 4 / 3)
+    before_s = made.route(LINK, ALL).latency_s
+    made.observe_edge_coding(0, "raw", LAYERS, "raw", 5.0)
+    assert made.route(LINK, ALL).latency_s == before_s

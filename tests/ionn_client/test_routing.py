@@ -24,6 +24,7 @@ from planner import (
     route,
     upload_energy_J,
 )
+from tests.ionn_client.test_forecast import PREDICTOR, ROOMY
 from tests.ionn_client.test_session import LAYERS, Bench, X, answer_on_edge, only, sent
 from tests.planner.tables import costs_and_links, powers
 from wire import messages
@@ -156,3 +157,21 @@ def test_one_loss_is_chosen_by_the_objective() -> None:
         assert local_J is not None
         assert found.energy_J <= local_J
         assert ("edge" in found.placement) == (power is FRUGAL)
+
+
+def test_of_routes_with_one_loss_one_within_the_ration_comes_first() -> None:
+    cut = (CutCoding("raw", 1000.0, 0, 0), CutCoding("affine8", 100.0, 0, 0))
+    errors = {(number, "affine8"): 0.01 for number in range(LAYERS + 1)}
+    codings = Activations((cut,) * (LAYERS + 1), errors)
+    # The edge lacks the middle layer: a second crossing is without loss, and draws 1 J.
+    link, there = Link(1e3, 1e6, 0.0), frozenset({0, 2})
+    power = Power(0.0, 0.0, Radio(0.0, 0.0, 1.0))
+    made = Forecast(bench(Objective()).graph, [2.0] * LAYERS, codings, 0.02, Objective(power=power))
+    made.meet_edge(PREDICTOR, ROOMY)
+    free = made.route(link, there)
+    assert free.placement == ("edge", "client", "edge")
+    assert free.energy_J == pytest.approx(1.1, abs=0.05)
+    rationed = made.route(link, there, most_J=0.5)
+    assert rationed.placement == ("edge", "client", "client")
+    assert rationed.energy_J == pytest.approx(0.1, abs=0.05)
+    assert made.route(link, there, most_J=2.0) == free

@@ -178,3 +178,12 @@ def test_what_cannot_be_coded_goes_as_it_is_and_is_not_tried_again() -> None:
     bench.sender.not_coded(first.piece)
     assert bench.segment()[0].coding == "raw"
     assert bench.sender.ahead(SLOW_LINK) == []
+
+
+def test_a_clock_too_coarse_to_time_coding_tells_nothing_of_its_speed() -> None:
+    bench, other = Bench(), Bench()
+    for each in (bench, other):
+        while commands := each.sender.ahead(SLOW_LINK):
+            each.code(commands, Bps=float("inf") if each is bench else CODER_BPS)
+            each.segment()
+    assert bench.upload.sent_bytes == other.upload.sent_bytes > 0

@@ -301,3 +301,11 @@ def test_planes_of_another_connection_count_only_when_they_are_whole(own: bool) 
     assert [coarse > 0 for coarse, _, _ in upload.missing_planes()[:2]] == [not own] * 2
     edge.take(upload, 4)
     assert upload.layers() == (frozenset() if own else {0, 1})
+
+
+def test_what_an_edge_holds_of_shared_bytes_under_another_name_is_sent_again() -> None:
+    upload = Upload(tied())
+    assert upload.renegotiated(Inventory(frozenset(), {(3, WHOLE): 5})) == 0
+    upload.follow(steps([3]))
+    assert [(piece.weight, piece.start) for piece in upload.pieces()] == [(0, 0)]
+    assert upload.skipped_bytes == 0

@@ -79,6 +79,27 @@ def test_any_point_gets_no_further(point: bytes) -> None:
         other.receive(bytes((Kind.CLAIM,)) + bytes(100))
 
 
+BEGIN = client().start()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (BEGIN[:1], "malformed"),
+        (BEGIN[:1] + b"\x02" + BEGIN[2:], "version"),
+        (BEGIN[:2] + b"\x02" + BEGIN[3:], "malformed"),
+        (BEGIN[:-1], "malformed"),
+        (BEGIN + b"\x00", "malformed"),
+    ],
+)
+def test_a_beginning_that_cannot_be_spends_no_guess(frame: bytes, reason: str) -> None:
+    other = edge()
+    with pytest.raises(PairingFailed) as failed:
+        other.receive(frame)
+    assert failed.value.reason == reason
+    assert not other.begun
+
+
 @pytest.mark.parametrize(
     "point",
     [
@@ -139,3 +160,16 @@ def test_a_token_that_cannot_be_is_refused(token: str) -> None:
     frame = bytes((Kind.GRANT,)) + other._confirmation("box") + other._seal(plain)
     with pytest.raises(PairingFailed):
         one.receive(frame)
+
+
+@pytest.mark.parametrize(
+    ("frames", "kind"), [(4, Kind.DEVICE_STORED), (5, Kind.BOX_STORED)], ids=["device", "box"]
+)
+def test_a_seal_round_more_than_nothing_keeps_nobody(frames: int, kind: Kind) -> None:
+    one, other = client(), edge()
+    converse(one, other, frames)
+    says, hears = (one, other) if kind is Kind.DEVICE_STORED else (other, one)
+    says._sealed -= 1  # Seal the last message once more, with content.
+    with pytest.raises(PairingFailed) as failed:
+        hears.receive(bytes((kind,)) + says._seal(b"more"))
+    assert failed.value.reason == "malformed"

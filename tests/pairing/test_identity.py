@@ -44,6 +44,26 @@ def test_two_programs_that_begin_at_once_are_one(tmp_path: Path) -> None:
     assert len({identity.fingerprint for identity in made}) == 1
 
 
+def test_who_comes_second_takes_what_the_first_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, first = Identity.create, []
+
+    def overtaken(name: str) -> Identity:
+        monkeypatch.undo()
+        first.append(Identity.load(tmp_path, "first"))
+        return create(name)
+
+    monkeypatch.setattr(Identity, "create", overtaken)
+    assert [Identity.load(tmp_path, "second")] == first
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", ONE.key, ONE.certificate[:-40]])
+def test_what_is_no_certificate_has_no_bytes_of_one(text: bytes) -> None:
+    with pytest.raises(IdentityError, match="not a certificate"):
+        to_der(text)
+
+
 def test_a_fingerprint_is_that_of_the_certificate() -> None:
     der = ssl.PEM_cert_to_DER_cert(ONE.certificate.decode())
     assert ONE.fingerprint == hashlib.sha256(der).hexdigest() == fingerprint_of(der)

@@ -157,3 +157,12 @@ def test_what_is_no_identity_makes_no_context() -> None:
 
 def test_nobody_is_at_the_end_of_a_plain_connection() -> None:
     assert peer_fingerprint(None) is None
+
+
+def test_a_system_without_files_in_memory_keeps_keys_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    met = meet(client_context(DEVICE, BOX.certificate), server_context(BOX, [DEVICE.certificate]))
+    assert met.seen_by_server == DEVICE.fingerprint
+    assert met.heard == SAID
