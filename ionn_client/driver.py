@@ -304,6 +304,7 @@ class Driver:
         try:
             connection = await Connection.open(self._http, self._access, self._limits)
             connection.give_up_after(self._silence_s)
+            self._turned_away = 0
             return connection
         except PairingError as error:
             return error
