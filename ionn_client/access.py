@@ -143,7 +143,7 @@ class Access:
 
     def check_usable(self) -> None:
         """Raises EdgeQuarantined for a box that was caught lying."""
-        if self.box is not None and self.box.quarantined is not None:
+        if self.box is not None and self.box.confirmed and self.box.quarantined is not None:
             raise EdgeQuarantined(
                 f"{self.box.name} is quarantined: {self.box.quarantined}. To use it all the same,"
                 f" look what is wrong there, `ionn devices forget {self.box.name}`, and pair it"
@@ -217,7 +217,7 @@ class Access:
         decide = self.boxes.confirm if known else self.boxes.refuse
         await asyncio.to_thread(decide, self.box.fingerprint)
         if known:
-            self.box = replace(self.box, confirmed=True)
+            self.box = replace(self.box, confirmed=True, quarantined=None)
 
     async def _turned_away(self) -> TurnedAway | None:
         """Whether a connection that ended without a word was ended because it was this device's:

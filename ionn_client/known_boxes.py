@@ -38,7 +38,7 @@ class KnownBox:
     certificate: PEM, the pin. token: what it gave this device. paired_at_s: seconds since 1970,
     by this device's clock. confirmed: False while it is not known whether the box kept its half;
     former_token is then what held before, if anything did. quarantined: why it is not used any
-    more, None if it is.
+    more, None if it is; on probation, why it was not before.
     """
 
     name: str
@@ -110,11 +110,12 @@ class KnownBoxes:
             nonlocal box
             others = [other for other in boxes if other.fingerprint != box.fingerprint]
             known = next((other for other in boxes if other.fingerprint == box.fingerprint), None)
-            former = None
-            if known is not None:
+            former = lied = None
+            if known is not None and not box.confirmed:
                 former = known.token if known.confirmed else known.former_token
+                lied = known.quarantined
             name = _free(box.name, {other.name for other in others})
-            box = replace(box, name=name, former_token=None if box.confirmed else former)
+            box = replace(box, name=name, former_token=former, quarantined=box.quarantined or lied)
             return [*others, box]
 
         self._change(with_it)
@@ -124,8 +125,8 @@ class KnownBoxes:
         self._change(lambda boxes: [box for box in boxes if box.fingerprint != fingerprint])
 
     def confirm(self, fingerprint: str) -> None:
-        """The box has shown that it kept its half."""
-        self._update(fingerprint, confirmed=True, former_token=None)
+        """The box has shown that it kept its half: what was before is over."""
+        self._update(fingerprint, confirmed=True, former_token=None, quarantined=None)
 
     def refuse(self, fingerprint: str) -> None:
         """The box has shown that it did not: what held before holds again, if anything did."""

@@ -155,7 +155,7 @@ async def _exchange(
     except (PairingFailed, *TROUBLES) as error:
         raise _NotConfirmed(box) from error
     await asyncio.to_thread(boxes.confirm, box.fingerprint)
-    return replace(box, confirmed=True)
+    return replace(box, confirmed=True, quarantined=None)
 
 
 async def _granted(opened: aiohttp.ClientWebSocketResponse, exchange: ClientExchange) -> BoxGrant:
@@ -237,4 +237,4 @@ async def _settled(box: KnownBox, boxes: KnownBoxes) -> KnownBox:
             f"the box did not confirm, and does not answer now ({error}). It may know this device"
             f" or not: the next connection to {box.name!r} will tell; or pair again"
         ) from error
-    return replace(box, confirmed=True)
+    return replace(box, confirmed=True, quarantined=None)

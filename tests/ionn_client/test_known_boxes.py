@@ -79,6 +79,17 @@ def test_the_token_that_held_last_outlives_two_pairings_that_fail(tmp_path: Path
     assert boxes.all() == [sure]
 
 
+def test_a_pairing_that_fails_does_not_clear_a_liar(tmp_path: Path) -> None:
+    boxes = KnownBoxes(tmp_path)
+    liar = boxes.add(known())
+    boxes.quarantine(liar.fingerprint, "it lied")
+    for outcome, why in ((boxes.refuse, "it lied"), (boxes.confirm, None)):
+        boxes.add(known(token="new", confirmed=False))
+        outcome(liar.fingerprint)
+        (box,) = boxes.all()
+        assert (box.confirmed, box.quarantined) == (True, why)
+
+
 def test_a_box_that_is_paired_anew_is_the_same_box(tmp_path: Path) -> None:
     boxes = KnownBoxes(tmp_path)
     boxes.add(known(quarantined="it lied"))
