@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -247,3 +248,30 @@ def test_a_chunk_that_a_query_overtook_says_nothing_about_the_queue(overtaken: b
     for number in range(5):
         pacer.acknowledged(1.08 + number / 1e4, 0.10 + number / 1e4)
     assert (pacer.window_bytes() >= window_bytes) == overtaken
+
+
+def test_queries_that_leave_no_chunk_alone_leave_the_upload_its_link() -> None:
+    link = replace(scenario(20, 0.02), seconds=3.5, query_bytes=150_000, pause_s=0.0)
+    outcome, alone = simulate(link), idle(link)
+    assert outcome.goodput_Bps(2.5, 3.5) > 0.95 * link.payload_Bps
+    assert outcome.latency_s(0.5) < 1.15 * alone.latency_s(0.5)
+
+
+def started_up(pause_s: float) -> float:
+    """The window after a second and a half of start-up on a long way. The edge pauses in it."""
+    pacer, now, free_at = UploadPacer(1 << 18), 0.0, 0.0
+    arrivals: deque[float] = deque()
+    while now < 1.5:
+        while pacer.may_send(now):
+            size_bytes = pacer.chunk_bytes()
+            pacer.sent(size_bytes, now)
+            free_at = max(free_at, now + 0.1) + size_bytes / 1e7
+            arrivals.append(1.12 + pause_s if 1.12 <= free_at < 1.12 + pause_s else free_at)
+        clock_s = arrivals.popleft()
+        now = clock_s + 0.1
+        pacer.acknowledged(clock_s, now)
+    return pacer.window_bytes()
+
+
+def test_a_pause_of_the_edge_does_not_end_the_start_up() -> None:
+    assert started_up(pause_s=0.15) > 0.75 * started_up(pause_s=0.0)
