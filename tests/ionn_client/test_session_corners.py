@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ionn_client import events
 from ionn_client.upload import Piece
-from tests.ionn_client.test_lane import LANE
+from tests.ionn_client.test_lane import FIRST, LANE
 from tests.ionn_client.test_lane import Bench as LaneBench
-from tests.ionn_client.test_session import ELEMENTS, NONE, Bench, X, kinds, sent
+from tests.ionn_client.test_session import ELEMENTS, NONE, SIZE, Bench, X, kinds, segments, sent
 from wire import messages
 from wire.planes import WHOLE
 from wire.segments import encode_segment
@@ -62,3 +64,35 @@ def test_a_breaker_that_is_open_is_what_a_session_says_of_itself() -> None:
             if isinstance(message, messages.Execute):
                 bench.hear(messages.Error("execution", "no", number))
     assert bench.session.explanation().startswith("all here: the edge keeps failing")
+
+
+def test_part_of_a_weight_that_is_held_makes_no_layer_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ionn_client.upload.segment_elements", lambda *_: ELEMENTS // 2)
+    bench = Bench()
+    bench.greet()
+    halves = segments(bench.have(NONE))
+    weights = [half.weight for half in halves]
+    assert weights[:2] == [weights[0]] * 2
+    for half in halves[:2]:
+        assert bench.session.usable("exact") == frozenset()
+        bench.hold(half)
+    assert bench.session.usable("exact") == {weights[0]}
+
+
+def test_what_comes_after_the_window_is_coded_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ionn_client.sender.LEAST_BYTES", SIZE)
+    bench = LaneBench(lane=False)
+    bench.upload()
+    wanted = [command for command in bench.done if isinstance(command, events.CodeSegment)]
+    assert wanted
+    sent_already = {segment.weight for segment in bench.segments(FIRST)}
+    for command in wanted:
+        piece = command.piece
+        assert piece.weight not in sent_already
+        payload = encode_segment(
+            command.dtype, WHOLE, command.blob, piece.start, piece.count, "planes"
+        )
+        bench.step(events.SegmentCoded(piece, payload, 0.001))
+    bench.finish(FIRST)
