@@ -26,7 +26,7 @@ from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session
 from ionn_edge.shelf import Shelf
 from ionn_edge.store import Store
-from ionn_edge.turns import Turns
+from ionn_edge.turns import SPARE_S, Turns
 from wire.messages import Load, ModelLoad, Welcome
 
 AGENT = f"ionn-edge {version('ionn')}"
@@ -70,7 +70,7 @@ class Box:
         self.store = Store(config.store.absolute(), config.memory_bytes, config.device_disk_bytes)
         self.nursery = nursery or Nursery(config.workers)
         self.load_meter = LoadMeter()
-        self._turns = Turns()
+        self._turns = Turns(SPARE_S)
         self._checking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()

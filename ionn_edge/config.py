@@ -175,6 +175,11 @@ class Config:
         checked_name(self.name)
 
     @property
+    def ranges_at_once(self) -> int:
+        """Ranges that have the processor threads they are given, each to itself."""
+        return max(usable_threads() // self.threads, 1)
+
+    @property
     def workers(self) -> WorkerSettings:
         """What workers have to know of this."""
         return WorkerSettings(

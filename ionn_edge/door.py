@@ -66,6 +66,8 @@ class Door:
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             self._let_in(link, _household(address[0]))
+            # Where the next one is there already, accepting it would not wait for anything.
+            await asyncio.sleep(0)
 
     def _let_in(self, link: socket.socket, household: str) -> None:
         config = self.config

@@ -84,7 +84,7 @@ class Guard:
         if self._seats[device.id] >= most:
             raise Denied(429, f"this device has {most} connections already: close one of them")
         self._seats[device.id] += 1
-        quota = self._quotas.setdefault(device.id, Quota(self._config))
+        quota = self._quotas.setdefault(device.id, Quota(self._config, self._devices_here))
         self.registry.seen(device.id, self._clock())
         try:
             yield quota
@@ -92,6 +92,9 @@ class Guard:
             self.registry.seen(device.id, self._clock())
             self._seats[device.id] -= 1
             # The quota stays: or who connects anew has a full bucket.
+
+    def _devices_here(self) -> int:
+        return sum(count > 0 for count in self._seats.values())
 
     async def pair(self, device: Device, certificate: bytes, token_digest: str) -> None:
         """Let it in from now on, and with this token only.

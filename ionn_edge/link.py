@@ -30,7 +30,7 @@ from ionn_edge.opening import NONSENSE, Refused, check_of, known_graph, worker_f
 from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
-from ionn_edge.turns import TURN_S
+from ionn_edge.turns import TURN_S, cost_s
 from ionn_edge.writing import Writer
 from wire import Decoder, Encoder, RemoteProtocolError
 
@@ -120,6 +120,7 @@ class Link:
                 self._timer.cancel()
             if self._worker is not None:
                 await self._worker.close()
+            self._give_way()
             box.store.shelf(self.device.id).release(self)
 
     # A second connection, which carries weights for the first.
@@ -224,6 +225,7 @@ class Link:
         for command in self.session.handle(event, clock()):
             self._perform(command)
         self._flush()
+        self._give_way()
         wake_at = self.session.wake_at
         # One that goes off too early does no harm, and most are put off before they do.
         if wake_at is not None and (self._timer is None or wake_at < self._wakes_at):
@@ -231,6 +233,13 @@ class Link:
                 self._timer.cancel()
             self._wakes_at = wake_at
             self._timer = self._loop.call_later(max(wake_at - clock(), 0.0), self._wake)
+
+    def _give_way(self) -> None:
+        """Others of the device may run now what they waited for."""
+        turns = () if self._quota is None else self._quota.next_to_run()
+        for other in self._box.clients if turns else ():
+            if isinstance(other, Link) and other is not self and other.session in turns:
+                self._loop.call_soon(other._post_from_outside, events.TimePassed())
 
     def _perform(self, command: events.Command) -> None:
         match command:
@@ -284,7 +293,8 @@ class Link:
             event = None if self.session.closed else _decoded(decoder, frame)
             if event is not None:
                 self._post(event)
-            spent_s += time.perf_counter() - began_s
+            size_bytes = len(frame.data) if isinstance(frame.data, bytes) else 0
+            spent_s += cost_s(size_bytes, time.perf_counter() - began_s)
             if spent_s >= TURN_S:
                 rest_s = self._box.rest_s(self.device, spent_s)
                 spent_s = 0.0

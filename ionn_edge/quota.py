@@ -1,7 +1,11 @@
-"""What one device may ask of the box: open queries, and queries per second. No clock of its own."""
+"""What one device may ask of the box: open queries, queries per second, and turns to run them.
+
+No clock of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ionn_edge.config import Config
@@ -16,6 +20,8 @@ class Asker(Protocol):
     def queued(self) -> int: ...
     @property
     def waiting_bytes(self) -> int: ...
+    @property
+    def could_run(self) -> bool: ...
 
 
 class Quota:
@@ -23,11 +29,17 @@ class Quota:
 
     sessions: those of its connections. Queries per second are a token bucket: it holds
     `device_burst` at most, fills by `device_queries_per_s`, and each query takes one.
+
+    devices: how many are connected. Where one is alone, all of its connections may run a range at
+    once; otherwise so many as are its part of the processors, and the others stand in line.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, devices: Callable[[], int] = lambda: 1) -> None:
         self.sessions: set[Asker] = set()
         self._config = config
+        self._devices = devices
+        # From who has waited longest for a turn to run.
+        self._line: dict[Asker, None] = {}
         self._tokens = float(config.device_burst)
         self._filled_at = 0.0
 
@@ -61,3 +73,29 @@ class Quota:
             )
         self._tokens -= 1
         return None
+
+    def may_run(self, asker: Asker) -> bool:
+        """Whether one that could run a range has its turn; if not, it keeps its place in line.
+
+        Its queries go on waiting meanwhile: their deadlines pass, and no range's time.
+        """
+        self._line.setdefault(asker)
+        if asker not in self.next_to_run():
+            return False
+        del self._line[asker]
+        return True
+
+    def next_to_run(self) -> list[Asker]:
+        """Those in line that have their turn now."""
+        if not self._line:
+            return []
+        for asker in [asker for asker in self._line if not self._stands(asker)]:
+            del self._line[asker]
+        if (devices := self._devices()) <= 1:
+            return list(self._line)
+        most = max(self._config.ranges_at_once // devices, 1)
+        free = most - sum(session.running for session in self.sessions)
+        return list(self._line)[: max(free, 0)]
+
+    def _stands(self, asker: Asker) -> bool:
+        return asker in self.sessions and asker.could_run

@@ -91,6 +91,11 @@ class Session:
         return sum(query.tensor_bytes for query in self._waiting.values())
 
     @property
+    def could_run(self) -> bool:
+        """Whether a query waits for nothing but its turn."""
+        return self._worker_ready and self._running is None and bool(self._waiting)
+
+    @property
     def busy(self) -> bool:
         """Whether a query is open, which forbids eviction."""
         return self._running is not None or bool(self._waiting)
@@ -349,7 +354,7 @@ class Session:
         return None if text is None else ("overloaded", text)
 
     def _run_next(self) -> None:
-        if not self._worker_ready or self._running is not None or not self._waiting:
+        if not self.could_run or (self._quota is not None and not self._quota.may_run(self)):
             return
         query = self._waiting.pop(next(iter(self._waiting)))
         self._running, self._running_since, self._unwanted = query, self._now, False

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
+from ionn_edge import config
 from ionn_edge.config import Config
 from ionn_edge.quota import Quota
 
@@ -13,6 +16,14 @@ class Asker:
     running: int
     queued: int
     waiting_bytes: int = 0
+    worker_ready: bool = True
+
+    @property
+    def could_run(self) -> bool:
+        return self.worker_ready and not self.running and self.queued > 0
+
+    def run(self) -> None:
+        self.running, self.queued = 1, self.queued - 1
 
 
 def test_a_device_asks_a_burst_and_then_so_many_a_second() -> None:
@@ -50,3 +61,71 @@ def test_tensors_that_wait_count_over_all_connections() -> None:
     quota.sessions |= {Asker(0, 1, 40), Asker(0, 1, 40)}
     assert quota.refusal(0.0, 20) is None
     assert quota.refusal(0.0, 21) == "this device's open queries hold 80 bytes of tensors already"
+
+
+def standing(config: Config, devices: int, askers: int) -> tuple[Quota, list[Asker]]:
+    quota = Quota(config, lambda: devices)
+    made = [Asker(0, 2) for _ in range(askers)]
+    quota.sessions |= set(made)
+    return quota, made
+
+
+def test_a_device_that_is_alone_runs_all_that_it_asks() -> None:
+    quota, askers = standing(Config(), 1, 8)
+    for asker in askers:
+        assert quota.may_run(asker)
+        asker.run()
+
+
+@pytest.mark.parametrize(("devices", "at_once"), [(2, 4), (3, 2), (8, 1), (64, 1)])
+def test_beside_others_a_device_has_its_part_of_the_processors(
+    monkeypatch: pytest.MonkeyPatch, devices: int, at_once: int
+) -> None:
+    monkeypatch.setattr(config, "usable_threads", lambda: 16)
+    quota, askers = standing(Config(threads=2), devices, 8)
+    for asker in askers:
+        if quota.may_run(asker):
+            asker.run()
+    assert [asker.running for asker in askers] == [1] * at_once + [0] * (8 - at_once)
+
+
+def test_turns_to_run_go_round() -> None:
+    quota, (first, second, third) = standing(Config(threads=1024), 2, 3)
+    order = []
+    for _ in range(6):
+        asker = next(each for each in (first, second, third) if quota.may_run(each))
+        asker.run()
+        order.append(asker)
+        assert not any(quota.may_run(each) for each in (first, second, third) if each.could_run)
+        assert quota.next_to_run() == []
+        asker.running = 0
+    assert [order.count(each) for each in (first, second, third)] == [2, 2, 2]
+    assert set(map(id, order[:3])) == {id(first), id(second), id(third)}
+    assert quota.next_to_run() == []
+
+
+def test_who_cannot_run_keeps_nobody_waiting() -> None:
+    quota, (first, second, third) = standing(Config(threads=1024), 2, 3)
+    assert quota.may_run(first)
+    first.run()
+    assert not quota.may_run(second)
+    assert not quota.may_run(third)
+    first.running = first.queued = 0
+    assert quota.next_to_run() == [second]
+    # Its worker is lost; then its connection.
+    second.worker_ready = False
+    assert quota.next_to_run() == [third]
+    second.worker_ready = True
+    assert not quota.may_run(second), "behind the third now"
+    quota.sessions.discard(third)
+    assert quota.next_to_run() == [second]
+
+
+def test_who_stands_in_line_runs_once_the_others_are_gone() -> None:
+    devices = [2]
+    quota = Quota(Config(threads=1024), lambda: devices[0])
+    askers = [Asker(1, 0), Asker(0, 1), Asker(0, 1)]
+    quota.sessions |= set(askers)
+    assert [quota.may_run(asker) for asker in askers[1:]] == [False, False]
+    devices[0] = 1
+    assert quota.next_to_run() == askers[1:]

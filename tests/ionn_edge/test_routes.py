@@ -390,6 +390,32 @@ async def test_a_device_may_ask_so_many_queries_a_second(tmp_path: Path, nursery
             assert "queries a second; ask again in" in error.text
 
 
+async def test_beside_another_device_all_connections_of_one_have_their_turn(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ionn_edge.config.usable_threads", lambda: 1)
+    glasses, watch = Visitor(), Visitor("watch")
+    async with house(tmp_path, nursery) as at:
+        for device in (glasses, watch):
+            await device.pair(at)
+        async with contextlib.AsyncExitStack() as stack:
+            first, second, third = [
+                await stack.enter_async_context(PairedPeer(glasses, at)) for _ in range(3)
+            ]
+            other = await stack.enter_async_context(PairedPeer(watch, at))
+            for peer in (first, second, third, other):
+                await peer.open(GRAPH, WEIGHTS)
+            for number in range(4):
+                for peer in (first, second, third):
+                    await peer.send(execute(number, 0, 2, (X,)))
+            # One that leaves with queries in line keeps no place in it.
+            await third.socket.close()
+            await other.run(1, 0, 2, (X,))
+            for peer in (first, second):
+                for number in range(4):
+                    assert (await peer.hear(messages.Result)).query == number
+
+
 async def test_nobody_pairs_with_an_unpaired_box(serve: Serve) -> None:
     async with serve() as (_, url), aiohttp.ClientSession() as http:
         async with http.get(url.replace("/ionn", "/pair")) as answer:

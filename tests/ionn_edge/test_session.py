@@ -36,6 +36,7 @@ from ionn_edge.events import (
     WorkerLost,
     WorkerRestarted,
 )
+from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from wire import messages
 from wire.messages import (
@@ -75,14 +76,14 @@ def welcome(version: int, now: float) -> Welcome:
     return Welcome(version, "edge", "e.0", "cpu", 1, 1000, 1 << 20, 1 << 10, {}, "lane", now)
 
 
-def connected(config: Config = CONFIG) -> Session:
-    session = Session(config, welcome)
+def connected(config: Config = CONFIG, quota: Quota | None = None) -> Session:
+    session = Session(config, welcome, quota)
     assert session.handle(Connected(), 0.0) == []
     return session
 
 
-def greeted() -> Session:
-    session = connected()
+def greeted(quota: Quota | None = None) -> Session:
+    session = connected(quota=quota)
     assert session.handle(Received(Hello(2, 2, "test")), 0.0) == [Send(welcome(2, 0.0))]
     return session
 
@@ -90,8 +91,8 @@ def greeted() -> Session:
 EMPTY = (Progress(), Progress(), Progress())
 
 
-def ready(held: tuple[Progress, ...] = EMPTY) -> Session:
-    session = greeted()
+def ready(held: tuple[Progress, ...] = EMPTY, quota: Quota | None = None) -> Session:
+    session = greeted(quota)
     offer = Offer(MODEL.fingerprint, b"graph")
     assert session.handle(Received(offer), 0.0) == [OpenModel(MODEL.fingerprint, b"graph")]
     opened = session.handle(ModelOpened(MODEL, "e.0", held), 0.0)
@@ -704,3 +705,41 @@ def test_whatever_happens_every_query_has_one_answer_at_most_and_one_end(steps: 
         assert (CloseConnection() in commands) == session.closed
         if isinstance(step, Received) and isinstance(step.message, Cancel):
             open_queries.discard(step.message.query)
+
+
+def two_beside_another_device() -> tuple[Session, Session]:
+    """Two connections of a device that may run one range at once, and the first one's runs."""
+    quota = Quota(Config(threads=1024), lambda: 2)
+    first, second = ready(quota=quota), ready(quota=quota)
+    quota.sessions |= {first, second}
+    assert any(isinstance(each, RunRange) for each in first.handle(execute(1), 0.0))
+    return first, second
+
+
+def test_a_range_waits_for_the_devices_turn_and_its_time_does_not_run() -> None:
+    first, second = two_beside_another_device()
+    assert second.handle(execute(1), 0.0) == []
+    assert (second.running, second.queued, second.busy) == (0, 1, True)
+    answer_of(first.handle(ran(1), 4.0))
+    assert any(isinstance(each, RunRange) for each in second.handle(TimePassed(), 4.0))
+    assert second.wake_at == 4.0 + CONFIG.range_timeout_s
+    assert second.handle(TimePassed(), 8.0) == [], "longer than a range may take, since asked"
+
+
+def answer_of(commands: list[Any]) -> Result:
+    (send,) = commands
+    assert isinstance(send.message, Result)
+    return send.message
+
+
+def test_a_deadline_passes_while_a_range_waits_for_its_turn() -> None:
+    first, second = two_beside_another_device()
+    assert second.handle(execute(1, deadline_s=1.0), 0.0) == []
+    assert second.wake_at == 1.0
+    (told,) = second.handle(TimePassed(), 1.0)
+    assert isinstance(told.message, Error)
+    assert told.message.code == "deadline"
+    assert second.handle(execute(2), 1.0) == []
+    assert second.handle(Received(Cancel(2)), 1.0) == []
+    answer_of(first.handle(ran(1), 1.0))
+    assert second.handle(TimePassed(), 1.0) == []

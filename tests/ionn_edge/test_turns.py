@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_edge.turns import RESTS, Turns
+from ionn_edge.turns import RESTS, SMALL_BYTES, SMALL_S, Turns, cost_s
 
 
 def test_who_is_alone_does_not_wait() -> None:
@@ -29,3 +29,24 @@ def test_a_device_that_is_gone_is_forgotten() -> None:
     for number in range(100):
         turns.rest_s(str(number), 0.25, float(number), alone=False)
     assert len(turns._until) == 1
+
+
+def test_who_keeps_within_its_share_does_not_rest() -> None:
+    turns, now = Turns(spare_s=0.25), 10.0
+    for _ in range(1000):
+        assert turns.rest_s("a", 0.25, now, alone=False) == 0.0
+        now += 0.25 * RESTS
+
+
+def test_who_does_not_has_what_is_spare_and_then_its_share() -> None:
+    turns, now, spent_s = Turns(spare_s=0.5), 10.0, 0.0
+    while now < 110.0:
+        spent_s += 0.1
+        now += 0.1 + turns.rest_s("a", 0.1, now + 0.1, alone=False)
+    assert spent_s == pytest.approx(0.5 + 100.0 / (1 + RESTS), rel=0.3)
+
+
+def test_small_messages_count_for_more_than_is_seen_of_them() -> None:
+    assert cost_s(3, 1e-6) == SMALL_S
+    assert cost_s(3, 0.5) == 0.5
+    assert cost_s(SMALL_BYTES, 1e-6) == 1e-6
