@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import stat
 import statistics
 import time
@@ -147,7 +146,8 @@ async def examine_box(edge: str, state: Path | None = None) -> list[Finding]:
     if reached.state == "bad":
         return findings
     findings += await _described(edge, access)
-    findings += await _conversed(edge, access)
+    told = {finding.text for finding in findings}
+    findings += [each for each in await _conversed(edge, access) if each.text not in told]
     return findings
 
 
@@ -174,9 +174,7 @@ async def _reached(edge: str, access: Access) -> Finding:
         async with asyncio.timeout(TIMEOUT_S):
             _, writer = await asyncio.open_connection(address.host, address.port)
     except (OSError, TimeoutError, ValueError) as error:
-        number = getattr(error, "errno", None)
-        why = os.strerror(number) if isinstance(number, int) and number > 0 else cause(error)
-        text = f"nobody answers at {address}: {why}"
+        text = f"nobody answers at {address}: {cause(error)}"
         advice = (
             "is it on, in the same network, and running `ionn edge serve`? Has it moved:"
             " `ionn discover`"
@@ -195,7 +193,9 @@ async def _described(edge: str, access: Access) -> list[Finding]:
         return [await _failed(edge, what, access, error)]
     findings = []
     if access.box is not None:
-        findings.append(Finding(edge, what, "ok", "encrypted, and the certificate is the pinned"))
+        findings.append(
+            Finding(edge, what, "ok", "encrypted, and the certificate is the pinned one")
+        )
     name, agent = (_plain(told.get(key))[:MAX_TEXT] for key in ("name", "agent"))
     findings.append(Finding(edge, "box", "ok", f"{name!r}, {agent}"))
     findings.append(_versions(edge, told.get("protocol")))

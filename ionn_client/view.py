@@ -30,9 +30,10 @@ def milliseconds(seconds: float) -> str:
 
 
 def progress_line(status: Status) -> str:
-    """Partitions, bytes, rate and time left in one line."""
+    """Partitions, bytes, rate and time left in one line; an error unless the reason tells it."""
     if status.phase not in ("uploading", "ready"):
-        return f"{status.phase} ({status.error})" if status.error else status.phase
+        told = not status.error or status.error in status.reason
+        return status.phase if told else f"{status.phase} ({status.error})"
     parts = [
         f"partition {min(status.partitions_done + 1, status.partitions)}/{status.partitions}"
         if status.phase == "uploading"
@@ -52,15 +53,19 @@ def progress_line(status: Status) -> str:
     return ", ".join(parts)
 
 
+def place(query: Asked) -> str:
+    """Where it was answered."""
+    return "client and edge" if query.served_by == "both" else query.served_by
+
+
 def query_line(asked: Sequence[Asked]) -> str:
     """Number of queries, last and mean latency, and joules where they are known, in one line."""
     if not asked:
         return "no query yet"
     last = asked[-1]
     mean_s = sum(query.latency_s for query in asked) / len(asked)
-    place = {"both": "client and edge", "client": "client", "edge": "edge"}[last.served_by]
     text = (
-        f"query {len(asked)}: {milliseconds(last.latency_s)} on {place}"
+        f"query {len(asked)}: {milliseconds(last.latency_s)} on {place(last)}"
         f" (predicted {milliseconds(last.predicted_s)}), mean {milliseconds(mean_s)}"
     )
     if last.energy_J is not None:

@@ -6,6 +6,7 @@ import datetime
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -37,11 +38,11 @@ def devices(context: typer.Context, state: State = None, as_json: Json = False) 
     if not boxes:
         console.print("This device is paired with no box: ionn discover, then ionn pair NAME.")
         return
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     for heading in ("name", "address", "certificate", "paired", "state"):
         table.add_column(heading, overflow="fold")
     for box in boxes:
-        day = datetime.datetime.fromtimestamp(box.paired_at_s).strftime("%Y-%m-%d %H:%M")
+        day = datetime.datetime.fromtimestamp(box.paired_at_s).strftime("%Y-%m-%d")
         shown = (box.name, box.address, short(box.fingerprint), day, _state(box))
         table.add_row(*map(Text, shown))
     console.print(table)
@@ -51,17 +52,21 @@ def devices(context: typer.Context, state: State = None, as_json: Json = False) 
 def forget(
     box: Annotated[str, typer.Argument(help="Its name or address, as `ionn devices` has it.")],
     state: State = None,
+    as_json: Json = False,
 ) -> None:
     """Forget a box: this device neither trusts nor uses it until it is paired again.
 
-    The box still holds what was uploaded, and still knows this device: first `ionn forget NAME`
-    to have it wipe that, and `ionn edge unpair` there.
+    The box still holds what was uploaded, and still knows this device: first
+    `ionn forget NAME` to have it wipe that, and `ionn edge unpair` there.
     """
     known = KnownBoxes(state)
     found = known.find(box)
     if found is None:
         raise NotPaired(f"no box is known by {box!r}: see `ionn devices`")
     known.remove(found.fingerprint)
+    if as_json:
+        print_json({**described(found), "forgotten": True})
+        return
     print(f"Forgotten: {found.name}. On the box, `ionn edge unpair` has it forget this device too.")
 
 

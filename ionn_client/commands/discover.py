@@ -29,8 +29,8 @@ def discover_boxes(
 ) -> None:
     """List the boxes that announce themselves on this network, and those paired among them.
 
-    Anybody can announce anything. A paired box that announces another address than it had is
-    found there from now on, if it proves who it is.
+    Anybody can announce anything. A paired box that announces another address
+    than it had is found there from now on, if it proves who it is.
     """
     boxes = KnownBoxes(state)
     known = {box.fingerprint: box for box in boxes.all()}

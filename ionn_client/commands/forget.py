@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from ionn_client.access import Access
-from ionn_client.commands.arguments import State
+from ionn_client.commands.arguments import Json, State, print_json
 from ionn_client.forget import forget
 
 
 def forget_me(
-    box: Annotated[str, typer.Argument(help="The box's name or address.")], state: State = None
+    box: Annotated[str, typer.Argument(help="The box's name or address.")],
+    state: State = None,
+    as_json: Json = False,
 ) -> None:
     """Have a box wipe the weights and graphs that it holds of this device's.
 
@@ -21,4 +23,7 @@ def forget_me(
     """
     access = Access.to(box, state)
     asyncio.run(forget(access))
+    if as_json:
+        print_json({"edge": str(access), "forgotten": True})
+        return
     print(f"{access} holds nothing of this device's any more.")

@@ -45,8 +45,8 @@ def pair_box(
 ) -> None:
     """Pair this device with a box, which each box that is not on this machine wants first.
 
-    The URI or code is read off the box itself. It is good for one attempt: a wrong one makes the
-    box show another.
+    The URI or code is read off the box itself. It is good for one attempt: a
+    wrong one makes the box show another.
     """
     known = KnownBoxes(state)
     attempt = replace(_attempt(box, code, known), called=called, device=device)
@@ -105,7 +105,11 @@ def _address(box: str, known: KnownBoxes) -> EdgeAddress:
 
 def _asked(box: str) -> str:
     for _ in range(MOST_SLIPS):
-        typed: str = typer.prompt(f"The code that {box} shows", err=True)
+        try:
+            typed: str = typer.prompt(f"The code that {box} shows", err=True)
+        except typer.Abort:
+            typer.echo(err=True)
+            break
         try:
             return parse_code(typed)
         except ValueError as error:

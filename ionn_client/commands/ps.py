@@ -42,7 +42,7 @@ def ps(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Show an edge box: its device, memory, clients, and the models that it holds."""
+    """Show what a box is doing for this device, and which of its models it holds."""
     access = Access.to(edge, state)
     welcome, load = asyncio.run(ask_load(access))
     if as_json:
@@ -53,7 +53,8 @@ def ps(
     console = Console(markup=False)
     console.print(
         f"{access}: {welcome.agent} on {welcome.device} with {welcome.threads} threads, "
-        f"{load.clients} clients, {load.running} running, {load.queued} queued, "
+        f"{load.clients} connection{'s' * (load.clients != 1)}, "
+        f"{load.running} running, {load.queued} queued, "
         f"{load.used_bytes / 1e6:.0f} of {load.memory_bytes / 1e6:.0f} MB used",
         highlight=False,
     )
@@ -61,7 +62,7 @@ def ps(
         console.print("It holds no model.")
         return
     table = Table()
-    for heading in ("model", "uploaded", "clients", "queries"):
+    for heading in ("model", "uploaded", "connections", "queries"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for model in load.models:
         table.add_row(

@@ -47,7 +47,7 @@ from ionn_client.quantities import joules
 from ionn_client.scenario import Asked, run_scenario
 from ionn_client.stay import Stay
 from ionn_client.trial import Subject, subject
-from ionn_client.view import View, milliseconds
+from ionn_client.view import View, milliseconds, place
 from planner import Link
 from planner.power import LINKS
 
@@ -90,9 +90,10 @@ def run(
 ) -> None:
     """Ask queries of a network while its weights upload to an edge box, and show how it goes.
 
-    Queries are answered from the first on, and also when the edge box is not there. Where it is
-    known what the device draws, each query's joules are shown; with --stay, only as much is
-    uploaded as pays back until the device leaves.
+    Queries are answered from the first on, and also when the edge box is not
+    there. Where it is known what the device draws, each query's joules are
+    shown; with --stay, only as much is uploaded as pays back until the device
+    leaves.
     """
     Access.to(edge, state)  # Before minutes go by.
     console = Console(stderr=as_json, markup=False)
@@ -136,7 +137,7 @@ def summary(asked: Sequence[Asked]) -> str:
     exact = [query for query in asked if query.exact]
     text = (
         f"{len(asked)} queries, mean {milliseconds(mean_s)}, last"
-        f" {milliseconds(asked[-1].latency_s)} on {asked[-1].served_by};"
+        f" {milliseconds(asked[-1].latency_s)} on {place(asked[-1])};"
         f" {sum(not query.wrong for query in exact)} of {len(exact)} exact answers equal the local"
         " model's"
     )

@@ -47,8 +47,9 @@ def serve(
     quota: Annotated[
         str | None,
         typer.Option(
-            help="What one device may have of it, such as 1G (all of it by default), or more:"
-            " weights=1G,memory=2G,connections=4,queries=16,rate=50 (a second)."
+            help="What one device may have: a size, such as 1G, of weights (all by default), or"
+            " several, such as weights=1G,rate=50, of weights, memory, connections, (open)"
+            " queries, and rate (queries a second)."
         ),
     ] = None,
     threads: Annotated[

@@ -57,6 +57,14 @@ async def test_an_edge_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert "ionn edge serve" in reach.advice
 
 
+async def test_what_is_wrong_twice_is_told_once(edge: EdgeProcess, tmp_path: Path) -> None:
+    Identity.load(tmp_path, "ionn device")
+    KnownBoxes(tmp_path).add(box(address=f"ionn://{edge.address.removeprefix('ionn://')}"))
+    findings = await examine("hall", tmp_path)
+    (told,) = [finding for finding in findings if finding.state == "bad"]
+    assert told.what == "TLS"
+
+
 async def test_a_box_elsewhere_that_is_not_known_is_told_how_to_pair(tmp_path: Path) -> None:
     (trust,) = await examine_box("ionn://192.0.2.1:7431", tmp_path)
     assert (trust.what, trust.state) == ("trust", "bad")

@@ -43,6 +43,8 @@ def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert progress_line(status("ready", time_left_s=None)).startswith("all 4 partitions")
     assert progress_line(status("ready", partitions=0)).startswith("nothing to upload, 40.0 MB")
     assert progress_line(status("connecting", error="refused")) == "connecting (refused)"
+    said = status("connecting", error="refused", reason="all here: refused")
+    assert progress_line(said) == "connecting", "the reason is told beside it"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -84,7 +86,7 @@ def test_joules_are_told_where_they_are_known() -> None:
 def test_the_summary_of_a_run_keeps_apart_what_was_coded_with_loss() -> None:
     lossy = dataclasses.replace(asked(), lossy=True, difference=0.012)
     text = summary([asked(), lossy, dataclasses.replace(asked(), difference=1.0)])
-    assert "3 queries, mean 400 ms, last 400 ms on both" in text
+    assert "3 queries, mean 400 ms, last 400 ms on client and edge" in text
     assert "1 of 2 exact answers equal the local model's; 1 were coded with loss" in text
     assert text.endswith("off by at most 0.012 of the largest element.")
     assert summary([asked()]).endswith("1 of 1 exact answers equal the local model's.")
