@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import types
 from collections import deque
@@ -229,5 +230,9 @@ def cause(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
+        error = error.os_error
+    if isinstance(error, OSError) and error.strerror:
+        # asyncio's own text has the address as Python writes it.
+        refused = error.strerror.startswith("Connect call failed")
+        return os.strerror(error.errno) if refused and error.errno else error.strerror
     return str(error) or type(error).__name__
