@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import os
@@ -189,6 +190,9 @@ def run(config: Config, started: Callable[[Serving], None]) -> None:
     `serve` raises.
     """
     listener = bound(config.bind, config.port)
+    # What is imported stays: looking it through for garbage would keep everybody waiting.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, listener:
         host = listener.getsockname()[0]
         if config.unpaired and not is_loopback(host):
