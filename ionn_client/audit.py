@@ -27,6 +27,8 @@ from wire import messages
 TOLERANCE = {"exact": 1e-3, "bfloat16": 0.25, "float12": 1.0}
 # Of elements of fewer bits, so many of their roundings.
 ROUNDINGS = 16
+# Answers that may differ by more than this may name another class, say.
+DISCRETE = 1e-2
 # In one session, and the edge is not used any more.
 LIES = 2
 
@@ -126,6 +128,7 @@ class Audits:
                 *(self._number, self._position, stop, self._live),
                 coded=hop.coded if self._position == hop.start else (),
                 claimed=hop.claimed if stop == hop.stop else None,
+                tolerance=self._tolerance(hop.precision),
             )
         )
 
@@ -167,7 +170,7 @@ def not_finite(live: Live) -> frozenset[int]:
         number
         for number, tensor in enumerate(live)
         if tensor.numel()
-        and (tensor.is_floating_point() or tensor.is_complex())
+        and _is_number(tensor)
         # One pass without a tensor in between: infinities and NaNs survive every sum.
         and not math.isfinite(abs(tensor.sum(dtype=_wide(tensor)).item()))
     )
@@ -177,20 +180,28 @@ def _wide(tensor: torch.Tensor) -> torch.dtype:
     return torch.complex128 if tensor.is_complex() else torch.float64
 
 
-def difference(ours: Live, theirs: Live) -> float:
+def difference(ours: Live, theirs: Live, tolerance: float = 0.0) -> float:
     """The largest difference of two answers, relative to the largest element of its tensor.
 
-    0.0 where they are bitwise equal; infinite where integers or bools differ, or where one is
-    finite and the other is not.
+    0.0 where they are bitwise equal; infinite where one is finite and the other is not. Of
+    integers and bools, the share of the elements that differ, for which of two nearly equal
+    numbers is the larger is a matter of rounding; and nothing where the numbers that they came
+    from may differ by more than DISCRETE, which is what `tolerance` is asked for.
     """
-    return max(map(_difference, ours, theirs), default=0.0)
+    pairs = zip(ours, theirs, strict=True)
+    held = [(a, b) for a, b in pairs if tolerance <= DISCRETE or _is_number(a)]
+    return max((_difference(a, b) for a, b in held), default=0.0)
+
+
+def _is_number(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     if not ours.numel() or torch.equal(ours, theirs):
         return 0.0
-    if not (ours.is_floating_point() or ours.is_complex()):
-        return math.inf
+    if not _is_number(ours):
+        return float((ours != theirs).double().mean())
     wide = _wide(ours)
     a, b = ours.to(wide), theirs.to(wide)
     # The same infinities and NaNs, at the same places, are no difference.

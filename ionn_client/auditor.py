@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import torch
 from ionn_client.audit import difference
 from ionn_client.events import AuditRange, RangeAudited
 from ionn_client.tensors import live_from_wire
-from layergraph import Executor, LayerGraph
+from layergraph import Executor, LayerGraph, weight_bytes_view
 from wire.activations import decode_tensor
 
 
@@ -23,6 +24,7 @@ class Auditor:
         self, graph: LayerGraph, weights: Mapping[str, torch.Tensor], threads: int
     ) -> None:
         self._graph = graph
+        self._weights = weights
         self._executor = Executor(graph, weights)
         self._pool = ThreadPoolExecutor(1, "ionn-audit", torch.set_num_threads, (threads,))
 
@@ -34,10 +36,21 @@ class Auditor:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _check_weights(self) -> None:
+        """Raises ValueError if the program has changed them: no edge answers for that."""
+        for weight in self._graph.weights:
+            here = hashlib.sha256(weight_bytes_view(self._weights[weight.name])).digest()
+            if here != weight.digest:
+                raise ValueError(f"{weight.name} is not what it was when the model was captured")
+
     def _run(self, asked: AuditRange) -> RangeAudited:
         began, live = time.thread_time(), asked.live
         if asked.coded:
             live = live_from_wire(tuple(map(decode_tensor, asked.coded)), self._graph, asked.start)
         live = self._executor.run(asked.start, asked.stop, live)
-        apart = None if asked.claimed is None else difference(live, asked.claimed)
+        apart = (
+            None if asked.claimed is None else (difference(live, asked.claimed, asked.tolerance))
+        )
+        if apart is not None and apart > asked.tolerance:
+            self._check_weights()
         return RangeAudited(asked.audit, asked.stop, live, apart, time.thread_time() - began)

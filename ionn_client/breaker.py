@@ -64,8 +64,13 @@ class Breaker:
         if self._probe == query:
             self._probe = None
 
-    def failed(self, reason: str, now: float, query: int | None = None) -> bool:
-        """The edge failed a query, or all that were open; whether this opens it."""
+    def failed(
+        self, reason: str, now: float, query: int | None = None, weight: float = 1.0
+    ) -> bool:
+        """The edge failed a query, or all that were open; whether this opens it.
+
+        weight: of a failure, where that is less than one; a probe's is whole.
+        """
         self.last_failure = reason
         if self._open_until is not None:
             # What was sent before it opened is no news.
@@ -73,7 +78,7 @@ class Breaker:
                 return False
             self._probe = None
         else:
-            self._failures += 1
+            self._failures += weight
             if self._failures < TRIP:
                 return False
         self._open_until = now + self._backoff_s

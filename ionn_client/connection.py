@@ -186,7 +186,9 @@ class Connection:
     def _cork(self, corked: bool) -> None:
         """Let several frames leave in the same packets, and wake nobody for a header alone."""
         if self._link is not None and TCP_CORK is not None:
-            self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+            # Closed already, maybe, which is for `converse` to find out.
+            with contextlib.suppress(OSError):
+                self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def _send_all(self) -> str:
         try:

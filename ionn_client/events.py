@@ -246,7 +246,8 @@ class RunRange:
 class AuditRange:
     """Run layers [start, stop) here beside whatever queries run, for nobody's answer.
 
-    coded: if any, what to decode in place of `live`. claimed: if given, what to compare with.
+    coded: if any, what to decode in place of `live`. claimed: if given, what to compare with;
+    beyond `tolerance`, see whether the weights here are still those that the edge was given.
     """
 
     audit: int
@@ -255,6 +256,7 @@ class AuditRange:
     live: Live
     coded: tuple[messages.Tensor, ...] = ()
     claimed: Live | None = None
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,9 @@ from ionn_client.replies import (
     expect_reply,
     is_awaited,
     late_after_s,
+    longest_wait_s,
     observe_reply,
+    usual_wait_s,
 )
 from ionn_client.tensors import is_raw, live_from_wire, live_to_wire
 from ionn_client.trust import TROUBLE, Trust
@@ -42,6 +44,8 @@ from wire.activations import decode_tensor, encode_tensor
 
 # So many times as long as a reply takes at most in 95 of 100 cases, and the edge has failed.
 FAR_TOO_LATE = 2.0
+# Of a failure: late, and beaten here by less than that.
+BEATEN = 0.5
 REPLY_TICK_S = 0.003
 # Larger tensors are coded in a thread: this many bytes take about a millisecond.
 INLINE_BYTES = 64 << 10
@@ -59,6 +63,8 @@ class Queries:
         self.trust = Trust(context, self._slices, chance)
         self.hedges = self.hedges_won = 0
         self.sent_bytes = 0
+        # Of queries given up: how long they may still be on the link, and when they are over.
+        self._cancelled_s = self._over_at = 0.0
         self.rations = Rations(context.options.battery)
 
     def __len__(self) -> int:
@@ -151,8 +157,13 @@ class Queries:
         if query is None or (start is not None and not query.takes(start)):
             return
         if query.hedge is not None:
-            # The edge may do better.
+            # The edge may do better, but is not waited for without end.
             query.hedge = None
+            if query.on_edge:
+                query.alone = True
+                query.late_at = (query.sent_at or 0.0) + longest_wait_s(
+                    self._context.options, query.expected_reply_s
+                )
         else:
             self.trust.breaker.settled(number)
             del self._open[number]
@@ -248,6 +259,7 @@ class Queries:
         query = self._open.get(number)
         if query is not None and query.result is not None:
             query.result = None
+            query.vain_bytes += query.up_bytes
             self._run_here(query, reason)
 
     def _arrived(self, query: Query, result: messages.Result, live: Live) -> None:
@@ -273,7 +285,7 @@ class Queries:
 
     def _late(self, query: Query) -> None:
         waited_s = self._context.now - (query.sent_at or self._context.now)
-        if not self._context.options.hedging:
+        if query.alone or not self._context.options.hedging:
             self._give_up(query, waited_s)
         elif not any(other.hedge is not None for other in self._open.values()):
             self.hedges += 1
@@ -305,13 +317,14 @@ class Queries:
 
     def _give_up(self, query: Query, waited_s: float) -> None:
         """This side answers, whatever the edge may say yet."""
-        late_s = self._lateness.p95_s(query.expected_reply_s)
-        reason = f"edge slow: no answer in {waited_s:.2f} s"
-        if waited_s >= FAR_TOO_LATE * late_s:
-            self.trust.failed(reason, query)
-        self._lateness.observe(query.expected_reply_s, waited_s)
-        self._context.send(messages.Cancel(query.number))
-        hedged = query.hedge is not None
+        reason, hedged = f"edge slow: no answer in {waited_s:.2f} s", query.hedge is not None
+        late_s = usual_wait_s(self._context.options, query.expected_reply_s, self._lateness)
+        # What was given up sooner, for a deadline or in doubt, says nothing about the edge.
+        if self._context.now >= (query.sent_at or 0.0) + late_s:
+            self._lateness.observe(query.expected_reply_s, waited_s)
+            by_far = not hedged or waited_s >= FAR_TOO_LATE * late_s
+            self.trust.failed(reason, query, 1.0 if by_far else BEATEN)
+        self._cancel(query)
         self._run_here(query, reason)
         if hedged:
             self._advance(query)
@@ -339,7 +352,14 @@ class Queries:
             return
         self.trust.breaker.settled(number)
         if query.on_edge:
-            self._context.send(messages.Cancel(number))
+            self._cancel(query)
+
+    def _cancel(self, query: Query) -> None:
+        """Its tensors, and its answer, may be on the link all the same."""
+        now = self._context.now
+        self._cancelled_s = query.transfer_s + (self._cancelled_s if now < self._over_at else 0.0)
+        self._over_at = now + self._cancelled_s + self._context.options.silence_s
+        self._context.send(messages.Cancel(query.number))
 
     def start_over(self, reason: str) -> None:
         """Run everything here, whatever state it was in: a bug must cost no answer."""
@@ -382,9 +402,8 @@ class Queries:
     @property
     def transfers_s(self) -> float:
         """How long tensors under way may hold up every answer behind them."""
-        if not self._open:
-            return 0.0
-        return sum(query.transfer_s for query in self._open.values() if query.on_edge)
+        cancelled_s = self._cancelled_s if self._context.now < self._over_at else 0.0
+        return cancelled_s + sum(q.transfer_s for q in self._open.values() if q.on_edge)
 
     @property
     def reply_s(self) -> float:

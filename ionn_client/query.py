@@ -82,6 +82,8 @@ class Query:
     late_at: float | None = None
     expected_reply_s: float = 0.0
     hedge: Hedge | None = None
+    # It failed here: the edge's reply is all that there is, for as long as one is waited for.
+    alone: bool = False
     probe: bool = False
     # For an audit: copies of what was sent, if one was drawn; and as it was coded.
     kept: Live | None = None

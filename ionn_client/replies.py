@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ionn_client.config import Options
 from ionn_client.context import Context
 from ionn_client.lateness import Lateness
 from ionn_client.query import Query, suffices
@@ -29,12 +30,21 @@ def expect_reply(context: Context, query: Query, tensors: tuple[messages.Tensor,
     query.expected_reply_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
 
 
+def longest_wait_s(options: Options, expected_s: float) -> float:
+    """How long a reply is waited for where nothing runs here beside it."""
+    return GRACE_S + options.patience * expected_s
+
+
+def usual_wait_s(options: Options, expected_s: float, lateness: Lateness) -> float:
+    """How long a reply is waited for where neither a deadline nor a doubt presses."""
+    longest_s = longest_wait_s(options, expected_s)
+    return min(longest_s, lateness.p95_s(expected_s)) if options.hedging else longest_s
+
+
 def late_after_s(context: Context, query: Query, lateness: Lateness) -> float:
     """How long the reply is waited for before the query runs here, too or instead."""
     options, expected_s = context.options, query.expected_reply_s
-    late_s = GRACE_S + options.patience * expected_s
-    if options.hedging:
-        late_s = min(late_s, lateness.p95_s(expected_s))
+    late_s = usual_wait_s(options, expected_s, lateness)
     if query.deadline_at is not None:
         # Keep enough time to answer from here.
         last_call_s = query.deadline_at - context.now

@@ -115,8 +115,10 @@ class Session:
         self._take(event)
         self.lane.send_weights(self.reply_credit_bytes())
         self._watch_time()
-        if self.queries.idle_here:
-            self.queries.trust.audits.proceed(self.context.do)
+        # A suspicion ends in any case: where queries leave no time to audit, between their ranges.
+        audits = self.queries.trust.audits
+        if self.queries.idle_here or (audits.suspects and isinstance(event, RangeRan)):
+            audits.proceed(self.context.do)
         self._due_at = self.wake_at
         return self.context.take_commands()
 
@@ -291,6 +293,7 @@ class Session:
 
     def _stop(self) -> None:
         self.queries.close()
+        self.queries.trust.audits.drop()
         self.lane.first_lost()
         if self.context.online:
             self.context.send(messages.Bye("done"))

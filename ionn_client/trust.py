@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 
-from ionn_client.audit import Audits, Hop, Verdict, copied, not_finite
+from ionn_client.audit import Audits, Hop, Verdict, copied, difference, not_finite
 from ionn_client.breaker import Breaker
 from ionn_client.context import Context
 from ionn_client.events import RangeAudited
@@ -44,12 +44,13 @@ class Trust:
         query.probe = self.breaker.sent(query.number)
         if self._context.options.hedging and (query.probe or self.audits.doubted):
             query.late_at = self._context.now
-        query.kept = copied(query.live) if self.audits.drawn() else None
+        audited = self.audits.drawn() or self.audits.doubted
+        query.kept = copied(query.live) if audited else None
 
-    def failed(self, reason: str, query: Query | None = None) -> None:
+    def failed(self, reason: str, query: Query | None = None, weight: float = 1.0) -> None:
         """The edge failed this query, or all that it had."""
         number = None if query is None else query.number
-        if self.breaker.failed(reason, self._context.now, number):
+        if self.breaker.failed(reason, self._context.now, number, weight):
             left_s = self.breaker.left_s(self._context.now)
             self._context.record("breaker", state="open", reason=reason, left_s=left_s)
 
@@ -68,7 +69,10 @@ class Trust:
             reason = "the edge's answer is not finite"
         else:
             reason = None
-        if reason is not None or query.kept is not None:
+        if query.kept is not None and difference(query.kept, query.live):
+            # What went out is not known, so nothing is held against anybody.
+            self._context.record("not audited", reason="the caller changed its tensors meanwhile")
+        elif reason is not None or query.kept is not None:
             given = copied(query.live) if query.kept is None else query.kept
             coded = query.coded if query.sent_lossy else ()
             self.audits.begin(

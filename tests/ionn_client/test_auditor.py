@@ -46,6 +46,18 @@ async def test_what_was_sent_with_loss_is_what_the_edge_had(auditor: Auditor) ->
     assert audited.difference == 0.0
 
 
+async def test_weights_that_the_program_has_changed_are_answered_for_by_nobody() -> None:
+    weights = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
+    made = Auditor(GRAPH, weights, threads=1)
+    try:
+        claimed = execute(GRAPH, WEIGHTS, 0, 3, (X,))
+        weights["fc1.weight"].mul_(2)
+        with pytest.raises(ValueError, match=r"fc1.weight is not what it was"):
+            await made.run(AuditRange(1, 0, 3, (X,), claimed=claimed, tolerance=1e-3))
+    finally:
+        made.close()
+
+
 async def test_what_cannot_be_run_is_raised(auditor: Auditor) -> None:
     with pytest.raises(InvalidInput):
         await auditor.run(AuditRange(1, 0, 3, (X.double(),)))

@@ -142,6 +142,61 @@ def test_a_model_that_fails_here_leaves_the_query_to_the_edge() -> None:
     assert answer.served_by == "edge"
 
 
+def test_an_edge_that_never_answers_what_fails_here_is_not_waited_for_without_end() -> None:
+    bench, _, _ = late()
+    error = MemoryError()
+    assert kinds(bench.step(events.RangeFailed(0, error, 0))) == []
+    commands = wait(bench, for_kind=events.RunRange)
+    assert sent(commands) == [messages.Cancel(0)]
+    again = only(commands, events.RunRange)
+    assert only(bench.step(events.RangeFailed(0, error, again.start)), events.FailQuery) == (
+        events.FailQuery(0, error)
+    )
+
+
+def test_an_edge_that_answers_pings_alone_is_left_by_the_breaker() -> None:
+    bench = Bench()
+    bench.upload_all()
+    for number in range(20):
+        commands = bench.step(events.QueryAsked(number, (X,), None))
+        if not sent(commands):
+            break
+        commands = wait(bench, for_kind=events.RunRange)
+        # Nearly as fast as the edge is said to be, so it never wins by far.
+        while events.RunRange in kinds(commands):
+            bench.now += 0.02
+            commands = bench.local(only(commands, events.RunRange))
+    else:
+        raise AssertionError("it is asked for ever")
+    assert bench.session.health(bench.now)["breaker"] == "open"
+
+
+def test_what_a_deadline_gave_up_early_makes_no_later_reply_late() -> None:
+    options = Options(assumed_link=LINK, replan=False, patience=100.0)
+    bench = Bench(options)
+    bench.upload_all()
+    before = bench.session.queries._lateness.ratio
+    for number in range(25):
+        bench.step(events.QueryAsked(number, (X,), 4.0))
+        to_the_end(bench, only(wait(bench, for_kind=events.RunRange), events.RunRange))
+    assert bench.session.queries._lateness.ratio == before
+    assert bench.session.health(bench.now)["breaker"] == "closed"
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_an_answer_that_nobody_wants_any_more_still_holds_up_the_pongs(abandoned: bool) -> None:
+    bench = Bench()
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    # Large tensors on a thin link.
+    bench.session.queries._open[0].transfer_s = 8.0
+    if abandoned:
+        bench.step(events.QueryAbandoned(0))
+    asked_at = bench.now
+    wait(bench, for_kind=events.AbortConnection, pongs=False)
+    assert bench.now - asked_at >= 8.0
+
+
 def test_a_slice_that_fails_after_the_edge_has_answered_is_no_failure() -> None:
     bench, message, slice_ = late()
     live = execute(bench.graph, bench.weights, 0, 2, (X,))

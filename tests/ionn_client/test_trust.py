@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ionn_client import Options, events
-from ionn_client.audit import difference, not_finite
+from ionn_client.audit import TOLERANCE, difference, not_finite
 from ionn_client.battery import Battery
 from ionn_client.errors import EdgeQuarantined
 from ionn_client.query import Answer
@@ -204,10 +204,10 @@ def test_an_audit_in_doubt_is_waited_for_before_the_edge_is_asked_again() -> Non
     assert sent(commands) == []
     other = only(commands, events.RunRange)
     made.step(events.RangeNotAudited(99, "of another audit"))
-    made.local(run)
+    # Begins between what runs here, which may never end.
+    audit = only(made.local(run), events.AuditRange)
     commands = made.local(other)
     assert "in doubt" in only(commands, events.FinishQuery).answer.fallback_reason
-    audit = only(commands, events.AuditRange)
     # Nothing came of it: the edge is asked again.
     made.step(events.RangeNotAudited(audit.audit, "MemoryError()"))
     assert len(sent(made.step(events.QueryAsked(2, (X,), None)))) == 1
@@ -260,6 +260,54 @@ def test_callers_may_write_over_their_tensors_once_they_have_the_answer() -> Non
     assert made.run(audit) is not None
     made.ask()
     assert made.session.queries.trust.audits.failed == 0
+
+
+def test_callers_that_write_over_their_tensors_before_convict_nobody() -> None:
+    made = bench()
+    for number in range(3):
+        given = X.clone()
+        (message,) = sent(made.step(events.QueryAsked(number, (given,), None)))
+        given.zero_()
+        # What was under way when they did.
+        zeros = live_to_wire(execute(made.graph, made.weights, 0, LAYERS, (given,)))
+        reply = dataclasses.replace(answer_on_edge(made, message), tensors=zeros)
+        commands = made.hear(reply, after_s=0.01)
+        while audits := [c for c in commands if isinstance(c, events.AuditRange)]:
+            commands = made.run(audits[0])
+    assert made.session.phase == "ready"
+    assert made.session.queries.trust.audits.failed == 0
+    assert made.ask().served_by == "edge"
+
+
+def test_a_suspicion_ends_though_queries_never_leave_the_processor_alone() -> None:
+    made = bench(audit_share=0.0)
+    (message,) = sent(made.step(events.QueryAsked(0, (X,), None)))
+    nan = live_to_wire((torch.full_like(X, torch.nan),))
+    commands = made.hear(dataclasses.replace(answer_on_edge(made, message), tensors=nan), 0.01)
+    for number in range(1, 1 + 4 * LAYERS):
+        running = only(commands, events.RunRange)
+        # The next one waits already when this one is through.
+        commands = made.step(events.QueryAsked(number, (X,), None))
+        if any(isinstance(m, messages.Execute) for m in sent(commands)):
+            break
+        for audit in [c for c in made.local(running) if isinstance(c, events.AuditRange)]:
+            made.run(audit)
+    else:
+        raise AssertionError("the edge is never asked again")
+    assert made.session.queries.trust.audits.failed == 1
+
+
+def test_nothing_is_audited_once_it_is_closed() -> None:
+    made = bench()
+    made.ask(wrong)
+    (message, *_) = sent(made.step(events.QueryAsked(50, (X,), None)))
+    lie = live_to_wire((wrong(true(made)),))
+    made.hear(dataclasses.replace(answer_on_edge(made, message), tensors=lie), after_s=0.01)
+    commands = made.step(events.QueryAbandoned(50))
+    audit = only(commands, events.AuditRange)
+    made.step(events.Stopped())
+    assert made.run(audit) == []
+    assert made.session.phase == "closed"
 
 
 def test_an_edge_that_keeps_failing_is_left_and_tried_again() -> None:
@@ -319,8 +367,8 @@ def live(*values: float, dtype: torch.dtype = torch.float32) -> Live:
         (live(1, torch.inf), live(1, -torch.inf), torch.inf),
         (live(1, 2), live(1, torch.nan), torch.inf),
         (live(1, torch.nan), live(1, 2), torch.inf),
-        (live(1, 2, dtype=torch.int64), live(1, 3, dtype=torch.int64), torch.inf),
-        (live(1, 0, dtype=torch.bool), live(1, 1, dtype=torch.bool), torch.inf),
+        (live(1, 2, dtype=torch.int64), live(1, 3, dtype=torch.int64), 0.5),
+        (live(1, 0, dtype=torch.bool), live(0, 1, dtype=torch.bool), 1.0),
         (live(1, 2, dtype=torch.complex64), live(1, 1, dtype=torch.complex64), 0.5),
         ((), (), 0.0),
         (live(), live(), 0.0),
@@ -328,6 +376,18 @@ def live(*values: float, dtype: torch.dtype = torch.float32) -> Live:
 )
 def test_differences(ours: Live, theirs: Live, expected: float) -> None:
     assert difference(ours, theirs) == pytest.approx(expected)
+
+
+def test_which_is_the_larger_is_not_held_against_coarse_numbers() -> None:
+    ours, theirs = live(3, dtype=torch.int64), live(4, dtype=torch.int64)
+    assert difference(ours, theirs, TOLERANCE["exact"]) == 1.0
+    for precision in ("bfloat16", "float12"):
+        assert difference(ours, theirs, TOLERANCE[precision]) == 0.0
+    # One pixel of a map of classes in ten thousand.
+    pixels = torch.zeros(100, 100, dtype=torch.int64)
+    nearly = pixels.clone()
+    nearly[3, 4] = 1
+    assert difference((pixels,), (nearly,)) < TOLERANCE["exact"]
 
 
 def test_infinities_and_nans_are_found_and_large_numbers_are_none() -> None:
