@@ -35,7 +35,7 @@ def devices(state: State = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
     elif not rows:
-        print("No device is paired. `ionn edge serve` shows how to pair one.")
+        print("No device is paired. `ionn edge pair` shows how to pair one, while the box runs.")
     else:
         print("\n".join(_table(rows, time.time())))
 

@@ -30,7 +30,8 @@ def pairing_lines(pairing: Mapping[str, Any]) -> list[str]:
     return [
         "To pair one device, on it:",
         f"  ionn pair '{uri}'",
-        f"or, on the same network:  ionn discover, then ionn pair NAME with the code  {code}",
+        f"or, on the same network, with the code  {code}",
+        "  ionn discover, then ionn pair NAME",
         f"The device then shows this box's certificate as  {short(pairing['fingerprint'])}",
         *(qr_lines(uri) if on_terminal() else ()),
     ]

@@ -197,7 +197,7 @@ def _how_to_use(serving: Serving) -> list[str]:
 
 
 def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, 100, subsequent_indent=" " * 13, break_on_hyphens=False)
+    return textwrap.wrap(line, 80, subsequent_indent=" " * 13, break_on_hyphens=False)
 
 
 def _url(host: str, port: int) -> str:
