@@ -170,8 +170,6 @@ class Session:
                 self._distrusted(error)
             case Stopped():
                 self._stop()
-            case TimePassed():
-                pass
 
     # What callers look at.
 
@@ -348,8 +346,6 @@ class Session:
                 self._evicted()
             case messages.Bye(reason):
                 self._drop_connection(f"the edge says goodbye: {reason}")
-            case messages.Load():
-                pass
 
     def _welcomed(self, welcome: messages.Welcome) -> None:
         try:

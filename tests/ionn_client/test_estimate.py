@@ -151,3 +151,11 @@ def test_waits_do_not_grow_with_a_clock_that_gains() -> None:
         sent_at, there_s = now - 0.02, chance.uniform(0.0095, 0.01)
         _, wait_s = transit.observe(sent_at, 7.0 + 1.0001 * (sent_at + there_s), now)
         assert step < 3_000 or wait_s < 0.0007
+
+
+def test_longer_chunks_change_nothing_of_a_way_that_is_not_known() -> None:
+    transit, other = Transit(), Transit()
+    transit.shift(0.5)
+    assert transit.round_trip_s is None
+    assert transit.observe(1.0, 50.0, 1.2) == other.observe(1.0, 50.0, 1.2)
+    assert transit.round_trip_s == other.round_trip_s

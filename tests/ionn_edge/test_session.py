@@ -743,3 +743,11 @@ def test_a_deadline_passes_while_a_range_waits_for_its_turn() -> None:
     assert second.handle(Received(Cancel(2)), 1.0) == []
     answer_of(first.handle(ran(1), 1.0))
     assert second.handle(TimePassed(), 1.0) == []
+
+
+def test_what_a_worker_says_of_a_range_that_nobody_runs_any_more_is_told_to_nobody() -> None:
+    session = ready()
+    session.handle(execute(1), 0.0)
+    session.handle(ModelEvicted("e.1"), 0.0)
+    assert session.handle(ran(1), 0.1) == []
+    assert not session.busy
