@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 
 from ionn_client import events
 from ionn_client.access import Access, TurnedAway
+from ionn_client.coding import code_segment, code_tensors
 from ionn_client.config import Options
 from ionn_client.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
 from ionn_client.errors import NotPaired, OffloadError, PairingError
@@ -20,9 +20,7 @@ from ionn_client.query import Answer
 from ionn_client.session import Session
 from ionn_client.tensors import reply_limits
 from layergraph.execute import Live
-from wire import ProtocolError, RemoteProtocolError, messages
-from wire.activations import decode_tensor, encode_tensor
-from wire.segments import encode_segment
+from wire import ProtocolError, messages
 
 MOST_REFUSALS = 5
 
@@ -55,6 +53,7 @@ class Driver:
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
         self._ended = False
+        self._verdict: asyncio.Task[None] | None = None
 
     @property
     def now(self) -> float:
@@ -107,6 +106,9 @@ class Driver:
         """Say goodbye, as far as the edge listens; the caller then cancels `run`."""
         connection = self._connection
         self._post(events.Stopped())
+        if self._verdict is not None:
+            # A box that lied is not to be believed by the next program either.
+            await asyncio.wait({self._verdict}, timeout=2 * CLOSE_TIMEOUT_S)
         if connection is not None:
             try:
                 await asyncio.wait_for(connection.ended.wait(), 2 * CLOSE_TIMEOUT_S)
@@ -160,7 +162,7 @@ class Driver:
             case events.AuditRange():
                 self._tasks.create_task(self._audit(command))
             case events.Quarantine(reason):
-                self._tasks.create_task(self._quarantine(reason))
+                self._verdict = self._tasks.create_task(self._quarantine(reason))
             case events.CodeSegment():
                 self._tasks.create_task(self._code_segment(command))
             case events.EncodeTensors() | events.DecodeTensors():
@@ -243,14 +245,14 @@ class Driver:
     async def _code_segment(self, command: events.CodeSegment) -> None:
         coded: events.Event
         try:
-            coded = await self._loop.run_in_executor(self._coder, _code_segment, command)
+            coded = await self._loop.run_in_executor(self._coder, code_segment, command)
         except Exception:
             coded = events.SegmentNotCoded(command.piece)
         self._post(coded)
 
     async def _code_tensors(self, command: events.EncodeTensors | events.DecodeTensors) -> None:
         try:
-            coded = await self._loop.run_in_executor(self._tensor_coder, _code_tensors, command)
+            coded = await self._loop.run_in_executor(self._tensor_coder, code_tensors, command)
         except Exception as error:
             if isinstance(command, events.EncodeTensors):
                 # As they are, then.
@@ -377,23 +379,3 @@ async def _conversed(
 
 def _internal(error: Exception) -> str:
     return f"internal error: {error!r}"
-
-
-def _code_segment(command: events.CodeSegment) -> events.SegmentCoded:
-    piece, began = command.piece, time.thread_time()
-    payload = encode_segment(
-        command.dtype, piece.plane, command.blob, piece.start, piece.count, "planes"
-    )
-    return events.SegmentCoded(piece, payload, time.thread_time() - began)
-
-
-def _code_tensors(command: events.EncodeTensors | events.DecodeTensors) -> events.Event:
-    began = time.perf_counter()
-    if isinstance(command, events.EncodeTensors):
-        tensors = tuple(encode_tensor(tensor, command.coding) for tensor in command.tensors)
-        return events.TensorsEncoded(command.query, tensors, time.perf_counter() - began)
-    try:
-        tensors = tuple(map(decode_tensor, command.tensors))
-    except RemoteProtocolError as error:
-        return events.TensorsUndecodable(command.query, f"the edge broke the protocol: {error}")
-    return events.TensorsDecoded(command.query, tensors, time.perf_counter() - began)
