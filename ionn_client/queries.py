@@ -212,8 +212,8 @@ class Queries:
         query.late_at = context.now + late_after_s(context, query, self._lateness)
         self.trust.sent(query)
         self.sent_bytes += query.up_bytes
-        if context.pacer is not None:
-            context.pacer.carried(query.up_bytes, context.now)
+        assert context.pacer is not None, "there is one wherever something is agreed"
+        context.pacer.carried(query.up_bytes, context.now)
         left_s = None if query.deadline_at is None else max(query.deadline_at - context.now, 0.0)
         context.send(
             messages.Execute(
@@ -270,9 +270,10 @@ class Queries:
             return
         self.trust.succeeded(query)
         asked_stop = query.plan[0].stop
-        if query.hedge is not None:
-            running = query.hedge.position, self._slices.stop(query.hedge.position)
-            query.drop_hedge(self._context.forecast.client_range_s(*running))
+        hedge = query.hedge
+        if hedge is not None:
+            running = hedge.position, self._slices.stop(hedge.position)
+            query.drop_hedge(hedge.seconds + self._context.forecast.client_range_s(*running))
         query.reached("edge", result.stop, live)
         query.used(result.precision)
         query.lossy = query.lossy or query.sent_lossy

@@ -154,11 +154,10 @@ class Query:
         self.sent_at = self.late_at = None
         self.shared_link = False
 
-    def drop_hedge(self, slice_s: float) -> None:
+    def drop_hedge(self, ran_s: float) -> None:
         """The edge was first: what ran here, and the slice that still runs, was in vain."""
-        if self.hedge is not None:
-            self.vain_s += self.hedge.seconds + slice_s
-            self.hedge = None
+        self.vain_s += ran_s
+        self.hedge = None
 
     def takes(self, start: int) -> bool:
         """Whether a range that runs here from `start` is of use."""

@@ -330,6 +330,17 @@ def test_a_reply_that_does_not_decode_leaves_what_ran_here_in_use(
     assert answer.fallback_reason == "the edge broke it"
 
 
+def test_what_fails_here_while_the_reply_is_decoded_is_answered_by_it(
+    decoding: tuple[Bench, events.RunRange],
+) -> None:
+    bench, slice_ = decoding
+    failed = events.RangeFailed(0, RuntimeError("no memory"), slice_.start)
+    assert kinds(bench.step(failed)) == []
+    raw = live_to_wire((torch.zeros_like(X),))
+    answer = finished(bench.step(events.TensorsDecoded(0, raw, 0.001)))
+    assert (answer.served_by, answer.fallback_reason) == ("edge", None)
+
+
 def test_a_bug_of_our_own_starts_over_here_whatever_runs() -> None:
     bench, _, slice_ = late()
     commands = bench.session.failed(RuntimeError("bug"), bench.now)

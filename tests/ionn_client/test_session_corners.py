@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ionn_client import events
+from ionn_client.query import Query
+from ionn_client.tensors import reply_limits
 from ionn_client.upload import Piece
+from planner import Route
 from tests.ionn_client.test_lane import FIRST, LANE
 from tests.ionn_client.test_lane import Bench as LaneBench
-from tests.ionn_client.test_session import ELEMENTS, NONE, SIZE, Bench, X, kinds, segments, sent
-from wire import messages
+from tests.ionn_client.test_session import (
+    ELEMENTS,
+    LAYERS,
+    NONE,
+    SIZE,
+    WELCOME,
+    Bench,
+    X,
+    answer_on_edge,
+    kinds,
+    only,
+    segments,
+    sent,
+)
+from tests.support import WIDTH
+from wire import DEFAULT_LIMITS, messages
 from wire.planes import WHOLE
 from wire.segments import encode_segment
 
@@ -96,3 +115,56 @@ def test_what_comes_after_the_window_is_coded_meanwhile(monkeypatch: pytest.Monk
         )
         bench.step(events.SegmentCoded(piece, payload, 0.001))
     bench.finish(FIRST)
+
+
+def test_before_a_connection_an_explanation_says_that_there_is_none() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    assert bench.session.explanation() == "all here: not connected yet"
+    bench.step(events.ConnectionLost("refused"))
+    assert bench.session.explanation() == "all here: refused"
+
+
+def test_an_edge_whose_predictor_nobody_knows_is_used_as_if_it_were_as_fast() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Connected())
+    commands = bench.hear(dataclasses.replace(WELCOME, predictor={"kind": "of tomorrow"}))
+    assert "unknown predictor" in [c.kind for c in commands if isinstance(c, events.Record)]
+    assert messages.Offer(bench.graph.fingerprint, b"") in sent(commands)
+    assert list(bench.session.forecast.edge_s) == list(bench.session.forecast.client_s)
+
+
+def test_to_abandon_what_is_answered_is_nothing() -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    assert events.FinishQuery in kinds(bench.hear(answer_on_edge(bench, message)))
+    assert kinds(bench.step(events.QueryAbandoned(0))) == []
+
+
+def test_an_answer_is_as_precise_as_its_least_precise_part() -> None:
+    route = Route(0.0, ("edge",) * LAYERS, None)
+    query = Query.start(0, (X,), route, 0.0, None, "float12", lossless=False)
+    for precision, so_far in [("bfloat16", "bfloat16"), ("exact", "bfloat16")]:
+        query.used(precision)
+        assert query.precision == so_far
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_answer_of_other_tensors_than_a_cut_has_costs_no_query(count: int) -> None:
+    bench = Bench()
+    bench.upload_all()
+    (message,) = sent(bench.step(events.QueryAsked(0, (X,), None)))
+    reply = answer_on_edge(bench, message)
+    commands = bench.hear(dataclasses.replace(reply, tensors=reply.tensors * count))
+    assert events.AbortConnection in kinds(commands)
+    assert "which has 1" in (bench.session.last_failure or "")
+    answer = only(bench.local(only(commands, events.RunRange)), events.FinishQuery).answer
+    assert answer.served_by == "client"
+
+
+def test_an_edge_may_say_no_more_than_the_largest_cut_takes() -> None:
+    limits = reply_limits(Bench().graph)
+    assert limits.max_buffer_bytes == 4 * WIDTH
+    assert limits.max_message_bytes == DEFAULT_LIMITS.max_header_bytes + 4 * WIDTH
