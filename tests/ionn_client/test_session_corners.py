@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from ionn_client import events
+from ionn_client.errors import VersionMismatch
 from ionn_client.query import Query
 from ionn_client.tensors import reply_limits
 from ionn_client.upload import Piece
@@ -123,6 +124,16 @@ def test_before_a_connection_an_explanation_says_that_there_is_none() -> None:
     assert bench.session.explanation() == "all here: not connected yet"
     bench.step(events.ConnectionLost("refused"))
     assert bench.session.explanation() == "all here: refused"
+
+
+def test_an_edge_that_answers_in_a_version_that_was_not_offered_is_left_for_good() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Connected())
+    commands = bench.hear(dataclasses.replace(WELCOME, version=3))
+    assert messages.Offer not in map(type, sent(commands))
+    assert isinstance(bench.session.error, VersionMismatch)
+    assert bench.session.phase == "rejected"
 
 
 def test_an_edge_whose_predictor_nobody_knows_is_used_as_if_it_were_as_fast() -> None:
