@@ -86,7 +86,7 @@ async def test_weights_that_cannot_be_coded_go_as_they_are(
     unknown = network(seed=1)
     profiled = prepare(unknown, (X,), options=OPTIONS)
     broken = Broken(None)
-    monkeypatch.setattr("ionn_client.driver.encode_segment", broken)
+    monkeypatch.setattr("ionn_client.coding.encode_segment", broken)
     assert (await ask(unknown, profiled, address)).served_by == "edge"
     assert broken.failed > 0
     (ready,) = [record for record in RECORDS if record.get("phase") == "ready"]
@@ -98,7 +98,7 @@ async def test_tensors_that_cannot_be_coded_go_as_they_are(
 ) -> None:
     broken = Broken(None)
     monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
-    monkeypatch.setattr("ionn_client.driver.encode_tensor", broken)
+    monkeypatch.setattr("ionn_client.coding.encode_tensor", broken)
     result = await ask(model, profiled, address)
     assert broken.failed > 0
     assert (result.served_by, result.fallback_reason) == ("edge", None)
@@ -109,7 +109,7 @@ async def test_an_answer_that_cannot_be_decoded_is_computed_here(
 ) -> None:
     broken = Broken(None)
     monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
-    monkeypatch.setattr("ionn_client.driver.decode_tensor", broken)
+    monkeypatch.setattr("ionn_client.coding.decode_tensor", broken)
     result = await ask(model, profiled, address)
     assert broken.failed > 0
     assert result.served_by == "client"

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-import ionn_client.driver
+import ionn_client.coding
 import ionn_client.queries
 import ionn_edge.link
 import wire.segments
@@ -336,7 +336,7 @@ def _sizes(scenario: Scenario) -> Iterator[None]:
         (wire.segments, "_WHOLE_SEGMENT_BYTES", scenario.segment_bytes),
         (wire.segments, "_PLANE_SEGMENT_ELEMENTS", scenario.segment_bytes // 2),
         (ionn_client.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
-        (ionn_client.driver, "time", clocks),
+        (ionn_client.coding, "time", clocks),
         (ionn_edge.link, "time", clocks),
     )
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
