@@ -201,23 +201,18 @@ async def compression(access: Access) -> None:
 
 
 async def held_back(access: Access) -> None:
-    """64 MiB of a query, all but its last byte; then nothing."""
-    half = bytes((1 << 26) - (1 << 20) - 1)
-    execute = [
-        7,
-        0,
-        0,
-        1,
-        None,
-        "exact",
-        "raw",
-        [["uint8", [len(half) + 1], [0], "raw", len(half) + 1]],
-    ]
+    """61 MiB of a query, all but its last byte; then nothing."""
+    rows = 4000
+    size = 4 * rows**2
+    tensor = ["float32", [rows, rows], [0, 1], "raw", size]
     async with talk(access) as talking:
-        await talking.link.send_bytes(msgpack.packb(execute))
-        # One WebSocket message, fragmented, that never ends.
-        await talking.link._writer.send_frame(half, aiohttp.WSMsgType.BINARY)  # type: ignore[attr-defined]
-        await asyncio.sleep(5)
+        await talking.say(offer(wide(rows)))
+        await talking.hear()
+        await talking.link.send_bytes(msgpack.packb([7, 0, 0, 1, None, "exact", "raw", [tensor]]))
+        # A frame, masked by zeros, whose last byte never comes.
+        transport = talking.link._response.connection.transport  # type: ignore[union-attr]
+        transport.write(b"\x82\xff" + size.to_bytes(8) + bytes(4 + size - 1))
+        await talking.until_closed()
 
 
 async def drip(access: Access) -> None:
@@ -315,6 +310,8 @@ ATTACKS: dict[str, tuple[Callable[[Access], Awaitable[None]], int]] = {
     "half-open": (half_open, 1),
     "handshakes": (handshakes, 64),
 }
+# Nobody grants them anything.
+STRANGERS = frozenset({"nothing", "half-open", "handshakes"})
 
 
 async def attack(name: str, access: Access) -> None:

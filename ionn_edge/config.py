@@ -120,6 +120,7 @@ class Config:
     device_disk_bytes: its weights; None is as much as memory_bytes, which others evict where they
         need their share of it. device_memory_bytes: its workers' memory.
     worker_memory_bytes, worker_spare_cpu_s: see WorkerSettings; a worker that uses more is ended.
+        No worker has more memory than its device.
     graph_flops, graph_nodes: see WorkerSettings; a graph that wants more is refused.
     """
 
@@ -185,7 +186,7 @@ class Config:
         return WorkerSettings(
             self.device,
             self.threads,
-            self.worker_memory_bytes,
+            min(self.worker_memory_bytes, self.device_memory_bytes),
             self.worker_spare_cpu_s,
             self.device_memory_bytes,
             self.graph_flops,

@@ -62,3 +62,8 @@ def test_a_quota_is_a_size_or_names_what_it_bounds() -> None:
 def test_other_quotas_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"a quota|a size"):
         parse_quota(text)
+
+
+def test_no_worker_has_more_memory_than_its_device() -> None:
+    assert Config(device_memory_bytes=1 << 20).workers.memory_bytes == 1 << 20
+    assert Config(worker_memory_bytes=1 << 20).workers.memory_bytes == 1 << 20
