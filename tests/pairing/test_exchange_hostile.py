@@ -162,6 +162,14 @@ def test_a_token_that_cannot_be_is_refused(token: str) -> None:
         one.receive(frame)
 
 
+@pytest.mark.parametrize("at", [2, 3, 4, 5])
+def test_a_seal_that_is_broken_keeps_nobody(at: int) -> None:
+    side, frame = one_side(at)
+    with pytest.raises(PairingFailed) as failed:
+        side.receive(frame[:-1] + bytes((frame[-1] ^ 1,)))
+    assert failed.value.reason == "malformed"
+
+
 @pytest.mark.parametrize(
     ("frames", "kind"), [(4, Kind.DEVICE_STORED), (5, Kind.BOX_STORED)], ids=["device", "box"]
 )
