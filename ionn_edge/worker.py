@@ -72,6 +72,8 @@ def warm_up() -> None:
 def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
     """Answer jobs until the server closes the socket."""
     keep_freed_memory()
+    # An answer off by a thousandth, as TF32 makes it, looks like a lie to who computes it again.
+    torch.backends.cudnn.allow_tf32 = False
     worker, restricted = _Worker(settings), False
     with contextlib.suppress(ConnectionError):
         for job in _received(pipe, worker):
