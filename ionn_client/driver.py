@@ -204,8 +204,15 @@ class Driver:
     def _record(self, kind: str, fields: dict[str, Any]) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        if self._trace is not None:
+        if self._trace is None:
+            return
+        try:
             self._trace({"event": kind, "time_s": self._loop.time() - self._began, **fields})
+        except Exception as error:
+            # The caller's own, a full disk say: no query fails of it. Told as of any callback.
+            self._trace = None
+            text = "Options.trace failed; nothing more is traced"
+            self._loop.call_exception_handler({"message": text, "exception": error})
 
     async def _run_range(self, command: events.RunRange) -> None:
         start, stop = command.start, command.stop

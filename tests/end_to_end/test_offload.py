@@ -257,6 +257,21 @@ async def test_a_server_that_is_no_edge_costs_no_answer(
         assert (await net.query(*ARGS)).served_by == "client"
 
 
+async def test_a_trace_that_fails_costs_no_answer(profiled: Profiled) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def full_disk(_: dict[str, object]) -> None:
+        raise OSError("no space left on device")
+
+    options = ionn_client.Options(trace=full_disk)
+    async with ionn_client.connect(profiled, ARGS, edge="127.0.0.1:9", options=options) as net:
+        assert (await net.query(*ARGS)).served_by == "client"
+    assert [context["message"] for context in told] == [
+        "Options.trace failed; nothing more is traced"
+    ]
+
+
 async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="hello")
