@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import statistics
 import time
@@ -89,6 +90,10 @@ def _state_directory(directory: Path) -> Finding:
         status = directory.stat()
     except FileNotFoundError:
         text = f"{directory} is not there yet"
+        above = next(parent for parent in directory.absolute().parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            advice = f"make {above} writable for you, or give --state"
+            return Finding(None, what, "bad", f"{text}, and cannot be made", advice)
         return Finding(None, what, "note", text, "nothing: the first pairing makes it")
     except OSError as error:
         text = f"{directory}: {error.strerror}"

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client import figure
 from ionn_client.commands.arguments import (
     Json,
     Precision,
@@ -188,6 +187,9 @@ def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> 
     title = (
         f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
     )
+    # Matplotlib takes most of a second, and writes into the home directory.
+    from ionn_client import figure
+
     figure.draw_schemes(first, title, stem.with_suffix(".png"))
 
 

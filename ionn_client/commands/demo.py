@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client import figure
 from ionn_client.commands.arguments import (
     Json,
     Network,
@@ -122,6 +121,9 @@ def _write(records: Sequence[dict[str, Any]], out: Path, network: str) -> tuple[
     name = "".join(letter if letter.isalnum() else "-" for letter in network)
     log, picture = out / f"demo-{name}.jsonl", out / f"demo-{name}.png"
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    # Matplotlib takes most of a second, and writes into the home directory.
+    from ionn_client import figure
+
     figure.draw_run(figure.read_records(log), picture)
     return log, picture
 

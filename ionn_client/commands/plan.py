@@ -57,7 +57,6 @@ from ionn_client.plan_view import (
     upload_table,
 )
 from ionn_client.quantities import bit_rate, byte_count, joules, seconds
-from ionn_client.schedule_figure import check_picture, draw_plan
 from ionn_client.training_step import training_step
 from ionn_client.upload_orders import UploadOrder, upload_orders, worth_it
 from planner.power import upload_energy_J
@@ -137,6 +136,9 @@ def plan(
     Layers are timed on this machine unless both sides are stated devices, which needs no timing.
     """
     if figure is not None:
+        # Only then: matplotlib takes most of a second, and writes into the home directory.
+        from ionn_client.schedule_figure import check_picture
+
         check_picture(figure)
     asked = Asked(
         network, rate, up, down, rtt, slowdown, edge_speed, device, edge, radio, power,
@@ -159,6 +161,8 @@ def plan(
     if what.stay_s is not None:
         stays = stay_report(what.problem, orders[0].plan, what.stay_s, queries_per_hour)
     if figure is not None:
+        from ionn_client.schedule_figure import draw_plan
+
         marks = stay_marks(stays) if stays else ()
         draw_plan(
             compared, orders, what.names, title, figure, marks, by_energy=objective == "energy"
@@ -220,6 +224,8 @@ def _training(
     step = training_step(what.problem)
     names = step.costs.steps.names or ()
     if figure is not None:
+        from ionn_client.schedule_figure import draw_plan
+
         draw_plan(step.rows, (), names, f"A training step of {title}", figure)
     if as_json:
         print_json(training_report(asked, what, step))

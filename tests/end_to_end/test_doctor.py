@@ -57,6 +57,15 @@ async def test_an_edge_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert "ionn edge serve" in reach.advice
 
 
+async def test_a_state_directory_that_cannot_be_made_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # Root may all.
+    state = found(await examine(None, tmp_path / "a" / "b"), "state directory")
+    assert state.state == "bad"
+    assert str(tmp_path) in state.advice
+
+
 async def test_what_is_wrong_twice_is_told_once(edge: EdgeProcess, tmp_path: Path) -> None:
     Identity.load(tmp_path, "ionn device")
     KnownBoxes(tmp_path).add(box(address=f"ionn://{edge.address.removeprefix('ionn://')}"))
