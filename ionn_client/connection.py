@@ -227,10 +227,10 @@ def _reason(ended: Sequence[str | BaseException]) -> str:
     return "closed"
 
 
-def cause(error: BaseException) -> str:
+def cause(error: BaseException, patience_s: float = CONNECT_TIMEOUT_S) -> str:
     """Why a connection failed, in a few words for a person."""
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+        return f"no answer within {patience_s:.0f} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
     if isinstance(error, OSError) and error.strerror:

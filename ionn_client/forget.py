@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
-from ionn_client.access import Access, TurnedAway
+from ionn_client.access import REQUEST_TIMEOUT_S, Access, TurnedAway
 from ionn_client.connection import cause
 from ionn_client.errors import EdgeUnreachable, NotPaired, PairingError
 
@@ -34,7 +34,8 @@ async def forget(access: Access) -> None:
             raise told from error
         if isinstance(told, TurnedAway):
             raise NotPaired(f"{access}: {told}") from error
+        why = told or cause(error, REQUEST_TIMEOUT_S)
         raise EdgeUnreachable(
-            f"{access} has not said that it forgot this device: {told or cause(error)}. Ask again"
+            f"{access} has not said that it forgot this device: {why}. Ask again"
         ) from error
     await access.settle(known=True)

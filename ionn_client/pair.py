@@ -205,7 +205,7 @@ async def _telling(attempt: Attempt) -> AsyncIterator[None]:
             " with nobody"
         ) from error
     except TROUBLES as error:
-        raise EdgeUnreachable(f"no pairing with {where}: {cause(error)}") from error
+        raise EdgeUnreachable(f"no pairing with {where}: {cause(error, TIMEOUT_S)}") from error
 
 
 def _advice(attempt: Attempt, failure: PairingFailed) -> str:
