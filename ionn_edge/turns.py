@@ -9,7 +9,7 @@ No clock, no I/O: who reads waits for as long as it is told.
 from __future__ import annotations
 
 # A connection's turn: what takes less is not interrupted.
-TURN_S = 0.0005
+TURN_S = 0.0002
 # What follows, in turns: weights at 1 Gbit/s take a tenth of the loop.
 RESTS = 4.0
 # What a device may take beyond its share, if it has taken less before.
