@@ -42,7 +42,6 @@ from ionn_client.events import (
     TensorsDecoded,
     TensorsEncoded,
     TensorsUndecodable,
-    TimePassed,
 )
 from ionn_client.forecast import Forecast
 from ionn_client.lane import Lane
