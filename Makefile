@@ -78,13 +78,14 @@ coverage: $(STAMP)
 		$(LAYERGRAPH:%=tests/layergraph/test_%.py) $(CLIENT:%=tests/ionn_client/test_%.py)
 	$(BIN)/python -m coverage report
 
-# Coverage guided, where atheris knows this Python; about five minutes.
 # Both programs under a virtual clock, each seed with faults of its own: 10,000 seeds take about
 # five minutes on two idle processors. One that fails prints how to run it again.
 SEEDS ?= 10000
 simulate: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+# Coverage guided, where atheris knows this Python: about five minutes. Then operators against
+# guarded memory, 10,000 calls each: some hours.
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --inputs 2000000
 	$(BIN)/python tests/fuzz_operators.py --calls 10000
