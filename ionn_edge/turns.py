@@ -1,4 +1,4 @@
-"""Who may keep the event loop busy: no device for more than a fifth of it while others are there,
+"""Who may keep the event loop busy: no device for more than a quarter of it while others are there,
 and no address with handshakes.
 
 What a device says costs the box time before it is known what it is worth. A flood of messages

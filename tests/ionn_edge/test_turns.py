@@ -43,7 +43,7 @@ def test_who_does_not_has_what_is_spare_and_then_its_share() -> None:
     while now < 110.0:
         spent_s += 0.1
         now += 0.1 + turns.rest_s("a", 0.1, now + 0.1, alone=False)
-    assert spent_s == pytest.approx(0.5 + 100.0 / (1 + RESTS), rel=0.3)
+    assert spent_s == pytest.approx(0.5 + 100.0 / RESTS, rel=0.02)
 
 
 def test_small_messages_count_for_more_than_is_seen_of_them() -> None:
