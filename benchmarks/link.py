@@ -6,7 +6,8 @@
 
 As root the link is the kernel's (netns.py: packets, tbf, TCP with cubic); elsewhere, and with
 --emulate, it is ionn_client.emulate, which has no packets. Baselines run in the same minutes over
-the same link, in turn with ours, which encrypts. Every figure is a line of JSON in --out.
+the same link, in turn with ours, which encrypts (not in revisit, change, copies and progressive).
+Every figure is a line of JSON in --out.
 
 What counts how: capacity is what a bare TCP transfer delivers just before; a query goes up with its
 bytes and 4 to 32 bytes come back; "idle" is the same connection once everything is uploaded; p50
@@ -168,10 +169,10 @@ def _over_link(options: argparse.Namespace, cell: Cell, figure: str, **more: Any
 
 
 def _alone(figure: str, **settings: Any) -> Rows:
-    """`figure` with a fresh edge; it makes its own link, if any."""
-    with open_path(Cell(None)) as path, edge(path) as box:
+    """`figure` with a fresh edge, in the clear; it makes its own link, if any."""
+    with open_path(Cell(None), paired=False) as path, edge(path) as box:
         settings["addresses"] = {"ours": box["address"]}
-        with worker(path, figure, settings, box["environment"]) as rows:
+        with worker(path, figure, settings) as rows:
             yield from rows
 
 
