@@ -123,7 +123,9 @@ def other_code() -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "password"), [("code", other_code()), ("secret", new_secret()), ("secret", CODE)]
+    ("how", "password"),
+    [("code", other_code()), ("secret", new_secret()), ("secret", CODE)],
+    ids=["another code", "another secret", "the code as secret"],
 )
 def test_a_wrong_guess_fails_at_the_box_which_has_told_nothing(how: How, password: str) -> None:
     box = edge()

@@ -91,6 +91,7 @@ BEGIN = client().start()
         (BEGIN[:-1], "malformed"),
         (BEGIN + b"\x00", "malformed"),
     ],
+    ids=["bare", "version", "how", "short", "long"],
 )
 def test_a_beginning_that_cannot_be_spends_no_guess(frame: bytes, reason: str) -> None:
     other = edge()
