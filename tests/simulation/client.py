@@ -207,6 +207,8 @@ class Wearer:
 
     async def _ask(self, asked: Asked) -> None:
         asked.at = self.loop.time()
+        # One that is abandoned before it gets here has no number there.
+        asked.number = self.driver._next_query
         try:
             asked.outcome = await self.driver.ask(
                 asked.live, asked.deadline_s, asked.precision, asked.lossless
