@@ -24,10 +24,14 @@ def expect_reply(context: Context, query: Query, tensors: tuple[messages.Tensor,
     query.sent_lossy = any(tensor.coding in LOSSY for tensor in tensors)
     query.queueing_s = context.queueing_s()
     query.up_bytes, query.reply_coding = wire_bytes(tensors), reply.coding
-    query.reply_s = reply.bytes / link.down_Bps
-    query.transfer_s = query.up_bytes / link.up_Bps + query.reply_s
-    query.expected_reply_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
-    query.expected_reply_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
+    # The route may be old, and estimates wrong: an edge whose clock jumped makes links seem slow.
+    # Nothing is expected to take longer than all that is left would take here.
+    most_s = max(forecast.local_s(start), context.options.silence_s)
+    query.reply_s = min(reply.bytes / link.down_Bps, most_s)
+    query.transfer_s = min(query.up_bytes / link.up_Bps + query.reply_s, most_s)
+    expected_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
+    expected_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
+    query.expected_reply_s = min(expected_s, most_s)
 
 
 def longest_wait_s(options: Options, expected_s: float) -> float:

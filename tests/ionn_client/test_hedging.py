@@ -11,7 +11,8 @@ from ionn_client import Options, events
 from ionn_client.battery import Battery
 from ionn_client.forecast import Forecast
 from ionn_client.hedging import SHORTEST_SLICE_S, SLICES, Slices
-from ionn_client.query import Answer
+from ionn_client.query import Answer, Query
+from ionn_client.replies import expect_reply
 from ionn_client.session import HEAR_S
 from ionn_client.tensors import live_to_wire
 from layergraph import execute
@@ -81,6 +82,20 @@ def test_a_late_reply_is_still_taken_and_the_rest_of_the_slices_is_not_wanted() 
     assert not bench.session.queries.wants(0, 1)
     assert kinds(bench.local(second)) == []
     assert (bench.session.queries.hedges, bench.session.queries.hedges_won) == (1, 0)
+
+
+def test_a_link_that_turned_slow_after_the_route_was_chosen_is_not_waited_for_without_end() -> None:
+    bench, stalled = (
+        Bench(Options(assumed_link=LINK)),
+        Bench(Options(assumed_link=Link(1, 1, 0.01))),
+    )
+    bench.upload_all()
+    chosen = bench.session.route("exact")
+    assert "edge" in chosen.placement
+    query = Query.start(0, (X,), chosen, 0.0, None, "exact", False)
+    expect_reply(stalled.session.context, query, live_to_wire((X,)))
+    most_s = max(stalled.session.forecast.local_s(), stalled.session.options.silence_s)
+    assert query.expected_reply_s == query.transfer_s == most_s < query.up_bytes
 
 
 def test_what_comes_after_the_answer_means_nothing() -> None:
