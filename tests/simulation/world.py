@@ -349,18 +349,28 @@ def _sizes(scenario: Scenario) -> Iterator[None]:
             setattr(module, name, value)
 
 
+@contextlib.contextmanager
+def _quiet_operator() -> Iterator[None]:
+    """What the edge tells its operator about: nothing of it is unexpected here."""
+    log = logging.getLogger("ionn_edge")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def simulate(seed: int, trace: bool = False, faults: Sequence[str] | None = None) -> Outcome:
     """One seed's world, from its start to its rest; with these faults instead of its own."""
     torch.set_num_threads(1)
-    # What the edge tells its operator about: nothing of it is unexpected here.
-    logging.getLogger("ionn_edge").setLevel(logging.CRITICAL)
     scenario = Scenario.draw(seed)
     if faults is not None:
         scenario = replace(scenario, faults=tuple(faults))
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="ionn-", dir=memory if memory.is_dir() else None))
     try:
-        with _sizes(scenario), disks_that_fill():
+        with _sizes(scenario), disks_that_fill(), _quiet_operator():
             return _simulated(scenario, root, trace)
     finally:
         shutil.rmtree(root, ignore_errors=True)
