@@ -8,7 +8,7 @@ import os
 import socket
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from enum import Enum
 from typing import Any, cast
 
@@ -225,6 +225,22 @@ def _reason(ended: Sequence[str | BaseException]) -> str:
         if not isinstance(outcome, asyncio.CancelledError):
             raise outcome
     return "closed"
+
+
+@contextlib.asynccontextmanager
+async def conversing(access: Access) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A socket for a few questions, beside a session's connection. Raises what aiohttp raises."""
+    async with (
+        access.http() as http,
+        http.ws_connect(
+            access.url(PATH),
+            headers=access.headers,
+            ssl=access.tls,
+            compress=0,
+            max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
+        ) as opened,
+    ):
+        yield opened
 
 
 def cause(error: BaseException, patience_s: float = CONNECT_TIMEOUT_S) -> str:

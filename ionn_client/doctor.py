@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, cast
 import aiohttp
 
 from ionn_client.access import Access, TurnedAway
-from ionn_client.connection import PATH, cause
+from ionn_client.connection import cause, conversing
 from ionn_client.errors import PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import FILE, Identity, short
@@ -271,17 +271,7 @@ class _Talk:
 
 @asynccontextmanager
 async def _talk(access: Access) -> AsyncIterator[_Talk]:
-    async with (
-        asyncio.timeout(TIMEOUT_S),
-        access.http() as http,
-        http.ws_connect(
-            access.url(PATH),
-            headers=access.headers,
-            ssl=access.tls,
-            compress=0,
-            max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
-        ) as socket,
-    ):
+    async with asyncio.timeout(TIMEOUT_S), conversing(access) as socket:
         yield _Talk(socket, Decoder(DEFAULT_LIMITS))
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ionn_client.access import Access, TurnedAway
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.connection import PATH, cause
+from ionn_client.connection import cause, conversing
 from ionn_client.errors import (
     EdgeRejected,
     EdgeUnreachable,
@@ -77,17 +77,7 @@ def ps(
 async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
     """The edge's greeting and load. Raises EdgeUnreachable, EdgeRejected or PairingError."""
     try:
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            edge.http() as http,
-            http.ws_connect(
-                edge.url(PATH),
-                headers=edge.headers,
-                ssl=edge.tls,
-                compress=0,
-                max_msg_size=DEFAULT_LIMITS.max_frame_bytes,
-            ) as socket,
-        ):
+        async with asyncio.timeout(TIMEOUT_S), conversing(edge) as socket:
             welcome = await _exchange(socket, hello("ionn-ps"), messages.Welcome)
             check_welcome(welcome)
             return welcome, await _exchange(socket, messages.GetLoad(), messages.Load)
