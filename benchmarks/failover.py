@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from link_figures.capacity import free_port
 
 from ionn_client import Offload, Options, QueryResult, connect
 from ionn_client.emulate import LinkProcess, LinkSpec
@@ -68,7 +69,7 @@ class Bed:
     """An edge that comes back where it was, with what it stored."""
 
     def __init__(self, store: str) -> None:
-        self._store, self._port = store, _free_port()
+        self._store, self._port = store, free_port()
         self.edge: EdgeProcess
 
     @contextmanager
@@ -239,12 +240,6 @@ def _cell(spread: dict[str, float] | None) -> str:
     if spread is None:
         return "-"
     return f"{spread['median']:.3f} ({spread['least']:.3f}-{spread['most']:.3f})"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

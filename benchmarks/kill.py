@@ -11,10 +11,11 @@ import argparse
 import asyncio
 import json
 import random
-import socket
 import sys
 import tempfile
 from typing import Any
+
+from link_figures.capacity import free_port
 
 from ionn_client import Offload, Options, Status, connect
 from ionn_client.emulate import LinkProcess, LinkSpec
@@ -52,7 +53,7 @@ def main() -> None:
 async def _measure(
     what: Subject, spec: LinkSpec, kills: int, precision: str, chance: random.Random
 ) -> dict[str, Any]:
-    port = _free_port()
+    port = free_port()
     # Kills spread over the time that the upload takes, coded, if nothing happens.
     pauses = [chance.uniform(0.1, 1.0) * what.total_bytes / spec.up_Bps / (kills + 2)
               for _ in range(kills)]  # fmt: skip
@@ -130,12 +131,6 @@ def _report(
         "lost_in_flight_bytes": lost,
         "lost_in_flight_most_bytes": max(lost, default=0),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

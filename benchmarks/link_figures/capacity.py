@@ -18,7 +18,7 @@ ECHOES = 20
 
 def capacity_Bps(path: Path, size: int) -> float:
     """Payload bytes per second of `size` bytes over `path`."""
-    bound = (path.bind, _free_port())
+    bound = (path.bind, free_port())
     seen = transfer(
         path.edge_prefix,
         path.client_prefix,
@@ -30,7 +30,7 @@ def capacity_Bps(path: Path, size: int) -> float:
     return statistics.median(seen.quarters_Bps) if len(seen.quarters_Bps) > 3 else seen.Bps
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
