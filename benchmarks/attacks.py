@@ -25,7 +25,7 @@ import numpy
 
 from ionn_client.access import Access
 from layergraph import LayerGraph
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from wire import Decoder, encode, encode_segment, encode_tensor, hello, messages
 from wire.messages import Tensor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layergraph import LayerGraph
-from layergraph.graph import ConstantRef
+from layergraph.nodes import ConstantRef
 
 KeepLocal = tuple[int, int]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ionn_edge.probes import Call, Point, Probe, Shape, between, one_of, size, weighted
-from layergraph.graph import Argument, Ref, Symbol, WeightRef
+from layergraph.nodes import Argument, Ref, Symbol, WeightRef
 
 
 def _map(u: Point, least: int = 1, most: int = 256) -> Shape:

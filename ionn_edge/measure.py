@@ -26,17 +26,8 @@ from ionn_edge.energy import EnergyCounter, energy_counter
 from ionn_edge.probes import Call, Probe
 from ionn_edge.spread import spread
 from layergraph import Executor
-from layergraph.graph import (
-    Argument,
-    Constant,
-    Layer,
-    LayerGraph,
-    Node,
-    Ref,
-    TensorSpec,
-    Weight,
-    WeightRef,
-)
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Argument, Constant, Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from layergraph.ops import DTYPES
 from layergraph.work import LayerWork, work
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from layergraph.graph import Argument, WeightRef
+from layergraph.nodes import Argument, WeightRef
 
 Shape = tuple[int, ...]
 Point = tuple[float, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ionn_edge.probes import Call, Point, Probe, Shape, between, channels, one_of, size, weighted
-from layergraph.graph import Argument, ConstantRef, Ref, WeightRef
+from layergraph.nodes import Argument, ConstantRef, Ref, WeightRef
 
 
 def _convolved(

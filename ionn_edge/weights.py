@@ -23,7 +23,7 @@ import torch
 
 from ionn_edge.places import Place
 from layergraph import InvalidInput, tensor_from_weight_bytes
-from layergraph.graph import Weight
+from layergraph.nodes import Weight
 from wire.errors import LocalProtocolError
 from wire.messages import PRECISIONS
 from wire.planes import approximate

@@ -36,7 +36,7 @@ from layergraph import (
     tensor_from_weight_bytes,
     tensor_to_buffer,
 )
-from layergraph.graph import Layer, Node, Ref, TensorSpec
+from layergraph.nodes import Layer, Node, Ref, TensorSpec
 from layergraph.ops import DTYPES
 from wire.activations import decode_tensor, encode_tensor
 from wire.errors import RemoteProtocolError

@@ -8,7 +8,8 @@ from layergraph.check import check_graph
 from layergraph.errors import GraphError, InvalidGraph, InvalidInput, UnsupportedOperator
 from layergraph.execute import Executor, check_live, execute
 from layergraph.export import slow_attention
-from layergraph.graph import Layer, LayerGraph, Node, TensorSpec, Weight
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Layer, Node, TensorSpec, Weight
 from layergraph.signature import Signature, flatten_inputs, unflatten_outputs
 from layergraph.weights import (
     load_weights,

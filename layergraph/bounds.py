@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from layergraph.graph import DTYPE_BYTES, TensorSpec
+from layergraph.nodes import DTYPE_BYTES, TensorSpec
 from layergraph.ops import Operator
 
 Specs: TypeAlias = Sequence[TensorSpec]

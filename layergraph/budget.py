@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from layergraph.bounds import Cost
 from layergraph.errors import InvalidGraph
-from layergraph.graph import MAX_NODES, LayerGraph, Node, Ref
+from layergraph.graph import MAX_NODES, LayerGraph
+from layergraph.nodes import Node, Ref
 from layergraph.ops import Operator
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from layergraph.errors import InvalidInput
-from layergraph.graph import DTYPE_BYTES, MAX_RANK
+from layergraph.nodes import DTYPE_BYTES, MAX_RANK
 from layergraph.ops import DTYPE_NAMES, DTYPES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview

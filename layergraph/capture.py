@@ -19,11 +19,12 @@ from layergraph.check import check_graph, spec_of
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.export import decompose, export_program
 from layergraph.fold import INLINE_BYTES, fold_constants
-from layergraph.graph import (
+from layergraph.graph import LayerGraph
+from layergraph.layers import group_layers
+from layergraph.nodes import (
     Argument,
     Constant,
     ConstantRef,
-    LayerGraph,
     Node,
     Ref,
     Symbol,
@@ -31,7 +32,6 @@ from layergraph.graph import (
     Weight,
     WeightRef,
 )
-from layergraph.layers import group_layers
 from layergraph.ops import DTYPE_NAMES, MEMORY_FORMAT_NAMES, OPERATORS
 from layergraph.rewrite import LiveAlias, functionalise, module_path, place, simplify, unwrap
 from layergraph.signature import sign

@@ -18,16 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from layergraph.bounds import Cost, cost
 from layergraph.budget import Budget, check_costs, check_declared, place
 from layergraph.errors import InvalidGraph, UnsupportedOperator
-from layergraph.graph import (
-    Argument,
-    ConstantRef,
-    LayerGraph,
-    Node,
-    Ref,
-    Symbol,
-    TensorSpec,
-    WeightRef,
-)
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
 from layergraph.ops import (
     ARITHMETIC,
     DTYPE_NAMES,

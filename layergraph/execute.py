@@ -16,16 +16,8 @@ import torch
 from layergraph.buffers import tensor_from_buffer
 from layergraph.check import bind, symbol_value
 from layergraph.errors import InvalidGraph, InvalidInput, UnsupportedOperator
-from layergraph.graph import (
-    Argument,
-    ConstantRef,
-    LayerGraph,
-    Node,
-    Ref,
-    Symbol,
-    TensorSpec,
-    WeightRef,
-)
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
 from layergraph.ops import DTYPES, OPERATORS
 
 Live: TypeAlias = tuple[torch.Tensor, ...]

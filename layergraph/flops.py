@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from layergraph.graph import TensorSpec
+from layergraph.nodes import TensorSpec
 
 Arguments: TypeAlias = dict[str, Any]
 Specs: TypeAlias = list[TensorSpec]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layergraph.graph import Layer, Node, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Weight, WeightRef
 
 
 def group_layers(nodes: Sequence[Node], weights: Sequence[Weight]) -> tuple[Layer, ...]:

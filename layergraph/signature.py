@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 from layergraph.buffers import tensor_from_buffer
 from layergraph.errors import InvalidInput
-from layergraph.graph import Argument, ConstantRef, LayerGraph, Ref, TensorSpec
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Argument, ConstantRef, Ref, TensorSpec
 from layergraph.ops import DTYPES
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layergraph.graph import TensorSpec
+from layergraph.nodes import TensorSpec
 
 Arguments = Mapping[str, Any]
 

@@ -13,14 +13,8 @@ from typing import Any, TypeAlias
 from layergraph.check import bind
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.flops import Computation, computation
-from layergraph.graph import (
-    Argument,
-    ConstantRef,
-    LayerGraph,
-    Ref,
-    TensorSpec,
-    WeightRef,
-)
+from layergraph.graph import LayerGraph
+from layergraph.nodes import Argument, ConstantRef, Ref, TensorSpec, WeightRef
 from layergraph.ops import OPERATORS, Operator
 
 

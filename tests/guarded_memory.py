@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from layergraph.graph import DTYPE_BYTES
+from layergraph.nodes import DTYPE_BYTES
 from layergraph.ops import DTYPES
 from tests.operator_seeds import Given
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from layergraph.graph import Symbol
+from layergraph.nodes import Symbol
 from layergraph.ops import DTYPES, LAYOUTS, MEMORY_FORMATS, Operator
 from tests.operator_seeds import Call, Given
 

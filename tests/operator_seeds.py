@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from layergraph.graph import Symbol
+from layergraph.nodes import Symbol
 from layergraph.ops import OPERATORS
 
 

@@ -11,7 +11,7 @@ import torch
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from ionn_client.processes import EdgeProcess
 from layergraph import LayerGraph, weight_bytes_view
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from pairing.identity import Identity
 
 WIDTH = 8

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from layergraph import LayerGraph
-from layergraph.graph import Ref
+from layergraph.nodes import Ref
 from planner import LayerCosts
 from planner.prices import Prices
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from ionn_client.inventory import Inventory, read_have
-from layergraph.graph import TensorSpec
+from layergraph.nodes import TensorSpec
 from tests.support import ELEMENTS, chain
 from wire import RemoteProtocolError, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE

@@ -15,7 +15,7 @@ from ionn_client.forecast import Forecast
 from ionn_client.kept import kept_layers, parse_keep_local, shown_graph
 from ionn_client.upload import Upload
 from layergraph import LayerGraph, capture
-from layergraph.graph import Constant, ConstantRef, Layer, Node, Ref, TensorSpec
+from layergraph.nodes import Constant, ConstantRef, Layer, Node, Ref, TensorSpec
 from planner import Link
 from tests.ionn_client.test_session import LAYERS, Bench, X, only, segments, sent
 from tests.support import ELEMENTS, chain

@@ -10,7 +10,8 @@ import pytest
 from ionn_client.events import CodeSegment, SegmentCoded
 from ionn_client.sender import CORE_SHARE, MOST_AHEAD, PROBE_INTERVAL, Sender
 from ionn_client.upload import Upload
-from layergraph.graph import LayerGraph, TensorSpec, Weight
+from layergraph.graph import LayerGraph
+from layergraph.nodes import TensorSpec, Weight
 from tests.support import chain
 from wire import messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE

@@ -21,7 +21,7 @@ from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
 from ionn_edge.places import Place
 from ionn_edge.worker import _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import blobs, chain
 from wire.activations import decode_tensor, encode_tensor
 from wire.messages import Tensor

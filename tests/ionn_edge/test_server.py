@@ -27,7 +27,7 @@ from ionn_edge.places import Place
 from ionn_edge.secret import cache_secret
 from layergraph import LayerGraph, tensor_to_buffer
 from layergraph import execute as execute_here
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import (
     Peer,

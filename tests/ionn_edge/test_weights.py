@@ -16,7 +16,7 @@ from ionn_edge.settings import WorkerSettings
 from ionn_edge.weights import Weights, mapped
 from ionn_edge.worker import SETTLE_S, _Worker
 from layergraph import weight_digest
-from layergraph.graph import TensorSpec, Weight
+from layergraph.nodes import TensorSpec, Weight
 from tests.support import blobs, chain
 from wire.planes import COARSE, MIDDLE
 from wire.segments import decode_segment, encode_segment

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from layergraph import Budget, InvalidGraph, LayerGraph, capture, check_graph
 from layergraph.bounds import Cost, cost
 from layergraph.check import bind, made_by, resolve
-from layergraph.graph import (
+from layergraph.networks import NETWORKS
+from layergraph.nodes import (
     Argument,
     Constant,
     ConstantRef,
@@ -25,7 +26,6 @@ from layergraph.graph import (
     Weight,
     WeightRef,
 )
-from layergraph.networks import NETWORKS
 from layergraph.ops import OPERATORS
 from tests.operator_seeds import seeds
 from tests.operator_trial import graph_of as graph_of_call

@@ -23,7 +23,7 @@ from layergraph import (
     check_graph,
 )
 from layergraph.check import spec_of
-from layergraph.graph import (
+from layergraph.nodes import (
     Argument,
     Constant,
     ConstantRef,

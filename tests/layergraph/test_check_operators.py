@@ -7,7 +7,7 @@ import random
 import pytest
 
 from layergraph import Budget, GraphError, LayerGraph, check_graph
-from layergraph.graph import Argument, Layer, Node, Ref, Symbol, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Argument, Layer, Node, Ref, Symbol, TensorSpec, Weight, WeightRef
 from layergraph.ops import DTYPES, LAYOUTS, MEMORY_FORMATS, OPERATORS, Operator
 
 ROUNDS = 12

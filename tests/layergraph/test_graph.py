@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layergraph import GraphError, InvalidGraph, LayerGraph, capture, check_graph
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import chain
 
 

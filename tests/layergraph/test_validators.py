@@ -10,7 +10,7 @@ import pytest
 from layergraph import InvalidGraph
 from layergraph.budget import Budget
 from layergraph.check import check_arguments
-from layergraph.graph import TensorSpec
+from layergraph.nodes import TensorSpec
 from layergraph.ops import OPERATORS
 from tests.operator_seeds import Call, Given, b, f, i, seeds
 from tests.operator_trial import graph_of

@@ -17,7 +17,7 @@ import torch
 
 from layergraph import Executor, LayerGraph, tensor_from_weight_bytes, weight_bytes_view
 from layergraph.execute import Live
-from layergraph.graph import Layer, Node, Ref, TensorSpec, Weight, WeightRef
+from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from wire import PRECISIONS
 from wire.planes import COARSE, MIDDLE, approximate
 from wire.segments import decode_segment, encode_segment
