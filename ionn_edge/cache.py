@@ -108,6 +108,8 @@ async def publish(box: Box, device: str, what: str) -> str:
     what: the fingerprint, or its beginning. Raises ControlError.
     """
     shelf = box.store.shelf(device)
+    # A graph is written beside what is said of it.
+    await shelf.graphs.all_kept()
     fingerprint = _the_one({*shelf.fingerprints, *shelf.graphs.kept()}, what)
     model = shelf.graphs.known(fingerprint)
     if model is None:

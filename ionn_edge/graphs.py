@@ -8,6 +8,7 @@ again in no time. One device's only. Knows no torch.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
@@ -16,6 +17,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class Graphs:
         self._writing = threading.Lock()
         self._wiped = False
         self._models: OrderedDict[str, Model] = OrderedDict()
+        self._being_kept: set[asyncio.Future[None]] = set()
 
     def open(self) -> None:
         """Drop what other versions checked, and what is more than fits. Raises OSError."""
@@ -77,6 +80,17 @@ class Graphs:
             with contextlib.suppress(OSError):
                 write_sealed(path, self._place, fingerprint.encode() + graph)
             self._shrink()
+
+    def keep_beside(self, threads: Executor, fingerprint: str, graph: bytes) -> None:
+        """`keep` in one of these threads; `all_kept` tells when it is done."""
+        loop = asyncio.get_running_loop()
+        keeping = loop.run_in_executor(threads, self.keep, fingerprint, graph)
+        self._being_kept.add(keeping)
+        keeping.add_done_callback(self._being_kept.discard)
+
+    async def all_kept(self) -> None:
+        """Until what is being kept beside at the moment is on the disk, or never will be."""
+        await asyncio.gather(*self._being_kept, return_exceptions=True)
 
     def load(self, fingerprint: str) -> bytes | None:
         """A graph that was checked before; None where there is none, or its file is not sound."""

@@ -406,7 +406,7 @@ class Link:
         graphs = box.store.shelf(self.device.id).graphs
         if check.graph:
             worker, model = await worker_for(box, check)
-            self._loop.run_in_executor(box.writers, graphs.keep, model.fingerprint, check.graph)
+            graphs.keep_beside(box.writers, model.fingerprint, check.graph)
         else:
             self._graph, known = await known_graph(box, self.device.id, check)
             if known is not None:
