@@ -17,7 +17,7 @@ from ionn_client.events import AuditRange, Command, RangeAudited
 from ionn_client.hedging import Slices
 from layergraph import LayerGraph
 from layergraph.execute import Live
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 from wire import messages
 
 # Of the answer's largest element, by the least precision of the weights used for it. Processors,

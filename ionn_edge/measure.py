@@ -28,7 +28,7 @@ from ionn_edge.spread import spread
 from layergraph import Executor
 from layergraph.graph import LayerGraph
 from layergraph.nodes import Argument, Constant, Layer, Node, Ref, TensorSpec, Weight, WeightRef
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 from layergraph.work import LayerWork, work
 
 ARENA_BYTES = 192 << 20

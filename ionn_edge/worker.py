@@ -37,7 +37,7 @@ from layergraph import (
     tensor_to_buffer,
 )
 from layergraph.nodes import Layer, Node, Ref, TensorSpec
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 from wire.activations import decode_tensor, encode_tensor
 from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS

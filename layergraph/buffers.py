@@ -14,7 +14,7 @@ import torch
 
 from layergraph.errors import InvalidInput
 from layergraph.nodes import DTYPE_BYTES, MAX_RANK
-from layergraph.ops import DTYPE_NAMES, DTYPES
+from layergraph.symbols import DTYPE_NAMES, DTYPES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 _ALIGNMENT_BYTES = 16

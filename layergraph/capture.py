@@ -15,7 +15,7 @@ from torch.fx import Node as FxNode
 
 from layergraph.budget import UNBOUNDED
 from layergraph.buffers import dense_bytes, stride_order
-from layergraph.check import check_graph, spec_of
+from layergraph.check import check_graph
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.export import decompose, export_program
 from layergraph.fold import INLINE_BYTES, fold_constants
@@ -32,9 +32,10 @@ from layergraph.nodes import (
     Weight,
     WeightRef,
 )
-from layergraph.ops import DTYPE_NAMES, MEMORY_FORMAT_NAMES, OPERATORS
+from layergraph.ops import OPERATORS
 from layergraph.rewrite import LiveAlias, functionalise, module_path, place, simplify, unwrap
 from layergraph.signature import sign
+from layergraph.symbols import DTYPE_NAMES, MEMORY_FORMAT_NAMES, spec_of
 from layergraph.weights import weight_digest
 
 

@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import torch
 
+from layergraph.binding import bind
 from layergraph.buffers import tensor_from_buffer
-from layergraph.check import bind, symbol_value
 from layergraph.errors import InvalidGraph, InvalidInput, UnsupportedOperator
 from layergraph.graph import LayerGraph
 from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
-from layergraph.ops import DTYPES, OPERATORS
+from layergraph.ops import OPERATORS
+from layergraph.symbols import DTYPES, symbol_value
 
 Live: TypeAlias = tuple[torch.Tensor, ...]
 Weights: TypeAlias = Mapping[str, torch.Tensor]

@@ -417,21 +417,3 @@ ARITHMETIC = frozenset(
 # Of their results only the first has a shape that follows from the arguments' shapes: the others
 # depend on how those lie in memory.
 FIRST_RESULT_ONLY = frozenset({"aten.embedding_bag.padding_idx"})
-
-DTYPES: dict[str, torch.dtype] = {
-    "bool": torch.bool, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16,
-    "int32": torch.int32, "int64": torch.int64, "float16": torch.float16,
-    "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64,
-    "complex64": torch.complex64, "complex128": torch.complex128,
-}  # fmt: skip
-DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
-
-MEMORY_FORMATS: dict[str, torch.memory_format] = {
-    "contiguous_format": torch.contiguous_format,
-    "preserve_format": torch.preserve_format,
-    "channels_last": torch.channels_last,
-    "channels_last_3d": torch.channels_last_3d,
-}
-MEMORY_FORMAT_NAMES = {value: name for name, value in MEMORY_FORMATS.items()}
-
-LAYOUTS: dict[str, torch.layout] = {"strided": torch.strided}

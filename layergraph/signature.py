@@ -16,7 +16,7 @@ from layergraph.buffers import tensor_from_buffer
 from layergraph.errors import InvalidInput
 from layergraph.graph import LayerGraph
 from layergraph.nodes import Argument, ConstantRef, Ref, TensorSpec
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 
 
 @dataclass(frozen=True, slots=True)

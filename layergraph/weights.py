@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from layergraph.buffers import Buffer, dense_bytes, tensor_from_buffer
-from layergraph.check import spec_of
 from layergraph.errors import InvalidGraph, InvalidInput
 from layergraph.graph import LayerGraph
 from layergraph.nodes import TensorSpec
+from layergraph.symbols import spec_of
 
 
 def weight_bytes_view(tensor: torch.Tensor) -> memoryview:

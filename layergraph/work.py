@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from layergraph.check import bind
+from layergraph.binding import bind
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.flops import Computation, computation
 from layergraph.graph import LayerGraph

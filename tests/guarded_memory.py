@@ -12,7 +12,7 @@ import numpy
 import torch
 
 from layergraph.nodes import DTYPE_BYTES
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 from tests.operator_seeds import Given
 
 ROOM = 4 << 20

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from layergraph.nodes import Symbol
-from layergraph.ops import DTYPES, LAYOUTS, MEMORY_FORMATS, Operator
+from layergraph.ops import Operator
+from layergraph.symbols import DTYPES, LAYOUTS, MEMORY_FORMATS
 from tests.operator_seeds import Call, Given
 
 INTS = (

@@ -13,9 +13,11 @@ import torch
 
 from layergraph import Budget, GraphError, LayerGraph
 from layergraph.budget import is_view
-from layergraph.check import check_arguments, made_by, symbol_value
+from layergraph.check import check_arguments
 from layergraph.nodes import Layer, Node, Ref, Symbol, TensorSpec
-from layergraph.ops import DTYPES, FIRST_RESULT_ONLY, Operator
+from layergraph.ops import FIRST_RESULT_ONLY, Operator
+from layergraph.shapes import made_by
+from layergraph.symbols import DTYPES, symbol_value
 from tests.guarded_memory import ROOM, Memory, base_shape
 from tests.operator_seeds import Call, Given
 

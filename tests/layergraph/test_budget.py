@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from layergraph import Budget, InvalidGraph, LayerGraph, capture, check_graph
+from layergraph.binding import bind, resolve
 from layergraph.bounds import Cost, cost
-from layergraph.check import bind, made_by, resolve
 from layergraph.networks import NETWORKS
 from layergraph.nodes import (
     Argument,
@@ -27,6 +27,7 @@ from layergraph.nodes import (
     WeightRef,
 )
 from layergraph.ops import OPERATORS
+from layergraph.shapes import made_by
 from tests.operator_seeds import seeds
 from tests.operator_trial import graph_of as graph_of_call
 

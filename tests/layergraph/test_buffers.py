@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layergraph import InvalidInput, tensor_from_buffer, tensor_to_buffer
-from layergraph.ops import DTYPES
+from layergraph.symbols import DTYPES
 
 
 @pytest.mark.parametrize("name", DTYPES)

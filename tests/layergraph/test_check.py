@@ -22,7 +22,6 @@ from layergraph import (
     capture,
     check_graph,
 )
-from layergraph.check import spec_of
 from layergraph.nodes import (
     Argument,
     Constant,
@@ -35,6 +34,7 @@ from layergraph.nodes import (
     Weight,
     WeightRef,
 )
+from layergraph.symbols import spec_of
 
 
 def spec(*shape: int, dtype: str = "float32") -> TensorSpec:

@@ -8,7 +8,8 @@ import pytest
 
 from layergraph import Budget, GraphError, LayerGraph, check_graph
 from layergraph.nodes import Argument, Layer, Node, Ref, Symbol, TensorSpec, Weight, WeightRef
-from layergraph.ops import DTYPES, LAYOUTS, MEMORY_FORMATS, OPERATORS, Operator
+from layergraph.ops import OPERATORS, Operator
+from layergraph.symbols import DTYPES, LAYOUTS, MEMORY_FORMATS
 
 ROUNDS = 12
 NUMBERS = (0, 1, 2, 3, 4, -1, -2, 7, 4097, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))

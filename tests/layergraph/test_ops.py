@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layergraph.check import _SCALARS
+from layergraph.binding import _SCALARS
 from layergraph.ops import KINDS, OPERATORS
 
 
