@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ionn_client.battery import Battery as Battery
+    from ionn_client.blocking import SyncOffload as SyncOffload
+    from ionn_client.blocking import connect_sync as connect_sync
     from ionn_client.config import EdgeAddress as EdgeAddress
     from ionn_client.config import Options as Options
     from ionn_client.errors import CertificateChanged as CertificateChanged
@@ -19,13 +21,11 @@ if TYPE_CHECKING:
     from ionn_client.errors import PairingError as PairingError
     from ionn_client.errors import VersionMismatch as VersionMismatch
     from ionn_client.offload import Offload as Offload
-    from ionn_client.offload import Profiled as Profiled
-    from ionn_client.offload import Status as Status
-    from ionn_client.offload import SyncOffload as SyncOffload
     from ionn_client.offload import connect as connect
-    from ionn_client.offload import connect_sync as connect_sync
-    from ionn_client.offload import prepare as prepare
+    from ionn_client.profiled import Profiled as Profiled
+    from ionn_client.profiled import prepare as prepare
     from ionn_client.query import QueryResult as QueryResult
+    from ionn_client.status import Status as Status
     from ionn_client.stay import Stay as Stay
     from ionn_client.stream import StreamResult as StreamResult
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # and must not wait seconds for torch.
 _MODULES = {
     "ionn_client.battery": ("Battery",),
+    "ionn_client.blocking": ("SyncOffload", "connect_sync"),
     "ionn_client.config": ("EdgeAddress", "Options"),
     "ionn_client.errors": (
         "CertificateChanged",
@@ -45,16 +46,10 @@ _MODULES = {
         "PairingError",
         "VersionMismatch",
     ),
-    "ionn_client.offload": (
-        "Offload",
-        "Profiled",
-        "Status",
-        "SyncOffload",
-        "connect",
-        "connect_sync",
-        "prepare",
-    ),
+    "ionn_client.offload": ("Offload", "connect"),
+    "ionn_client.profiled": ("Profiled", "prepare"),
     "ionn_client.query": ("QueryResult",),
+    "ionn_client.status": ("Status",),
     "ionn_client.stay": ("Stay",),
     "ionn_client.stream": ("StreamResult",),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ionn_client.emulate import slowdown_for
-from ionn_client.offload import Profiled, prepare
+from ionn_client.profiled import Profiled, prepare
 from layergraph.load import load
 
 ALEXNET_LOCAL_S = 1.3

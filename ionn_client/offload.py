@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,175 +12,26 @@ import msgpack
 import torch
 
 from ionn_client.access import Access
-from ionn_client.activations import Activations, measure_activations, raw_only
 from ionn_client.config import Options
-from ionn_client.crossings import Crossings
 from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
 from ionn_client.forecast import Forecast
 from ionn_client.forget import forget
-from ionn_client.kept import KeepLocal, kept_layers, shown_graph
-from ionn_client.local import LocalRunner, profile_ranges
+from ionn_client.kept import kept_layers, shown_graph
+from ionn_client.local import LocalRunner
+from ionn_client.profiled import Profiled, prepare
 from ionn_client.query import QueryResult
-from ionn_client.sender import coding_keeps_up
 from ionn_client.session import Session
+from ionn_client.status import Status
 from ionn_client.stream import DEFAULT_TOKENS, StreamResult, stream
 from layergraph import (
     LayerGraph,
-    capture,
-    capture_cached,
     flatten_inputs,
     unflatten_outputs,
     weight_bytes_view,
 )
-from layergraph.execute import Live
-from planner import LayerCosts, Link, Range, RangeTimes, fit_ranges
 from wire import PRECISIONS
-from wire.segments import CODED_SHARE
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a session stands.
-
-    phase: "connecting", "greeting", "offering", "uploading", "ready", "rejected" or "closed".
-    uploaded_layers of weighted_layers can run on the edge, exact_layers of them exactly.
-    held_bytes of total_bytes are on the edge, as they are in the model.
-    sent_bytes: weights sent in all, as coded; skipped_bytes were on the edge already;
-        resent_bytes were sent again after a connection broke or the edge evicted the model.
-    rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
-    route: where the layers of a query would run now, and `reason` why; predicted_latency_s
-        what it would take. error: the last failure, in words.
-    edge_name: what the box is called, None if it is unpaired.
-    breaker: "closed", "open" (no query goes to the edge for now) or "half-open" (one goes, to see
-        how it does). hedges: queries that ran here too because their reply was late; hedges_won
-        of them had their answer from here.
-    audits: answers of the edge that were computed here again; audits_failed were wrong.
-    quarantine: why this edge is not used any more, None if it is.
-    battery_J: what is left of the session's battery for queries; None without one.
-    """
-
-    phase: str
-    edge: str
-    uploaded_layers: int
-    exact_layers: int
-    weighted_layers: int
-    held_bytes: int
-    total_bytes: int
-    sent_bytes: int
-    skipped_bytes: int
-    resent_bytes: int
-    partitions_done: int
-    partitions: int
-    link: Link
-    rate_Bps: float | None
-    time_left_s: float | None
-    route: tuple[Range, ...]
-    reason: str
-    predicted_latency_s: float
-    local_latency_s: float
-    error: str | None
-    battery_J: float | None = None
-    edge_name: str | None = None
-    breaker: str = "closed"
-    hedges: int = 0
-    hedges_won: int = 0
-    audits: int = 0
-    audits_failed: int = 0
-    quarantine: str | None = None
-
-
-@dataclass(frozen=True)
-class Profiled:
-    """A captured model with its layer times on this machine, ready to be offloaded.
-
-    client_s: seconds of each layer, before any emulated slowdown. activations: what each coding
-    makes of the live tensors at each cut; None where that was not measured. ranges: what layers
-    take in one go, with `client_s` as its layer times; None where only layers are known.
-    """
-
-    graph: LayerGraph
-    weights: Mapping[str, torch.Tensor]
-    client_s: tuple[float, ...]
-    activations: Activations | None = None
-    ranges: RangeTimes | None = None
-
-    def costs(
-        self,
-        link: Link,
-        device_slowdown: float,
-        edge_speed: float = 1.0,
-        keep_local: KeepLocal = (0, 0),
-    ) -> LayerCosts:
-        """The planner's numbers for a device so many times slower than this machine, and an
-        edge so many times faster, with the lossless codings that suit the link, and weights
-        as long as they are expected to be when coded."""
-        graph = self.graph
-        crossings = Crossings(*[(self.activations or raw_only(graph)).down()] * 2)
-        crossings.follow(link)
-        up, down = crossings.up.chosen, crossings.down.chosen
-        costs = LayerCosts(
-            [device_slowdown * seconds for seconds in self.client_s],
-            [seconds / edge_speed for seconds in self.client_s],
-            _crossing_bytes(graph, link),
-            [option.bytes for option in up],
-            [option.bytes for option in down],
-            cut_up_s=[option.coding_s for option in up],
-            cut_down_s=[option.coding_s for option in down],
-            edges=graph.edges,
-            shared=graph.shared,
-            local=kept_layers(graph, keep_local),
-        )
-        return costs if self.ranges is None else (device_slowdown * self.ranges).on_client(costs)
-
-
-def _crossing_bytes(graph: LayerGraph, link: Link) -> list[float]:
-    """Bytes in which each layer's weights are expected to cross."""
-    coded_share = CODED_SHARE if coding_keeps_up(link.up_Bps) else 1.0
-    return [
-        size * coded_share
-        if all(graph.weights[weight].spec.dtype == "float32" for weight in layer.weights)
-        else float(size)
-        for layer, size in zip(graph.layers, graph.weight_bytes, strict=True)
-    ]
-
-
-def prepare(
-    model: torch.nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    options: Options | None = None,
-) -> Profiled:
-    """Capture a model, profile its layers, and measure the codings of its live tensors here.
-
-    What `connect` does first.
-
-    Raises layergraph.GraphError if the model cannot be captured.
-    """
-    options = options or Options()
-    if options.captures is None:
-        graph, weights = capture(model, tuple(args), dict(kwargs or {}))
-    else:
-        graph, weights = capture_cached(model, tuple(args), kwargs, options.captures)
-    live = flatten_inputs(graph, tuple(args), dict(kwargs or {}))
-    ranges = _measure(graph, weights, live, options)
-    activations = measure_activations(
-        graph, weights, live, options.threads, lossy=options.activation_tolerance is not None
-    )
-    return Profiled(graph, weights, tuple(ranges.layer_s.tolist()), activations, ranges)
-
-
-def _measure(
-    graph: LayerGraph, weights: Mapping[str, torch.Tensor], live: Live, options: Options
-) -> RangeTimes:
-    """What layers take alone, by fours and all in one go: docs/decisions/0017.
-
-    Each layer is seen three times in every run, so half as many runs will do.
-    """
-    layers, runs = len(graph.layers), -(-options.profile_runs // 2)
-    tilings = (range(layers + 1), (*range(0, layers, 4), layers), (0, layers))
-    return fit_ranges(layers, profile_ranges(graph, weights, live, tilings, runs, options.threads))
 
 
 class Offload:
@@ -400,93 +249,3 @@ def connect(
     """
     options = options or Options()
     return Offload(model, args, kwargs, Access.to(edge, options.state), options)
-
-
-class SyncOffload:
-    """An Offload for programs without an event loop: the same calls, blocking."""
-
-    def __init__(self, offload: Offload) -> None:
-        self._offload = offload
-
-    def __enter__(self) -> SyncOffload:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ionn", daemon=True)
-        self._thread.start()
-        try:
-            self._wait(self._offload.__aenter__())
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._wait(self._offload.__aexit__(kind, error, trace))
-        finally:
-            self._stop()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._wait(self._offload(*args, **kwargs))
-
-    def query(
-        self,
-        *args: Any,
-        deadline_s: float | None = None,
-        precision: str | None = None,
-        **kwargs: Any,
-    ) -> QueryResult:
-        result: QueryResult = self._wait(
-            self._offload.query(*args, deadline_s=deadline_s, precision=precision, **kwargs)
-        )
-        return result
-
-    def stream(self, source: Iterable[Any], tokens: int = DEFAULT_TOKENS) -> Iterator[StreamResult]:
-        results = self._offload.stream(source, tokens)
-
-        async def following() -> StreamResult | None:
-            return await anext(results, None)
-
-        try:
-            while (result := self._wait(following())) is not None:
-                yield result
-        finally:
-            self._wait(results.aclose())
-
-    def forget(self) -> None:
-        self._wait(self._offload.forget())
-
-    def uploaded(self, timeout_s: float | None = None) -> None:
-        self._wait(self._offload.uploaded(timeout_s))
-
-    @property
-    def status(self) -> Status:
-        async def read() -> Status:
-            return self._offload.status
-
-        status: Status = self._wait(read())
-        return status
-
-    def _wait(self, awaitable: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-def connect_sync(
-    model: torch.nn.Module | Profiled,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    edge: str,
-    options: Options | None = None,
-) -> SyncOffload:
-    """`connect` for programs without an event loop."""
-    return SyncOffload(connect(model, args, kwargs, edge=edge, options=options))

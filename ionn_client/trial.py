@@ -15,9 +15,11 @@ import torch
 
 from ionn_client.config import Options
 from ionn_client.emulate import LinkProcess, LinkSpec
-from ionn_client.offload import Offload, Profiled, Status, connect, prepare
+from ionn_client.offload import Offload, connect
 from ionn_client.processes import EdgeProcess
+from ionn_client.profiled import Profiled, prepare
 from ionn_client.scenario import PREPARATION_S, Asked, mean_over_time_s, run_scenario
+from ionn_client.status import Status
 from layergraph.load import LoadedModel, load
 from layergraph.networks import NETWORKS, photos
 from planner import Link

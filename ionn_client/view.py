@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ionn_client.offload import Status
 from ionn_client.quantities import joules
 from ionn_client.scenario import EXACT, Asked
+from ionn_client.status import Status
 
 PLAIN_INTERVAL_S = 2.0
 

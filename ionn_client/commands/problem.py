@@ -22,7 +22,7 @@ from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
 from ionn_client.kept import KeepLocal
 from ionn_client.local import profile_grouped
-from ionn_client.offload import Profiled, prepare
+from ionn_client.profiled import Profiled, prepare
 from ionn_client.schedule_file import cached_schedules, check_cache
 from ionn_client.trial import planner_link
 from layergraph import capture, flatten_inputs

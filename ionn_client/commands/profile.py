@@ -13,7 +13,7 @@ from ionn_client.activations import LOSSLESS, raw_only
 from ionn_client.commands.arguments import Json, Network, print_json
 from ionn_client.commands.ranges import show_ranges
 from ionn_client.config import Options
-from ionn_client.offload import Profiled, prepare
+from ionn_client.profiled import Profiled, prepare
 from layergraph.load import load
 
 

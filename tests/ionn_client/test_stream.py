@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ionn_client.offload import SyncOffload
+from ionn_client.blocking import SyncOffload
 from ionn_client.query import QueryResult
 from ionn_client.stream import StreamResult, stream
 
