@@ -4,6 +4,7 @@ from layergraph.budget import Budget
 from layergraph.buffers import tensor_from_buffer, tensor_to_buffer
 from layergraph.cache import capture_cached
 from layergraph.capture import capture
+from layergraph.captured import save_captured
 from layergraph.check import check_graph
 from layergraph.errors import GraphError, InvalidGraph, InvalidInput, UnsupportedOperator
 from layergraph.execute import Executor, check_live, execute
@@ -42,6 +43,7 @@ __all__ = [
     "execute",
     "flatten_inputs",
     "load_weights",
+    "save_captured",
     "save_weights",
     "slow_attention",
     "tensor_from_buffer",

@@ -6,27 +6,24 @@ after one inference through it equals the eager module's, and a damaged file is 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import hashlib
 import inspect
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from layergraph.buffers import stride_order
 from layergraph.capture import capture
-from layergraph.errors import GraphError, InvalidGraph
+from layergraph.captured import graph_from_text, write_safetensors
+from layergraph.errors import GraphError
 from layergraph.execute import Executor
 from layergraph.export import slow_attention
 from layergraph.graph import FORMAT, LayerGraph
@@ -155,13 +152,7 @@ def _store(path: Path, model: nn.Module, graph: LayerGraph, weights: dict[str, A
     state = _state(model)
     # The model has its own weights at hand; only what capture computed goes into the file.
     computed = apart({n: tensor for n, tensor in weights.items() if n not in state})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(computed, temporary, metadata={"graph": _to_text(graph)})
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_safetensors(path, computed, graph)
 
 
 def _load(
@@ -171,7 +162,7 @@ def _load(
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            graph = _from_text((file.metadata() or {}).get("graph", ""))
+            graph = graph_from_text((file.metadata() or {}).get("graph", ""))
             computed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = _state(model)
         weights = {
@@ -210,26 +201,3 @@ def _equal(left: Any, right: Any) -> bool:
             torch.nan_to_num(left), torch.nan_to_num(right)
         )
     return bool(left == right)
-
-
-def _to_text(graph: LayerGraph) -> str:
-    plain = graph.to_plain()
-    plain["weights"] = [
-        [n, spec, digest.hex(), *rest] for n, spec, digest, *rest in plain["weights"]
-    ]
-    plain["constants"] = [
-        [spec, base64.b64encode(data).decode()] for spec, data in plain["constants"]
-    ]
-    return json.dumps(plain)
-
-
-def _from_text(text: str) -> LayerGraph:
-    plain = json.loads(text)
-    try:
-        plain["weights"] = [
-            [n, spec, bytes.fromhex(digest), *rest] for n, spec, digest, *rest in plain["weights"]
-        ]
-        plain["constants"] = [[spec, base64.b64decode(data)] for spec, data in plain["constants"]]
-    except (TypeError, KeyError) as error:
-        raise InvalidGraph(f"not a stored graph: {error}") from None
-    return LayerGraph.from_plain(plain)
