@@ -1,30 +1,26 @@
 """Run a range of layers on the tensors that are live where it starts.
 
-Every range becomes one generated Python function. Its source holds only names made here;
-operators, numbers and strings from the graph are objects in its namespace, never text.
+Every range becomes one generated Python function, which is kept (see layergraph.source).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-from layergraph.binding import bind
 from layergraph.buffers import tensor_from_buffer
-from layergraph.errors import InvalidGraph, InvalidInput, UnsupportedOperator
+from layergraph.errors import InvalidInput
 from layergraph.graph import LayerGraph
-from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
-from layergraph.ops import OPERATORS
-from layergraph.symbols import DTYPES, symbol_value
+from layergraph.nodes import TensorSpec
+from layergraph.source import RangeFunction, Source
+from layergraph.symbols import DTYPES
 
 Live: TypeAlias = tuple[torch.Tensor, ...]
 Weights: TypeAlias = Mapping[str, torch.Tensor]
-# Of the live tensors and the range's weights.
-_Function: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], Live]
 
 # Compiled ranges are kept up to so many times the graph's nodes in all, but at least so many
 # nodes: each layer on its own, and 15 times the whole graph in ranges that routes really took.
@@ -125,7 +121,7 @@ class Executor:
         count = len(self.graph.layers)
         if not 0 <= start <= stop <= count:
             raise InvalidInput(f"layers [{start}, {stop}) of a model with {count}")
-        source = _Source(self.graph, self._constants, self._device)
+        source = Source(self.graph, self._constants, self._device)
         function = source.build(start, stop)
         compiled = _Range(
             function,
@@ -176,130 +172,8 @@ def _check_weight(name: str, spec: TensorSpec, tensor: torch.Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    function: _Function
+    function: RangeFunction
     indices: tuple[int, ...]
     weights: list[torch.Tensor]
     takes: tuple[tuple[torch.dtype, torch.Size], ...]
     nodes: int
-
-
-class _Source:
-    """The text of one range's function and the objects that its names stand for."""
-
-    def __init__(
-        self, graph: LayerGraph, constants: list[torch.Tensor], device: torch.device
-    ) -> None:
-        self._graph = graph
-        self._constants = constants
-        self._device = device
-        # Bare, but for what torch's C code asks its caller's globals for: it imports Python
-        # modules on first use.
-        self._names: dict[str, Any] = {"__builtins__": {"__import__": __import__}}
-        self._functions: dict[str, str] = {}
-        self.weights: dict[int, None] = {}
-        self.nodes = 0
-
-    def build(self, start: int, stop: int) -> _Function:
-        graph = self._graph
-        taken, given = graph.cuts[start], graph.cuts[stop]
-        nodes = range(
-            graph.layers[start].start if start < len(graph.layers) else len(graph.nodes),
-            graph.layers[stop].start if stop < len(graph.layers) else len(graph.nodes),
-        )
-        self.nodes = len(nodes)
-        dead_after = self._dead_after(nodes, taken, given)
-        body: list[str] = []
-        for index in nodes:
-            body.append(self._call(index, graph.nodes[index]))
-            if dead_after[index]:
-                body.append(f"del {', '.join(f'v{value}' for value in dead_after[index])}")
-        body.append(f"return ({_list([f'v{value}' for value in given])})")
-        head = ["def run(live, weights):"]
-        if taken:
-            head.append(f" ({_list([f'v{value}' for value in taken])}) = live")
-        head.append(" del live")
-        if self.weights:
-            head.append(f" ({_list([f'w{index}' for index in self.weights])}) = weights")
-        text = "\n".join([*head, *(f" {line}" for line in body)])
-        exec(compile(text, f"<layers {start} to {stop}>", "exec"), self._names)
-        function: _Function = self._names["run"]
-        return function
-
-    def _dead_after(
-        self, nodes: range, taken: Sequence[int], given: Sequence[int]
-    ) -> dict[int, list[int]]:
-        """Values to drop after each node: last used there, or never used at all."""
-        last: dict[int, int] = {}
-        for index in nodes:
-            first = self._graph.first_output[index]
-            for value in range(first, first + len(self._graph.nodes[index].outputs)):
-                last[value] = index
-            for argument in self._graph.nodes[index].arguments():
-                if isinstance(argument, Ref):
-                    last[argument.value] = index
-        dead: dict[int, list[int]] = {index: [] for index in nodes}
-        kept = set(given)
-        for value, index in last.items():
-            if value not in kept:
-                dead[index].append(value)
-        assert all(value in last or value in kept for value in taken)
-        return dead
-
-    def _call(self, index: int, node: Node) -> str:
-        operator = OPERATORS.get(node.op)
-        if operator is None:
-            raise UnsupportedOperator(f"{node.op} at {node.module or 'the model'}")
-        try:
-            arguments = bind(operator, node)
-        except ValueError as error:
-            raise InvalidGraph(f"node {index}, {node.op}: {error}") from None
-        given = [p for p in operator.parameters if not p.keyword_only][: len(node.args)]
-        parts = [self._argument(arguments[p.name]) for p in given]
-        named = {name for name, _ in node.kwargs}
-        # The keyword's text comes from our table, not from the graph.
-        parts.extend(
-            f"{p.name}={self._argument(arguments[p.name])}"
-            for p in operator.parameters
-            if p.name in named
-        )
-        first = self._graph.first_output[index]
-        outputs = [f"v{first + number}" for number in range(len(node.outputs))]
-        target = f"({_list(outputs)})" if operator.returns_many else outputs[0]
-        if node.op not in self._functions:
-            self._functions[node.op] = f"f{len(self._functions)}"
-            self._names[self._functions[node.op]] = operator.call
-        return f"{target} = {self._functions[node.op]}({', '.join(parts)})"
-
-    def _argument(self, argument: Argument) -> str:
-        match argument:
-            case Ref(value):
-                return f"v{value}"
-            case WeightRef(index):
-                self.weights[index] = None
-                return f"w{index}"
-            case ConstantRef(index):
-                self._names[f"c{index}"] = self._constants[index]
-                return f"c{index}"
-            case tuple() if any(map(_holds_tensor, argument)):
-                return f"[{', '.join(self._argument(item) for item in argument)}]"
-            case _:
-                name = f"k{len(self._names)}"
-                self._names[name] = self._literal(argument)
-                return name
-
-    def _literal(self, argument: Argument) -> Any:
-        if isinstance(argument, Symbol):
-            return symbol_value(argument, self._device)
-        if isinstance(argument, tuple):
-            return [self._literal(item) for item in argument]
-        return argument
-
-
-def _holds_tensor(argument: Argument) -> bool:
-    if isinstance(argument, tuple):
-        return any(map(_holds_tensor, argument))
-    return isinstance(argument, Ref | WeightRef | ConstantRef)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) + ("," if names else "")
