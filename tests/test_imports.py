@@ -31,7 +31,8 @@ WITHOUT = {
 }
 SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
-        "session", "context", "uploading", "queries", "lane", "upload", "sender", "inventory",
+        "session", "dialogue", "watch", "context", "uploading", "queries", "lane", "upload",
+        "sender", "inventory",
         "crossings", "pacer", "estimate", "query", "forecast", "routing", "battery",
         "audit", "breaker", "hedging", "lateness", "liveness", "replies", "trust",
     )),

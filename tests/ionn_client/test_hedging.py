@@ -13,8 +13,8 @@ from ionn_client.forecast import Forecast
 from ionn_client.hedging import SHORTEST_SLICE_S, SLICES, Slices
 from ionn_client.query import Answer, Query
 from ionn_client.replies import expect_reply
-from ionn_client.session import HEAR_S
 from ionn_client.tensors import live_to_wire
+from ionn_client.watch import HEAR_S
 from layergraph import execute
 from planner import Link, Objective
 from planner.power import RADIOS, Power

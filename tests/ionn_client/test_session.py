@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ionn_client import Options, events
+from ionn_client.dialogue import RETRY_REFUSED_S
 from ionn_client.errors import DeadlineExceeded, EdgeRejected, VersionMismatch
 from ionn_client.forecast import Forecast
-from ionn_client.session import RETRY_REFUSED_S, Session
+from ionn_client.session import Session
 from ionn_client.tensors import live_to_wire
 from layergraph import execute
 from planner import Link

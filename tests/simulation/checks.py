@@ -160,7 +160,7 @@ class ClientChecks:
         session = self._session
         if session.pacer is not None and session.pacer.in_flight_bytes > MAX_IN_FLIGHT_BYTES:
             self._wrong(f"{session.pacer.in_flight_bytes} bytes of chunks are under way")
-        pings = session._liveness._pings
+        pings = session.dialogue.liveness._pings
         if len(pings) > MAX_PINGS:
             self._wrong(f"{len(pings)} pings are under way")
         if len(session.queries) > len(self._asked) - len(self._ended):
