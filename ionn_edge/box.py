@@ -17,10 +17,11 @@ from ionn_edge import jobs
 from ionn_edge.blobs import Mismatch, blob_path, digest_of
 from ionn_edge.config import Config
 from ionn_edge.devices import LOOPBACK, Device
-from ionn_edge.engine import EngineError, Nursery, WorkerGone
+from ionn_edge.engine import EngineError, WorkerGone
 from ionn_edge.events import Model, Progress
 from ionn_edge.holdings import Holdings
 from ionn_edge.load import LoadMeter
+from ionn_edge.nursery import Nursery
 from ionn_edge.parts import Part
 from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session

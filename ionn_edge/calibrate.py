@@ -21,7 +21,8 @@ from typing import Any
 from ionn_edge import jobs
 from ionn_edge.box import Box
 from ionn_edge.config import Config
-from ionn_edge.engine import EngineError, Nursery, WorkerGone
+from ionn_edge.engine import EngineError, WorkerGone
+from ionn_edge.nursery import Nursery
 from planner.accuracy import FOLDS, Accuracy, by_type, cross_validated
 from planner.predictor import Predictor, Sample, Unit
 from planner.roofline import TERMS

@@ -1,31 +1,18 @@
-"""Worker processes, seen from the event loop: how they are made, talked to, and ended.
+"""Worker processes, seen from the event loop: how one is talked to, and ended.
 
-Imports no torch. A `Nursery` runs the forkserver; a `Worker` is one client's.
+Imports no torch. A `Worker` is one client's; where they come from is in `nursery`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
 import socket
-import sys
-import time
 from collections import deque
-from dataclasses import asdict
+from typing import Protocol
 
 from ionn_edge import answers, jobs
-from ionn_edge.forkserver import RECORD, record
-from ionn_edge.settings import WorkerSettings as WorkerSettings
-from ionn_edge.watch import INTERVAL_S, Allowance, allow_more, look_together, usage
+from ionn_edge.watch import Allowance, allow_more, usage
 from wire.messages import Buffer
-
-START_TIMEOUT_S = 120.0
-# The next worker is forked when the one before has had time for its first work.
-SPARE_AFTER_S = 0.5
-EXIT_TIMEOUT_S = 1.0
 
 
 class EngineError(Exception):
@@ -36,208 +23,23 @@ class WorkerGone(Exception):
     """The worker process ended; the text says why."""
 
 
-class Nursery:
-    """The forkserver process, started again when it dies, and one worker ahead of its use."""
+class Parent(Protocol):
+    """What a worker needs of where it comes from."""
 
-    MODULE = "ionn_edge.forkserver"
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._settings = settings
-        self._workers: dict[int, Worker] = {}
-        self._watching: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: socket.socket | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._forked: deque[asyncio.Future[int]] = deque()
-        self._ended: dict[int, asyncio.Future[int]] = {}
-        self._spare: Worker | None = None
-        self._sparing: asyncio.Task[None] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The forkserver's process."""
-        return None if self._process is None else self._process.pid
-
-    async def start(self) -> None:
-        """Until workers can be forked: a few seconds, while torch is imported."""
-        async with self._turn:
-            if self._listening is None or self._listening.done():
-                await self._start()
-
-    async def fork(self) -> Worker:
-        """A new worker. Raises EngineError."""
-        await self.start()
-        worker, self._spare = self._spare, None
-        if worker is not None and not worker.alive:
-            # Idle, it was what a machine short of memory could best do without.
-            await worker.close()
-            worker = None
-        if worker is None:
-            worker = await self._new_worker()
-        if self._sparing is None or self._sparing.done():
-            self._sparing = asyncio.create_task(self._fork_ahead())
-        return worker
-
-    async def _fork_ahead(self) -> None:
-        await asyncio.sleep(SPARE_AFTER_S)
-        with contextlib.suppress(EngineError):
-            self._spare = await self._new_worker()
-
-    async def _new_worker(self) -> Worker:
-        async with self._turn:
-            ours, theirs = socket.socketpair()
-            try:
-                pid = await self._fork(theirs)
-            except BaseException as error:
-                # A worker that was forked for nobody ends when it finds its socket closed.
-                ours.close()
-                if isinstance(error, OSError):
-                    raise EngineError(f"no worker can be started: {error}") from error
-                raise
-            finally:
-                theirs.close()
-        ours.setblocking(False)
-        allowance = Allowance(self._settings, usage(pid), time.monotonic())
-        worker = self._workers[pid] = Worker(self, ours, pid, allowance)
-        return worker
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            now = time.monotonic()
-            workers = list(self._workers.values())
-            for worker in workers:
-                worker.look(now)
-            limit_bytes = self._settings.device_memory_bytes
-            look_together((worker.allowance for worker in workers), limit_bytes)
-            for worker in workers:
-                if worker.allowance.exceeded is not None:
-                    self.kill(worker.pid)
-
-    async def _drop_spare(self) -> None:
-        if self._sparing is not None:
-            self._sparing.cancel()
-            await asyncio.gather(self._sparing, return_exceptions=True)
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            await spare.close()
-
-    async def exit_reason(self, pid: int) -> str:
-        """Why a worker ended, for a person."""
-        worker = self._workers.get(pid)
-        if worker is not None and worker.allowance.exceeded is not None:
-            return worker.allowance.exceeded
-        ended = self._ended.get(pid)
-        if ended is None:
-            return "its worker ended"
-        try:
-            status = await asyncio.wait_for(asyncio.shield(ended), EXIT_TIMEOUT_S)
-        except TimeoutError:
-            return "its worker closed its socket"
-        if status < 0:
-            return f"its worker was killed by {signal.Signals(-status).name}"
-        return f"its worker ended with exit code {status}"
-
-    def kill(self, pid: int) -> None:
-        """End a worker, whatever it is doing. The forkserver knows whether it still is ours."""
-        if self._control is not None:
-            try:
-                self._control.send(record(b"k", pid))
-            except OSError:
-                return  # The forkserver is gone, and its workers with it.
-
-    def forget(self, pid: int) -> None:
-        self._workers.pop(pid, None)
-        self._ended.pop(pid, None)
-
-    async def close(self) -> None:
-        """End the forkserver and its workers, if they have not ended by themselves."""
-        await self._drop_spare()
-        for task in (self._listening, self._watching):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        self._hang_up()
-        if self._process is not None:
-            await self._process.wait()
-
-    def _hang_up(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-
-    async def _start(self) -> None:
-        await self.close()
-        ours, theirs = socket.socketpair()
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self.MODULE),
-            *(str(theirs.fileno()), json.dumps(asdict(self._settings))),
-            env=self._settings.environment(os.environ),
-            pass_fds=(theirs.fileno(),),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            # Ctrl-C is the server's to hear.
-            start_new_session=True,
-        )
-        theirs.close()
-        ours.setblocking(False)
-        # One descriptor to read through asyncio, another of the same socket to send on.
-        self._control = ours.dup()
-        self._control.setblocking(False)
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await reader.readexactly(RECORD.size)
-        except (asyncio.IncompleteReadError, TimeoutError) as error:
-            self._writer.close()
-            self._hang_up()
-            raise EngineError("the worker process does not start; is torch installed?") from error
-        self._listening = asyncio.create_task(self._listen(reader))
-        self._watching = asyncio.create_task(self._watch())
-
-    async def _fork(self, theirs: socket.socket) -> int:
-        if self._control is None:
-            raise OSError("the forkserver ended")
-        forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._forked.append(forked)
-        socket.send_fds(self._control, [record(b"f")], [theirs.fileno()])
-        return await forked
-
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                letter, pid, status = RECORD.unpack(await reader.readexactly(RECORD.size))
-                if letter == b"f":
-                    forked = self._forked.popleft()
-                    # Who asked for it may have been cancelled meanwhile.
-                    if not forked.done():
-                        self._ended[pid] = asyncio.get_running_loop().create_future()
-                        forked.set_result(pid)
-                elif pid in self._ended:
-                    self._ended[pid].set_result(status)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._writer.close()
-            self._hang_up()
-            while self._forked:
-                forked = self._forked.popleft()
-                if not forked.done():
-                    forked.set_exception(OSError("the forkserver ended"))
+    async def exit_reason(self, pid: int) -> str: ...
+    def kill(self, pid: int) -> None: ...
+    def forget(self, pid: int) -> None: ...
 
 
 class Worker:
     """One worker process. Jobs go out in order; `receive` gives its answers in order."""
 
-    def __init__(
-        self, nursery: Nursery, pipe: socket.socket, pid: int, allowance: Allowance
-    ) -> None:
+    def __init__(self, parent: Parent, pipe: socket.socket, pid: int, allowance: Allowance) -> None:
         self.pid = pid
         self.allowance = allowance
         self._unanswered = 0
         self._was_busy = False
-        self._nursery = nursery
+        self._parent = parent
         self._pipe = pipe
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[Buffer] = deque()
@@ -287,7 +89,7 @@ class Worker:
             self._unanswered = max(0, self._unanswered - 1)
             return answer
         except OSError:
-            raise WorkerGone(await self._nursery.exit_reason(self.pid)) from None
+            raise WorkerGone(await self._parent.exit_reason(self.pid)) from None
         except jobs.BrokenPipe as error:
             raise WorkerGone(f"its worker talks nonsense: {error}") from None
 
@@ -295,8 +97,8 @@ class Worker:
         """End the process, whatever it does."""
         self._sender.cancel()
         await asyncio.gather(self._sender, return_exceptions=True)
-        self._nursery.kill(self.pid)
-        self._nursery.forget(self.pid)
+        self._parent.kill(self.pid)
+        self._parent.forget(self.pid)
         self._pipe.close()
 
     async def _send_all(self) -> None:

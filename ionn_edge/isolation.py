@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ionn_edge import escapes, jobs
-from ionn_edge.engine import EngineError, Nursery, WorkerGone
+from ionn_edge.engine import EngineError, WorkerGone
+from ionn_edge.nursery import Nursery
 
 TIMEOUT_S = 30.0
 

@@ -14,7 +14,7 @@ from ionn_edge import calibrate, calibration_table, jobs
 from ionn_edge.box import Box
 from ionn_edge.cli import app
 from ionn_edge.config import Config
-from ionn_edge.engine import Nursery
+from ionn_edge.nursery import Nursery
 from layergraph.ops import KINDS
 from planner.predictor import Predictor
 from planner.work import OperatorWork

@@ -9,8 +9,8 @@ import torch
 
 from ionn_edge.box import Box
 from ionn_edge.devices import LOOPBACK
-from ionn_edge.engine import Nursery
 from ionn_edge.graphs import Graphs
+from ionn_edge.nursery import Nursery
 from ionn_edge.opening import learn_graphs
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve

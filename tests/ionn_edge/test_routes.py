@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ionn_edge.box import AGENT
-from ionn_edge.engine import Nursery
 from ionn_edge.link import Link
+from ionn_edge.nursery import Nursery
 from ionn_edge.session import Session
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, blobs, chain, execute

@@ -18,9 +18,11 @@ import pytest_asyncio
 import torch
 
 from ionn_edge import jobs
-from ionn_edge.engine import Nursery, Worker, WorkerGone, WorkerSettings
+from ionn_edge.engine import Worker, WorkerGone
 from ionn_edge.isolation import Isolation, isolation
+from ionn_edge.nursery import Nursery
 from ionn_edge.places import Place
+from ionn_edge.settings import WorkerSettings
 from layergraph import execute, tensor_from_buffer, tensor_to_buffer
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer

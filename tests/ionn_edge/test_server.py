@@ -21,7 +21,8 @@ import zstandard
 from ionn_edge import box as box_module
 from ionn_edge import writing
 from ionn_edge.devices import LOOPBACK
-from ionn_edge.engine import Nursery, Worker
+from ionn_edge.engine import Worker
+from ionn_edge.nursery import Nursery
 from ionn_edge.parts import Part
 from ionn_edge.places import Place
 from ionn_edge.secret import cache_secret
