@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from planner import LayerCosts, Link, Objective, UploadPlan, worth_uploading
+from planner.costs import not_negative
 from planner.payback import HourExceeded
-from planner.power import not_negative
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,13 @@ def is_finite(value: object) -> bool:
         return False
 
 
+def not_negative(name: str, value: float) -> float:
+    """`value`; ValueError that says `name` unless it is finite and not negative."""
+    if not (is_finite(value) and value >= 0):
+        raise ValueError(f"{name} is a finite number from 0, not {value!r}")
+    return value
+
+
 def _pairs(name: str, given: Iterable[tuple[int, int]], low: int, high: int) -> Pairs:
     try:
         pairs = tuple((int(a), int(b)) for a, b in given)

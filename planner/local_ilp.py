@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from planner.costs import Floats
+from planner.costs import Floats, not_negative
 from planner.local_offloading import (
     LocalCosts,
     LocalRoute,
@@ -27,7 +27,6 @@ from planner.local_offloading import (
     local_route,
     priced_route,
 )
-from planner.power import not_negative
 from planner.programme import Bound, Programme, Schedule, Total
 
 Amount: TypeAlias = Literal["latency_s", "energy_J"]

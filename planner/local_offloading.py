@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from planner.costs import Floats, numbers
-from planner.power import not_negative
+from planner.costs import Floats, not_negative, numbers
 
 
 @dataclass(frozen=True, eq=False)

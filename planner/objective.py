@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.costs import LayerCosts, Link
-from planner.power import Power, energy_prices, not_negative
+from planner.costs import LayerCosts, Link, not_negative
+from planner.power import Power, energy_prices
 from planner.prices import Prices, Where, latency_prices
 
 if TYPE_CHECKING:  # training's prices are made from an Objective

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.costs import Floats, LayerCosts, Link
+from planner.costs import Floats, LayerCosts, Link, not_negative
 from planner.objective import LATENCY, Objective
-from planner.power import Power, energy_prices, not_negative
+from planner.power import Power, energy_prices
 from planner.prices import Prices, latency_prices
 from planner.upload import UploadPlan
 

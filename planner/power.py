@@ -10,18 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.costs import LayerCosts, Link, is_finite
+from planner.costs import LayerCosts, Link, not_negative
 from planner.prices import Prices, Where
 
 _BPS_PER_MBPS = 125e3
 _S_PER_H = 3600.0
-
-
-def not_negative(name: str, value: float) -> float:
-    """`value`; ValueError that says `name` unless it is finite and not negative."""
-    if not (is_finite(value) and value >= 0):
-        raise ValueError(f"{name} is a finite number from 0, not {value!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)

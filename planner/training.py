@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.costs import Floats, LayerCosts, Link, is_finite, numbers
+from planner.costs import Floats, LayerCosts, Link, not_negative, numbers
 from planner.prices import Placement, Prices, Where, checked_available
 
 if TYPE_CHECKING:  # its limits have training's prices
@@ -128,8 +128,7 @@ def training_costs(
     needed. Raises ValueError that names the argument.
     """
     n = len(costs)
-    if not (is_finite(backward) and backward >= 0):
-        raise ValueError(f"backward is a finite number from 0, not {backward!r}")
+    not_negative("backward", backward)
     kept = costs.cut_up_bytes[:-1] if kept_bytes is None else numbers("kept_bytes", kept_bytes, n)
 
     def both_ways(forward: Floats, factor: float) -> Floats:
