@@ -8,11 +8,13 @@ from itertools import groupby
 from ionn_client.cells import layer_span
 from ionn_client.comparison import LIMITS, Problem, crossings
 from ionn_client.quantities import bit_rate, joules, seconds, times
+from planner.changes import Change
 from planner.constrained import cheapest_within
-from planner.explain import Change, Explanation, Reason, explain
+from planner.explain import Explanation, explain
 from planner.ilp import ilp_placement
 from planner.objective import Infeasible, Limit, Objective, battery
 from planner.prices import Placement
+from planner.reasons import Reason
 from planner.route import priced
 
 SIDES = {"client": "the client", "edge": "the edge"}

@@ -3,10 +3,11 @@
 Knows neither torch nor sockets nor clocks.
 """
 
+from planner.changes import Change
 from planner.codings import CutCoding, choose_codings
 from planner.correction import Correction
 from planner.costs import LayerCosts, Link
-from planner.explain import Change, Explanation, Reason, explain
+from planner.explain import Explanation, explain
 from planner.grouped import RangeTimes, fit_ranges, range_tilings
 from planner.ilp import ilp_placement
 from planner.jointdnn import grouped_price, jointdnn_placement
@@ -46,6 +47,7 @@ from planner.progressive import (
     progressive_timeline,
 )
 from planner.published_predictor import PublishedPredictor
+from planner.reasons import Reason
 from planner.residual import TensorPrices, residual_placement, tensor_prices
 from planner.route import Range, Route, priced, route, route_within
 from planner.schedule_cache import Cached, OutsideCache, ScheduleCache

@@ -25,7 +25,7 @@ from planner import (
     explain,
     mobile_energy,
 )
-from planner.explain import DIALS, Dial
+from planner.changes import DIALS, Dial
 from tests.planner.tables import costs_and_links, random_costs
 
 SIDES: tuple[Where, ...] = ("client", "edge")
