@@ -14,18 +14,13 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from ionn_edge import jobs
-from ionn_edge.blobs import Mismatch, blob_path, digest_of
 from ionn_edge.config import Config
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import EngineError, WorkerGone
-from ionn_edge.events import Model, Progress
-from ionn_edge.holdings import Holdings
 from ionn_edge.load import LoadMeter
 from ionn_edge.nursery import Nursery
-from ionn_edge.parts import Part
 from ionn_edge.secret import cache_secret
 from ionn_edge.session import Session
-from ionn_edge.shelf import Shelf
 from ionn_edge.store import Store
 from ionn_edge.turns import SPARE_S, Turns
 from wire.messages import Load, ModelLoad, Welcome
@@ -58,7 +53,7 @@ class Client(Protocol):
 
 
 class Box:
-    """One edge. `clients` are the connections at the moment."""
+    """One edge. `clients` are the connections at the moment, `opening` those that are admitted."""
 
     def __init__(
         self,
@@ -82,7 +77,7 @@ class Box:
         self.writers = ThreadPoolExecutor(4, "ionn-store")
         self._run = secrets.token_hex(4)
         self._lapses: Counter[str] = Counter()
-        self._opening: dict[Client, str] = {}
+        self.opening: dict[Client, str] = {}
 
     def open(self, devices: Iterable[str] = ()) -> None:
         """See what earlier runs left of these devices. Raises StorageError."""
@@ -145,53 +140,6 @@ class Box:
             models=tuple(models[: self.config.limits.max_models]),
         )
 
-    async def admit(self, model: Model, owner: Client) -> tuple[Progress, ...]:
-        """Room for a model; how much of each weight is there.
-
-        Evicts others where it must, and tells their clients. Raises what Store.admit raises.
-        The caller tells its session before it awaits anything: until then nobody else does.
-        """
-        device = owner.device.id
-        shelf = self.store.shelf(device)
-        await self.verify(model, shelf)
-        evicted = self.store.admit(device, model, owner, self.busy(), self._silent())
-        self.evicted(evicted)
-        self._opening[owner] = model.fingerprint
-        try:
-            parts = shelf.owned(owner)
-            await asyncio.to_thread(_resume, parts)
-        finally:
-            del self._opening[owner]
-        for part in parts:
-            if part.full:
-                shelf.finish(part)
-                self.completed(device, part.digest)
-        if shelf.offered(owner) is None:
-            # The operator had it forgotten meanwhile.
-            return await self.admit(model, owner)
-        return await self.count(model, owner)
-
-    async def verify(self, model: Model, shelf: Shelf) -> None:
-        """Check what earlier runs left of a model's weights."""
-        for holdings in (self.store.published, shelf):
-            names = holdings.unverified(model.sizes)
-            await asyncio.gather(*(self._verify(holdings, name) for name in names))
-
-    async def count(self, model: Model, owner: Client) -> tuple[Progress, ...]:
-        """How much of each weight is there, of what can be told in a message."""
-        held = self._held(model, owner)
-        if _rows(model, held) > self.config.limits.max_weights:
-            # What nobody knows of cannot be gone on with.
-            await asyncio.to_thread(_restart, self.store.shelf(owner.device.id).owned(owner))
-            held = self._held(model, owner)
-        return held
-
-    def _held(self, model: Model, owner: Client) -> tuple[Progress, ...]:
-        shelf = self.store.shelf(owner.device.id)
-        return tuple(
-            shelf.held(digest, owner) if size else Progress() for digest, size, _ in model.weights
-        )
-
     def widen(self, owner: Client) -> None:
         """Room for the planes of what `owner` uploads. Raises what Store.widen raises."""
         self.evicted(self.store.widen(owner.device.id, owner, self.busy()))
@@ -236,12 +184,6 @@ class Box:
         self.writers.shutdown(wait=True, cancel_futures=True)
         self.store.close()
 
-    async def verify_all(self) -> None:
-        """Check what earlier runs left, one blob after the other."""
-        for holdings in (self.store.published, *self.store.shelves):
-            while unverified := holdings.unverified():
-                await self._verify(holdings, unverified[0])
-
     def turn_to_check(self, device: Device) -> asyncio.Lock:
         """To be held while a graph of this device is checked."""
         return self._checking.setdefault(device.id, asyncio.Lock())
@@ -269,14 +211,15 @@ class Box:
 
     def busy(self) -> set[tuple[str, str]]:
         """(device, fingerprint) of the models that may not be evicted now."""
-        busy = {(owner.device.id, opening) for owner, opening in self._opening.items()}
+        busy = {(owner.device.id, opening) for owner, opening in self.opening.items()}
         for client in self.clients:
             model = client.session.model
             if model is not None and client.session.busy:
                 busy.add((client.device.id, model.fingerprint))
         return busy
 
-    def _silent(self) -> set[Client]:
+    def silent(self) -> set[Client]:
+        """Connections whose uploads another of theirs may take over."""
         since = self.clock() - TAKEOVER_S
         return {client for client in self.clients if client.heard_at < since}
 
@@ -301,33 +244,3 @@ class Box:
                 model = client.session.model
                 if client.device.id == device and model and model.fingerprint == fingerprint:
                     client.evicted(self.epoch(device))
-
-    async def _verify(self, holdings: Holdings, name: bytes) -> None:
-        path = blob_path(holdings.place.directory, name)
-        loop = asyncio.get_running_loop()
-        digest = await loop.run_in_executor(self.writers, digest_of, path)
-        if not holdings.verified(name, digest):
-            log.warning("dropped a damaged file from the store: %s", path)
-
-
-def _resume(parts: list[Part]) -> None:
-    for part in parts:
-        if part.on_disk_bytes:
-            try:
-                part.resume()
-            except Mismatch:
-                part.restart()
-
-
-def _restart(parts: list[Part]) -> None:
-    for part in parts:
-        part.restart()
-
-
-def _rows(model: Model, held: tuple[Progress, ...]) -> int:
-    """How many rows Have needs for partial blobs, at the most."""
-    return sum(
-        (each.whole_bytes > 0) + (each.coarse > 0) + (each.middle > 0)
-        for each, (_, size, _) in zip(held, model.weights, strict=True)
-        if each.whole_bytes < size
-    )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ionn_edge.admission import verify
 from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.control import ControlError, Handler
@@ -119,7 +120,7 @@ async def publish(box: Box, device: str, what: str) -> str:
     graph = shelf.graphs.load(fingerprint)
     if model is None or graph is None:
         raise ControlError(f"the graph of {fingerprint[:16]} is not here; have it offered again")
-    await box.verify(model, shelf)
+    await verify(box, model, box.store.published, shelf)
     lacking = [
         digest for digest, size in model.sizes.items() if size and not shelf.is_whole(digest)
     ]

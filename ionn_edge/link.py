@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from ionn_edge import events, jobs
+from ionn_edge.admission import admit, count
 from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
@@ -362,7 +363,7 @@ class Link:
             async with self._box.turn_to_check(self.device):
                 worker, model = await self._offered_model()
             try:
-                held = await self._box.admit(model, self)
+                held = await admit(self._box, model, self)
             except BaseException:
                 if worker is not None:
                     await worker.close()
@@ -397,7 +398,7 @@ class Link:
         model = self.session.model
         await self._writer.idle()
         if model is not None and self.session.model is model:
-            held = await self._box.count(model, self)
+            held = await count(self._box, model, self)
             self._post(events.HeldCounted(self._box.epoch(self.device.id), held))
 
     async def _offered_model(self) -> tuple[Worker | None, events.Model]:

@@ -17,6 +17,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from ionn_edge.admission import verify_all
 from ionn_edge.announce import addresses, announced
 from ionn_edge.box import Box
 from ionn_edge.calibrate import calibrated
@@ -100,7 +101,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 async def _prepare(box: Box) -> None:
     await learn_graphs(box)
-    await box.verify_all()
+    await verify_all(box)
 
 
 async def serve(

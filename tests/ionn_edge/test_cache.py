@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ionn_edge import box as box_module
+from ionn_edge import admission
 from ionn_edge.cache import cache_rows, forget, prune, publish, unpublish
 from ionn_edge.cli import app
 from ionn_edge.control import ControlError
@@ -238,7 +238,7 @@ async def test_a_device_that_is_forgotten_has_its_queries_answered_and_nothing_l
 async def test_a_device_that_is_forgotten_while_it_offers_begins_anew(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resume, forgotten = box_module._resume, list[int]()
+    resume, forgotten = admission._resume, list[int]()
 
     async with serve() as (box, url):
         async with Peer(url) as peer:
@@ -251,7 +251,7 @@ async def test_a_device_that_is_forgotten_while_it_offers_begins_anew(
             if not forgotten:
                 forgotten.append(forget(box, LOOPBACK.id))
 
-        monkeypatch.setattr(box_module, "_resume", interrupted)
+        monkeypatch.setattr(admission, "_resume", interrupted)
         async with Peer(url) as peer:
             await peer.greet()
             have = await peer.offer(GRAPH)

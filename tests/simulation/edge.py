@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ionn_edge import jobs, parts
+from ionn_edge.admission import verify_all
 from ionn_edge.box import Box
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.link import Link
@@ -98,7 +99,7 @@ class Life:
 
     async def _prepare(self) -> None:
         await learn_graphs(self.box)
-        await self.box.verify_all()
+        await verify_all(self.box)
 
     def _spawn(self, work: Any) -> None:
         self._tasks.append(self.world.loop.create_task(work, context=self.context))
