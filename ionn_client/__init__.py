@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ionn_client.address import EdgeAddress as EdgeAddress
     from ionn_client.battery import Battery as Battery
     from ionn_client.blocking import SyncOffload as SyncOffload
     from ionn_client.blocking import connect_sync as connect_sync
-    from ionn_client.config import EdgeAddress as EdgeAddress
     from ionn_client.config import Options as Options
     from ionn_client.errors import CertificateChanged as CertificateChanged
     from ionn_client.errors import DeadlineExceeded as DeadlineExceeded
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 # Imported on first use: the link emulator is a small process of its own out of this package,
 # and must not wait seconds for torch.
 _MODULES = {
+    "ionn_client.address": ("EdgeAddress",),
     "ionn_client.battery": ("Battery",),
     "ionn_client.blocking": ("SyncOffload", "connect_sync"),
-    "ionn_client.config": ("EdgeAddress", "Options"),
+    "ionn_client.config": ("Options",),
     "ionn_client.errors": (
         "CertificateChanged",
         "DeadlineExceeded",

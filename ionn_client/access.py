@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.errors import CertificateChanged, EdgeQuarantined, NotPaired, PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import FILE as IDENTITY_FILE

@@ -1,50 +1,123 @@
-"""The `ionn` command. Rooms outside this package (the edge) are mounted by entry point."""
+"""The `ionn` command. Rooms outside this package (the edge) are mounted by entry point.
+
+A command is imported once it is chosen: those that compute need torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from ionn_client.commands import (
-    bench,
-    demo,
-    devices,
-    discover,
-    doctor,
-    forget,
-    pair,
-    plan,
-    profile,
-    ps,
-    run,
-)
 from ionn_client.errors import OffloadError
-from layergraph import GraphError
+
+# Where it is under `commands`, and its first sentence, for the list of all.
+COMMANDS = {
+    "demo": (
+        "demo.demo",
+        "Run a network on real photos together with an edge box while its weights upload.",
+    ),
+    "run": (
+        "run.run",
+        "Ask queries of a network while its weights upload to an edge box, and show how it goes.",
+    ),
+    "plan": (
+        "plan.plan",
+        "Compare planners and upload orders for a network, link, device and edge, without a box.",
+    ),
+    "profile": (
+        "profile.profile",
+        "Show each layer's time here, its weights, and what is alive where it could be cut.",
+    ),
+    "bench": ("bench.app", "Measure, with baselines in the same run."),
+    "ps": (
+        "ps.ps",
+        "Show what a box is doing for this device, and which of its models it holds.",
+    ),
+    "discover": (
+        "discover.discover_boxes",
+        "List the boxes that announce themselves on this network, and those paired among them.",
+    ),
+    "pair": (
+        "pair.pair_box",
+        "Pair this device with a box, which each box that is not on this machine wants first.",
+    ),
+    "devices": ("devices.app", "The boxes that this device is paired with."),
+    "forget": (
+        "forget.forget_me",
+        "Have a box wipe the weights and graphs that it holds of this device's.",
+    ),
+    "doctor": (
+        "doctor.doctor",
+        "Look at this device, its boxes and the way to them, one line each. Changes nothing.",
+    ),
+}
+ROOMS = {room.name: room for room in entry_points(group="ionn.commands")}
+
+
+class Later(TyperCommand):
+    """Stands in the list for a command, or for a room of them, until it is chosen."""
+
+    def __init__(self, name: str, summary: str, imported: Callable[[], Any]) -> None:
+        super().__init__(name, help=summary)
+        self._imported = imported
+
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        return _as_command(self._imported()).make_context(*args, **settings)
+
+
+class Commands(TyperGroup):
+    """Lists all, and imports one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (where, summary) in COMMANDS.items():
+            self.add_command(Later(name, summary, partial(_imported, where)))
+        for name, room in ROOMS.items():
+            self.add_command(Later(name, "", room.load))
+
+    def format_help(self, *args: Any) -> None:
+        for name, room in ROOMS.items():
+            self.commands[name].help = room.load().info.help
+        super().format_help(*args)
+
+
+def _imported(where: str) -> Any:
+    module, _, attribute = where.partition(".")
+    return getattr(import_module(f"ionn_client.commands.{module}"), attribute)
+
+
+def _as_command(found: Any) -> Any:
+    """From a room of commands, or the function that is one."""
+    if isinstance(found, typer.Typer):
+        return get_command(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command()(found)
+    return get_command(alone)
+
 
 app = typer.Typer(
     name="ionn",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Run a neural network together with whichever edge box is near, while its weights are"
     " still uploading. Start with `ionn demo`.",
 )
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("plan")(plan.plan)
-app.command("profile")(profile.profile)
-app.add_typer(bench.app, name="bench")
-app.command("ps")(ps.ps)
-app.command("discover")(discover.discover_boxes)
-app.command("pair")(pair.pair_box)
-app.add_typer(devices.app, name="devices")
-app.command("forget")(forget.forget_me)
-app.command("doctor")(doctor.doctor)
-for _room in entry_points(group="ionn.commands"):
-    app.add_typer(_room.load(), name=_room.name)
+
+
+@app.callback()
+def ionn() -> None:
+    """Has commands of its own by `Commands` only, which makes it a group."""
 
 
 def main() -> None:
@@ -53,8 +126,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
-    except (OffloadError, GraphError, ValueError, OSError) as error:
-        print(f"ionn: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except _foreseeable() as error:
+        print(f"ionn: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _foreseeable() -> tuple[type[Exception], ...]:
+    """What is wrong with a model among them, where one was looked at at all."""
+    graphs = sys.modules.get("layergraph.errors")
+    return (OffloadError, ValueError, OSError, *((graphs.GraphError,) if graphs else ()))

@@ -1,4 +1,4 @@
-"""All options of a client, with units and defaults, and the form of an edge's address."""
+"""All options of a client, with units and defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 from ionn_client.battery import Battery
 from ionn_client.kept import KeepLocal, checked_keep_local
@@ -16,34 +15,7 @@ from planner import LATENCY, Link, Objective
 from planner.upload import Algorithm
 from wire import PRECISIONS
 
-DEFAULT_PORT = 7431
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeAddress:
-    """Where an edge box listens."""
-
-    host: str
-    port: int = DEFAULT_PORT
-
-    @classmethod
-    def parse(cls, text: str) -> EdgeAddress:
-        """From "ionn://host:port", "host:port" or "host". Raises ValueError for anything else."""
-        parts = urlsplit(text if "://" in text else f"ionn://{text}")
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise ValueError(f"the edge address {text!r} has a bad port: {error}") from None
-        if parts.scheme != "ionn" or not parts.hostname or parts.path.strip("/"):
-            raise ValueError(f"an edge address looks like ionn://192.0.2.7:7431, not {text!r}")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"an edge address is a host and a port, not {text!r}")
-        return cls(parts.hostname, DEFAULT_PORT if port is None else port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ionn://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.errors import EdgeUnreachable
 from pairing.identity import checked_name
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.errors import PairingError
 from pairing.identity import IdentityError, checked_name, fingerprint_of, from_der, to_der
 from pairing.private import StateError, locked, read_private, write_private
@@ -173,6 +173,18 @@ class KnownBoxes:
             raise StateError(
                 f"{path} is damaged ({error}). Restore it from a backup, or delete it and pair anew"
             ) from None
+
+
+def described(box: KnownBox) -> dict[str, Any]:
+    """What others may know of a box: everything but the token."""
+    return {
+        "name": box.name,
+        "address": box.address,
+        "fingerprint": box.fingerprint,
+        "paired_at_s": box.paired_at_s,
+        "confirmed": box.confirmed,
+        "quarantined": box.quarantined,
+    }
 
 
 def _plain(box: KnownBox) -> dict[str, Any]:

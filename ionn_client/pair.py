@@ -20,7 +20,7 @@ from typing import cast
 import aiohttp
 
 from ionn_client.access import Access, http_session
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.connection import Connection, cause
 from ionn_client.errors import CertificateChanged, EdgeUnreachable, PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ionn_client.access import Access
+from ionn_client.address import EdgeAddress
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.config import EdgeAddress
 from ionn_client.discover import LOOK_S, FoundBox, discover
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import short

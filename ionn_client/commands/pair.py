@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ionn_client.address import EdgeAddress
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.config import EdgeAddress
 from ionn_client.discover import look_up
 from ionn_client.errors import EdgeUnreachable, PairingError
-from ionn_client.known_boxes import KnownBox, KnownBoxes
+from ionn_client.known_boxes import KnownBoxes, described
 from ionn_client.pair import Attempt, pair
 from pairing.identity import short
 from pairing.uri import SHAPE, PairingUri, parse_code
@@ -64,18 +64,6 @@ def pair_box(
             f" ionn devices forget {before.name}"
         )
     console.print(f"Now: ionn run --edge {paired.name}")
-
-
-def described(box: KnownBox) -> dict[str, Any]:
-    """What others may know of a box: everything but the token."""
-    return {
-        "name": box.name,
-        "address": box.address,
-        "fingerprint": box.fingerprint,
-        "paired_at_s": box.paired_at_s,
-        "confirmed": box.confirmed,
-        "quarantined": box.quarantined,
-    }
 
 
 def _attempt(box: str, code: str | None, known: KnownBoxes) -> Attempt:

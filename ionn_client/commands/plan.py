@@ -9,28 +9,30 @@ import typer
 from rich.console import Console
 
 from ionn_client.commands.arguments import (
+    Json,
+    KeepLocal,
+    Network,
+    RoundTrip,
+    Slowdown,
+    print_json,
+)
+from ionn_client.commands.plan_report import report, training_report
+from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
+from ionn_client.commands.processors import plan_processors
+from ionn_client.commands.stated import (
     Battery,
     Deadline,
     Device,
     Edge,
     EdgeLimit,
     Goal,
-    Json,
-    KeepLocal,
-    Network,
     PowerText,
     QueriesPerHour,
     RadioName,
-    RoundTrip,
     SecondsPerJoule,
     ServerLoad,
-    Slowdown,
     StayText,
-    print_json,
 )
-from ionn_client.commands.plan_report import report, training_report
-from ionn_client.commands.problem import DEFAULT_RATE, Asked, Subject, subject
-from ionn_client.commands.processors import plan_processors
 from ionn_client.comparison import OURS, Planned, Problem, compare
 from ionn_client.explanation import (
     battery_sentence,

@@ -15,19 +15,11 @@ from rich.console import Console
 from ionn_client.access import Access
 from ionn_client.battery import Battery
 from ionn_client.commands.arguments import (
-    BatteryOfAll,
-    Goal,
     Json,
     KeepLocal,
     Network,
-    PowerOf,
-    PowerText,
     Precision,
-    QueriesPerHour,
-    RadioName,
-    SecondsPerJoule,
     State,
-    StayText,
 )
 from ionn_client.commands.energy import (
     POWER_NEEDED,
@@ -36,6 +28,16 @@ from ionn_client.commands.energy import (
     stated_objective,
     stated_power,
     stated_time,
+)
+from ionn_client.commands.stated import (
+    BatteryOfAll,
+    Goal,
+    PowerOf,
+    PowerText,
+    QueriesPerHour,
+    RadioName,
+    SecondsPerJoule,
+    StayText,
 )
 from ionn_client.config import Options
 from ionn_client.connection import CONNECT_TIMEOUT_S

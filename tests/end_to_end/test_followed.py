@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from ionn_client import cli
 from ionn_client.access import Access
+from ionn_client.address import EdgeAddress
 from ionn_client.commands.discover import follow
-from ionn_client.config import EdgeAddress
 from ionn_client.connection import Connection
 from ionn_client.known_boxes import KnownBoxes
 from ionn_client.pair import Attempt, pair

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ionn_client.access import Access, is_loopback
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.connection import Connection
 from ionn_client.errors import (
     CertificateChanged,

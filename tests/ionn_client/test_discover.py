@@ -11,7 +11,7 @@ from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceInfo
 
 from ionn_client import discover as discovery
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.discover import SERVICE, FoundBox, found_box, look_up
 from ionn_client.errors import EdgeUnreachable
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import ionn_client
 from ionn_client import Options, prepare
-from ionn_client.config import EdgeAddress
+from ionn_client.address import EdgeAddress
 from ionn_client.errors import EdgeQuarantined
 from ionn_client.known_boxes import KnownBoxes
 from ionn_client.pair import Attempt, pair
