@@ -48,10 +48,10 @@ from planner.progressive import (
 )
 from planner.published_predictor import PublishedPredictor
 from planner.reasons import Reason
+from planner.region import Region
 from planner.residual import TensorPrices, residual_placement, tensor_prices
 from planner.route import Range, Route, priced, route, route_within
 from planner.schedule_cache import Cached, OutsideCache, ScheduleCache
-from planner.schedule_cells import Region
 from planner.timeline import Point, Timeline, timeline
 from planner.training import TrainingCosts, TrainingPrices, training_costs, training_placement
 from planner.upload import UploadPlan, upload_plan

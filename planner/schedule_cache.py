@@ -12,29 +12,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from itertools import pairwise
 from operator import mul
 from typing import Any, Final
 
-import numpy as np
-
 from planner.costs import LayerCosts, Link
 from planner.power import Power
-from planner.prices import SAME, Placement, Where
-from planner.schedule_cells import (
-    RECIPROCAL,
-    Cell,
-    Fork,
-    Node,
-    Point,
-    Region,
-    Solver,
-    is_number,
-    refine,
+from planner.prices import Placement
+from planner.region import RECIPROCAL, Region, is_number
+from planner.schedule_cells import MOST_CELLS, Cell, Fork, Node, Point, Solver, refine
+from planner.schedule_plain import (
+    placement_from_plain,
+    placement_to_plain,
+    section,
+    tree_from_plain,
+    tree_to_plain,
 )
 
 FORMAT: Final = 1
-MOST_CELLS: Final = 65_536
 
 
 class OutsideCache(ValueError):
@@ -165,30 +159,17 @@ class ScheduleCache:
     def to_plain(self) -> dict[str, Any]:
         """The cache as dicts, lists, strings and numbers; `from_plain` is its inverse.
 
-        Schedules are the cuts where the sides change. Nodes come parents first: [axis, at] for a
-        split, [schedules, gaps, share] for a cell: by how much the first schedule misses the best
-        at each corner, none where it never does, and how much of the price can be regret.
+        Schedules are the cuts where the sides change; for nodes see `schedule_plain`.
         """
         cells = _cells(self._root)
         used = sorted({schedule for cell in cells for schedule in cell.schedules})
         number = {schedule: i for i, schedule in enumerate(used)}
-        nodes: list[list[object]] = []
-        stack = [self._root]
-        while stack:
-            node = stack.pop()
-            if isinstance(node, Fork):
-                nodes.append([self.region.axes[node.axis], node.at])
-                stack += [node.high, node.low]
-            else:
-                gaps = [a - b for a, b in zip(node.prices[0], node.least, strict=True)]
-                schedules = [number[schedule] for schedule in node.schedules]
-                nodes.append([schedules, gaps if any(gaps) else [], node.share])
         return {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "region": {name: list(ends) for name, ends in self.region.ranges.items()},
-            "schedules": [_switches(self._placements[schedule]) for schedule in used],
-            "nodes": nodes,
+            "schedules": [placement_to_plain(self._placements[schedule]) for schedule in used],
+            "nodes": tree_to_plain(self._root, self.region.axes, number),
         }
 
     @classmethod
@@ -205,7 +186,7 @@ class ScheduleCache:
         Prices are computed anew; the gaps and shares that bounds come from are taken as they are,
         since proving them means solving again: keep the plain form as safe as the costs.
         """
-        found = _section(plain, "a schedule cache", Mapping)
+        found = section(plain, "a schedule cache", Mapping)
         if type(found.get("format")) is not int or found["format"] != FORMAT:
             raise ValueError(
                 f"schedule cache format {found.get('format')!r:.40}; known is {FORMAT}"
@@ -213,18 +194,20 @@ class ScheduleCache:
         fingerprint = _fingerprint(costs, power, available)
         if found.get("fingerprint") != fingerprint:
             raise ValueError("fingerprint: these schedules were solved for other costs")
-        ranges = _section(found.get("region"), "region", Mapping)
+        ranges = section(found.get("region"), "region", Mapping)
         known = Region((1, 1), (1, 1), (1, 1)).ranges
         if set(ranges) != set(known):
             raise ValueError(f"region has {', '.join(known)}")
         region = Region(**ranges)
         solver = Solver(costs, region, power, available)
-        schedules = _section(found.get("schedules"), "schedules", list)
+        schedules = section(found.get("schedules"), "schedules", list)
         if len(schedules) > 2 * MOST_CELLS:
             raise ValueError(f"schedules are at most {2 * MOST_CELLS}, not {len(schedules)}")
-        placements = [_placement(cuts, len(costs), available) for cuts in schedules]
+        placements = [placement_from_plain(cuts, len(costs), available) for cuts in schedules]
         numbers = [solver.number(placement) for placement in placements]
-        root = _tree(_section(found.get("nodes"), "nodes", list), region.axes, solver, numbers)
+        root = tree_from_plain(
+            section(found.get("nodes"), "nodes", list), region.axes, solver, numbers
+        )
         return cls(region, fingerprint, solver, root)
 
 
@@ -263,90 +246,3 @@ def _fingerprint(costs: LayerCosts, power: Power | None, available: Sequence[boo
     may = None if available is None else [bool(layer) for layer in available]
     known = ([array.tolist() for array in arrays], power and astuple(power), may)
     return hashlib.sha256(repr(known).encode()).hexdigest()
-
-
-def _switches(placement: Placement) -> list[int]:
-    return [i for i, (a, b) in enumerate(pairwise(("client", *placement))) if a != b]
-
-
-def _section(given: object, name: str, kind: type) -> Any:
-    if not isinstance(given, kind):
-        raise ValueError(f"{name} is a {kind.__name__}, not {type(given).__name__}")
-    return given
-
-
-def _placement(given: object, n: int, available: Sequence[bool] | None) -> Placement:
-    cuts = _section(given, "a schedule", list)
-    if not all(type(cut) is int and 0 <= cut < n for cut in cuts) or cuts != sorted(set(cuts)):
-        raise ValueError(f"a schedule is cuts from 0 to {n - 1} that go up, not {cuts!r:.80}")
-    sides: list[Where] = []
-    where: Where = "client"
-    for start, stop in pairwise((0, *cuts, n)):
-        sides += [where] * (stop - start)
-        where = "edge" if where == "client" else "client"
-    if available is not None and any(
-        side == "edge" and not may for side, may in zip(sides, available, strict=True)
-    ):
-        raise ValueError("a schedule has layers on the edge that are not available there")
-    return tuple(sides)
-
-
-def _tree(
-    given: Sequence[object], axes: Sequence[str], solver: Solver, numbers: Sequence[int]
-) -> Node:
-    if len(given) > 2 * MOST_CELLS:
-        raise ValueError(f"nodes are at most {2 * MOST_CELLS}, not {len(given)}")
-    parts: list[Cell | tuple[int, float]] = []
-    boxes = [(solver.low, solver.high)]
-    for entry in given:
-        if not boxes:
-            raise ValueError("nodes go on after the last cell")
-        low, high = boxes.pop()
-        node = _section(entry, "a node", list)
-        if len(node) == 2 and isinstance(node[0], str):
-            axis, at = _split(node, axes, low, high)
-            boxes.append(((*low[:axis], at, *low[axis + 1 :]), high))
-            boxes.append((low, (*high[:axis], at, *high[axis + 1 :])))
-            parts.append((axis, at))
-        else:
-            parts.append(_cell(node, low, high, solver, numbers))
-    if boxes:
-        raise ValueError("nodes end before the last cell")
-    roots: list[Node] = []
-    for part in reversed(parts):
-        roots.append(part if isinstance(part, Cell) else Fork(*part, roots.pop(), roots.pop()))
-    return roots[0]
-
-
-def _split(node: Sequence[Any], axes: Sequence[str], low: Point, high: Point) -> tuple[int, float]:
-    name, at = node
-    if name not in axes:
-        raise ValueError(f"a node is split along {name!r:.40}, which is not an axis")
-    axis = axes.index(name)
-    if not is_number(at) or not low[axis] < at < high[axis]:
-        raise ValueError(f"a node is split at {at!r:.40}, outside of {low[axis]}..{high[axis]}")
-    return axis, float(at)
-
-
-def _cell(
-    node: Sequence[Any], low: Point, high: Point, solver: Solver, numbers: Sequence[int]
-) -> Cell:
-    if len(node) != 3:
-        raise ValueError(f"a node that is a cell has schedules, gaps and share: {node!r:.80}")
-    chosen, gaps = _section(node[0], "schedules", list), _section(node[1], "gaps", list)
-    wrong = [i for i in chosen if type(i) is not int or not 0 <= i < len(numbers)]
-    if wrong or not 1 <= len(chosen) <= 2:
-        raise ValueError(f"a cell has one or two of {len(numbers)} schedules, not {chosen!r:.80}")
-    share = node[2]
-    if not is_number(share) or share > 1:
-        raise ValueError(f"share is a number from 0 to 1, not {share!r:.40}")
-    schedules = [numbers[i] for i in chosen]
-    prices = solver.corner_prices(low, high, schedules)
-    if len(gaps) not in (0, prices.shape[1]):
-        raise ValueError(f"a cell has {prices.shape[1]} gaps or none, not {len(gaps)}")
-    if not all(is_number(gap) for gap in gaps):
-        raise ValueError(f"gaps are finite numbers from 0, not {gaps!r:.80}")
-    least = prices[0] - np.array(gaps or 0.0)
-    if (least < 0).any() or (least > prices * (1 + SAME)).any():
-        raise ValueError(f"gaps leave a least price that no schedule can have: {gaps!r:.80}")
-    return solver.priced(low, high, schedules, least, float(share))

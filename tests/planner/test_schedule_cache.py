@@ -22,8 +22,8 @@ from planner import (
     cheapest_path,
     latency_prices,
 )
+from planner.region import Region
 from planner.schedule_cache import OutsideCache, ScheduleCache
-from planner.schedule_cells import Region
 from tests.planner.tables import costs_and_links, random_costs, seeds
 
 SIDES: tuple[Where, ...] = ("client", "edge")
