@@ -1,4 +1,4 @@
-"""What may be asked of the cache: who has how much, and that something goes or is everybody's.
+"""What may be asked of the cache: who has how much, and that something goes.
 
 Asked by the operator of a running box through its control socket, by a device about its own, or
 of the files of a box that does not run. Answers are plain data.
@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ionn_edge.admission import verify
 from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
-from ionn_edge.control import ControlError, Handler
+from ionn_edge.control import Handler
 from ionn_edge.devices import LOOPBACK
-from ionn_edge.engine import EngineError
-from ionn_edge.opening import learn
 from ionn_edge.secret import cache_secret
 from ionn_edge.shelf import Shelf
 from ionn_edge.store import Store
-
-# Of a fingerprint, at least so much names a model.
-LEAST_FINGERPRINT_CHARS = 6
 
 
 class CacheQuestions:
@@ -42,8 +36,6 @@ class CacheQuestions:
             "cache ls": self._rows,
             "cache prune": self._prune,
             "cache forget": self._forget,
-            "cache publish": self._publish,
-            "cache unpublish": self._unpublish,
         }
 
     async def _rows(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -54,13 +46,6 @@ class CacheQuestions:
 
     async def _forget(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"freed_bytes": forget(self._box, self._find(asked["device"]))}
-
-    async def _publish(self, asked: dict[str, Any]) -> dict[str, Any]:
-        device = self._find(asked["device"])
-        return {"fingerprint": await publish(self._box, device, asked["model"])}
-
-    async def _unpublish(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"fingerprint": unpublish(self._box, asked["model"])}
 
 
 # Of a running box.
@@ -101,48 +86,6 @@ def forget(box: Box, device: str) -> int:
     box.evicted(models)
     box.forget_uses(device)
     return freed_bytes
-
-
-async def publish(box: Box, device: str, what: str) -> str:
-    """Make a model that a device has uploaded everybody's; its fingerprint.
-
-    what: the fingerprint, or its beginning. Raises ControlError.
-    """
-    shelf = box.store.shelf(device)
-    # A graph is written beside what is said of it.
-    await shelf.graphs.all_kept()
-    fingerprint = _the_one({*shelf.fingerprints, *shelf.graphs.kept()}, what)
-    model = shelf.graphs.known(fingerprint)
-    if model is None:
-        with contextlib.suppress(EngineError):
-            await learn(box, device, shelf.graphs, [fingerprint])
-        model = shelf.graphs.known(fingerprint)
-    graph = shelf.graphs.load(fingerprint)
-    if model is None or graph is None:
-        raise ControlError(f"the graph of {fingerprint[:16]} is not here; have it offered again")
-    await verify(box, model, box.store.published, shelf)
-    lacking = [
-        digest for digest, size in model.sizes.items() if size and not shelf.is_whole(digest)
-    ]
-    if lacking:
-        count = len(model.sizes)
-        raise ControlError(f"{len(lacking)} of the model's {count} weights are not here yet")
-    try:
-        box.store.published.publish(model, graph, shelf)
-    except StorageError as error:
-        raise ControlError(str(error)) from error
-    finally:
-        for digest in model.sizes:
-            box.completed(None, digest)
-    return fingerprint
-
-
-def unpublish(box: Box, what: str) -> str:
-    """Have a model be nobody's; its fingerprint. Devices that use it upload it themselves."""
-    published = box.store.published
-    fingerprint = _the_one(published.models, what)
-    box.evicted(box.store.unpublish(fingerprint))
-    return fingerprint
 
 
 # Of files.
@@ -214,12 +157,3 @@ def _device_row(shelf: Shelf) -> dict[str, Any]:
             for fingerprint, (held, total) in models.items()
         ],
     }
-
-
-def _the_one(fingerprints: Any, what: str) -> str:
-    found = [each for each in fingerprints if each.startswith(what)]
-    if len(what) < LEAST_FINGERPRINT_CHARS or not found:
-        raise ControlError(f"no model here is called {what!r}; see: ionn edge cache ls")
-    if len(found) > 1:
-        raise ControlError(f"{len(found)} models are called {what!r}; give more of the one's name")
-    return str(found[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ionn_edge.commands import cache, calibrate, devices, serve
+from ionn_edge.commands import cache, calibrate, devices, publish, serve
 
 app = typer.Typer(
     name="edge",
@@ -24,6 +24,8 @@ app.command("serve")(serve.serve)
 app.command("pair")(devices.pair)
 app.command("devices")(devices.devices)
 app.command("unpair")(devices.unpair)
+app.command("publish")(publish.publish)
+app.command("unpublish")(publish.unpublish)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(cache.app)
 

@@ -27,6 +27,8 @@ from ionn_edge.places import Place
 from ionn_edge.sealed import FRESH, SEAL_BYTES, read_sealed, write_sealed
 
 MAX_BYTES = 64 << 20
+# Of one, as on the wire.
+MAX_GRAPH_BYTES = MAX_BYTES // 4
 MAX_MODELS = 256
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT_BYTES = 64

@@ -1,22 +1,23 @@
 """Models that the operator has published: every device has them, and nobody evicts them.
 
-Their weights were some device's, whose files become everybody's. A record beside them, sealed so
-that only this box can have written it, says which models these are.
+Their weights were some device's, whose files become everybody's, or the operator brought them. A
+record beside them, sealed so that only this box can have written it, says which models these are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgpack
 
-from ionn_edge.blobs import blob_path, cannot_store, remove
+from ionn_edge.blobs import StorageError, blob_path, cannot_store, remove
 from ionn_edge.events import Model, Progress
 from ionn_edge.graphs import Graphs
-from ionn_edge.holdings import Holdings
+from ionn_edge.holdings import Blob, Holdings
 from ionn_edge.places import Place
 from ionn_edge.sealed import read_sealed, write_sealed
 from wire import DTYPE_BYTES
@@ -43,7 +44,7 @@ class Published(Holdings):
         for path in list(self.place.directory.iterdir()):
             if _RECORD.fullmatch(path.name):
                 self._open_record(path)
-        self._drop_unused()
+        self.drop_unused()
 
     def held(self, digest: bytes, owner: object | None = None) -> Progress:
         # Most boxes have published nothing: no name is computed for nothing.
@@ -69,18 +70,51 @@ class Published(Holdings):
         self.graphs.keep(model.fingerprint, graph)
         self.graphs.learned(model)
 
+    def take(self, model: Model, directory: Path) -> None:
+        """Move what is not here of a model's weights, by files named by their digests.
+
+        They are to be verified here, where nobody else writes; until `record`, they are no
+        model's, and the next start drops them. Raises StorageError.
+        """
+        try:
+            for digest, size in model.sizes.items():
+                if size and not self.is_whole(digest):
+                    name = self.name(digest)
+                    here = blob_path(self.place.directory, name)
+                    (directory / digest.hex()).rename(here)
+                    self.blobs[name] = Blob(here.lstat().st_size, False, 0.0)
+        except OSError as error:
+            raise cannot_store(self.place.directory, error) from error
+
+    def record(self, model: Model, graph: bytes) -> None:
+        """A model is published from now on, whose weights are all here. Raises StorageError."""
+        self.graphs.keep(model.fingerprint, graph)
+        if self.graphs.load(model.fingerprint) is None:
+            raise StorageError("the model's graph cannot be kept")
+        try:
+            self._write_record(model)
+        except OSError as error:
+            raise cannot_store(self.place.directory, error) from error
+        self.models[model.fingerprint] = model
+        self.graphs.learned(model)
+
+    def lacking(self, sizes: Mapping[bytes, int]) -> int:
+        """How many bytes of these blobs are not here."""
+        return sum(size for digest, size in sizes.items() if not self.is_whole(digest))
+
     def unpublish(self, fingerprint: str) -> set[bytes]:
         """Drop a model, and what of its weights no other has; the names of those."""
         del self.models[fingerprint]
         remove(self._record(fingerprint))
         self.graphs.drop(fingerprint)
-        return self._drop_unused()
+        return self.drop_unused()
 
     def _move(self, there: bytes, here: bytes, own: Shelf) -> None:
         blob_path(own.place.directory, there).rename(blob_path(self.place.directory, here))
         own.give(there, here)
 
-    def _drop_unused(self) -> set[bytes]:
+    def drop_unused(self) -> set[bytes]:
+        """Drop what is no published model's; the names of that."""
         used = {self.name(digest) for model in self.models.values() for digest in model.sizes}
         unused = self.blobs.keys() - used
         for name in unused:

@@ -14,6 +14,7 @@ from ionn_edge.control import ControlError, Handler
 from ionn_edge.devices import LOOPBACK, Paired, Registry, RegistryError
 from ionn_edge.guard import Guard
 from ionn_edge.pairing_desk import PairingDesk
+from ionn_edge.publishing import PublishingQuestions
 
 # For the connections of a device that is unpaired to end: they are cut, but run code of ours.
 LEAVE_TIMEOUT_S = 5.0
@@ -34,6 +35,7 @@ class Questions:
             "unpair": self._unpair,
             "pair": self._pair,
             **CacheQuestions(self._box, self._device).handlers(),
+            **PublishingQuestions(self._box, self._device).handlers(),
         }
 
     def _device(self, what: str) -> str:

@@ -14,7 +14,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ionn_edge.leftovers import drop_files, drop_planes
 from ionn_edge.places import Place
 from ionn_edge.published import Published
 from ionn_edge.shelf import Shelf
+from ionn_edge.staging import drop_staged
 
 __all__ = ["NoRoom", "Store", "WrongSize"]
 _DIRECTORY = re.compile(r"[0-9a-f]{64}")
@@ -104,8 +105,13 @@ class Store:
         return self.published.used_bytes + shelves_bytes + strange_bytes
 
     def quota(self) -> int:
-        """Bytes that a device may have at the most."""
-        return min(self.quota_bytes, self.budget_bytes - self.published.used_bytes)
+        """Bytes that a device may have at the most, if nothing is published: that is not told."""
+        return min(self.quota_bytes, self.budget_bytes)
+
+    @property
+    def devices_bytes(self) -> int:
+        """What the budget leaves to all devices beside what is published."""
+        return max(self.budget_bytes - self.published.used_bytes, 0)
 
     def shelf(self, device: str) -> Shelf:
         """The device's own."""
@@ -170,41 +176,79 @@ class Store:
         eviction.fit(self.shelves, limit_bytes)
         return eviction.carry_out()
 
+    def make_way(
+        self, growth_bytes: int, busy: Collection[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """Evict until so much more can be published. Returns as `admit` does. Raises NoRoom."""
+        published_bytes = self.published.used_bytes
+        limit_bytes = self.budget_bytes - published_bytes - growth_bytes
+        growth, budget = format_bytes(growth_bytes), format_bytes(self.budget_bytes)
+        if limit_bytes < 0:
+            raise NoRoom(
+                f"the model's weights take {growth} more, and the box's memory budget is {budget},"
+                f" with {format_bytes(published_bytes)} published (ionn edge serve --memory)"
+            )
+        eviction = Eviction(self.shelves, busy)
+        if not eviction.fit(self.shelves, limit_bytes):
+            raise NoRoom(
+                f"the model's weights take {growth} more, and too much of the box's memory budget"
+                f" of {budget} is in use at the moment; try later"
+            )
+        self._drop_strange(limit_bytes - eviction.left_bytes)
+        return eviction.carry_out()
+
     def unpublish(self, fingerprint: str) -> list[tuple[str, str]]:
         """Drop a published model, and what relies on its weights. Returns as `admit` does."""
-        names = self.published.unpublish(fingerprint)
+        return self._evict_relying(self.published.unpublish(fingerprint))
+
+    def drop_unpublished(self) -> list[tuple[str, str]]:
+        """Drop what was taken for a model that is not published after all, likewise."""
+        return self._evict_relying(self.published.drop_unused())
+
+    def _evict_relying(self, names: Set[bytes]) -> list[tuple[str, str]]:
         lost = [(shelf, shelf.relying_on(names)) for shelf in self.shelves]
         for shelf, going in lost:
             shelf.evict(going)
         return [(shelf.device, each) for shelf, going in lost for each in going]
 
     def _check_total(self, size_bytes: int) -> None:
-        budget_bytes = self.budget_bytes - self.published.used_bytes
-        if size_bytes > budget_bytes:
+        size = format_bytes(size_bytes)
+        if size_bytes > self.budget_bytes:
             raise NoRoom(
-                f"the model's weights take {format_bytes(size_bytes)}, and the edge's memory "
-                f"budget is {format_bytes(budget_bytes)} (ionn edge serve --memory)"
+                f"the model's weights take {size}, and the edge's memory "
+                f"budget is {format_bytes(self.budget_bytes)} (ionn edge serve --memory)"
             )
         if size_bytes > self.quota_bytes:
             raise NoRoom(
-                f"the model's weights take {format_bytes(size_bytes)}, and one device may have "
-                f"{format_bytes(self.quota_bytes)} of them on this edge"
+                f"the model's weights take {size}, and one device may have "
+                f"{format_bytes(self.quota_bytes)} of them on this edge (ionn edge serve --quota)"
+            )
+        if size_bytes > self.devices_bytes:
+            # Not how much: that would be how much is published.
+            raise NoRoom(
+                f"the model's weights take {size}, and this edge has not so much room beside what"
+                " its operator has published (ionn edge serve --memory)"
             )
 
     def _make_room(
         self, newcomer: Newcomer, missing_bytes: int, busy: Collection[tuple[str, str]]
     ) -> list[tuple[str, str]]:
         """Evict until quota and budget have room for its growth, the disk for the missing."""
-        budget_bytes = self.budget_bytes - self.published.used_bytes
+        budget_bytes = self.devices_bytes
         devices_bytes = sum(shelf.used_bytes for shelf in self.shelves)
         self._drop_strange(budget_bytes - devices_bytes - newcomer.growth_bytes)
         eviction = Eviction(self.shelves, busy, newcomer)
         fits = eviction.fit([newcomer.shelf], self.quota_bytes)
         if not (fits and eviction.fit(self.shelves, budget_bytes)):
-            limit_bytes = budget_bytes if fits else self.quota_bytes
+            growth = format_bytes(newcomer.growth_bytes)
+            if not fits:
+                raise NoRoom(
+                    f"the model needs {growth} more, and of the {format_bytes(self.quota_bytes)}"
+                    " that one device may have on this edge the rest is in use; try later"
+                )
             raise NoRoom(
-                f"the model needs {format_bytes(newcomer.growth_bytes)} more, and of the edge's "
-                f"memory budget of {format_bytes(limit_bytes)} the rest is in use; try later"
+                f"the model needs {growth} more, and of the edge's memory budget of"
+                f" {format_bytes(self.budget_bytes)} the rest is in use; try later"
             )
         self._fit_disk(eviction, missing_bytes)
         return eviction.carry_out()
@@ -232,6 +276,7 @@ class Store:
     def _scan(self, devices: Iterable[str]) -> None:
         # What older versions kept for all devices together.
         drop_files(self.directory)
+        drop_staged(self.directory)
         found = [
             Path(entry.path)
             for entry in os.scandir(self.directory)
@@ -247,7 +292,13 @@ class Store:
             within = Eviction([shelf])
             within.fit([shelf], self.quota_bytes)
             within.carry_out()
-        self.prune(self.budget_bytes - self.published.used_bytes, ())
+        self.prune(self.devices_bytes, ())
+        if self.published.used_bytes > self.budget_bytes:
+            log.warning(
+                "what is published takes %s, more than the memory budget of %s: devices have no"
+                " room for models of their own",
+                *(format_bytes(self.published.used_bytes), format_bytes(self.budget_bytes)),
+            )
 
     def _drop_strange(self, limit_bytes: int) -> None:
         """Drop directories of nobody known, the longest unused first, to this size together."""

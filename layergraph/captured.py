@@ -50,7 +50,9 @@ def read_graph(path: str | Path) -> LayerGraph:
                 )
         with safe_open(path, framework="pt") as tensors:
             text = (tensors.metadata() or {}).get("graph")
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise InvalidInput(f"{path} is no captured model: {error}") from error
     if text is None:
         raise InvalidInput(f"{path} has weights and no graph: layergraph.save_captured writes both")

@@ -1,4 +1,4 @@
-"""`ionn edge cache`: what the box keeps for whom, and what goes or is everybody's."""
+"""`ionn edge cache`: what the box keeps for whom, and what goes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ StoreDirectory = Annotated[
 Device = Annotated[
     str, typer.Argument(help="Its name, or the beginning of its id; loopback of an unpaired box.")
 ]
-Model = Annotated[str, typer.Argument(help="Its fingerprint, or the beginning of it.")]
 
 app = typer.Typer(
     name="cache",
     no_args_is_help=True,
-    help="See what the box keeps, and drop or publish some of it.",
+    help="See what the box keeps, and drop some of it.",
 )
 
 
@@ -76,25 +75,6 @@ def forget(
             device=device,
         )
     print(json.dumps(freed) if as_json else f"Freed {format_bytes(freed['freed_bytes'])}.")
-
-
-@app.command("publish")
-def publish(device: Device, model: Model, state: State = None, as_json: Json = False) -> None:
-    """Give every device a model that one of them has uploaded. The box has to run.
-
-    Who has it then can tell that it is here; nothing else of the device that uploaded it.
-    """
-    with complaining():
-        done = ask(state or default_state(), "cache publish", device=device, model=model)
-    print(json.dumps(done) if as_json else f"Published {done['fingerprint'][:16]}.")
-
-
-@app.command("unpublish")
-def unpublish(model: Model, state: State = None, as_json: Json = False) -> None:
-    """Drop a published model: devices that use it upload it for themselves. The box has to run."""
-    with complaining():
-        done = ask(state or default_state(), "cache unpublish", model=model)
-    print(json.dumps(done) if as_json else f"{done['fingerprint'][:16]} is not published any more.")
 
 
 def _asked(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import torch
 from typer.testing import CliRunner
 
 from ionn_edge import admission
-from ionn_edge.cache import cache_rows, forget, prune, publish, unpublish
+from ionn_edge.cache import cache_rows, forget, prune
 from ionn_edge.cli import app
 from ionn_edge.control import ControlError
 from ionn_edge.devices import LOOPBACK
-from ionn_edge.engine import Nursery
+from ionn_edge.graphs import Graphs
+from ionn_edge.nursery import Nursery
 from ionn_edge.opening import learn_graphs
+from ionn_edge.publishing import publish_from, unpublish
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, chain, execute, lacking, segment
@@ -146,27 +149,22 @@ async def test_a_published_model_is_there_for_a_device_that_never_came_before(
         async with Paired(glasses, at) as peer, Paired(watch, at) as other:
             await peer.greet()
             await peer.offer(GRAPH)
-            graphs = at.box.store.shelf(glasses.id).graphs
-            for _ in range(3000):  # A graph is written beside what is said of it.
-                if graphs.load(NAME) is not None:
-                    break
-                await asyncio.sleep(0.01)
             with pytest.raises(ControlError, match="3 of the model's 3 weights are not here"):
-                await ask["cache publish"]({"device": "glasses", "model": NAME[:8]})
+                await ask["publish from"]({"device": "glasses", "model": NAME[:8]})
             await _upload(peer)
             async with Paired(watch, at) as amid:
                 await amid.greet()
                 await amid.offer(GRAPH)
                 await amid.upload(0, BLOBS[0], stop=10)
-                await publish(at.box, glasses.id, NAME)
+                await publish_from(at.box, glasses.id, NAME)
                 # It need not even know yet.
                 await _runs(amid)
                 await amid.send(*segment(0, BLOBS[0], 10, 5))
                 await amid.hear(messages.ChunkAck)
                 held = await amid.hear(messages.Held)
                 assert (held.count, held.complete) == (64, True)
-            done = await ask["cache publish"]({"device": "glasses", "model": NAME[:8]})
-            assert done == {"fingerprint": NAME}
+            done = await ask["publish from"]({"device": "glasses", "model": NAME[:8]})
+            assert done == {"fingerprint": NAME, "total_bytes": 768}
             await other.greet()
             have = await other.ask(GRAPH)
             assert isinstance(have, messages.Have)
@@ -174,7 +172,7 @@ async def test_a_published_model_is_there_for_a_device_that_never_came_before(
             for each in (other, peer):
                 await _runs(each)
             assert at.box.store.used_bytes == at.box.store.published.used_bytes == 768
-            await ask["cache unpublish"]({"model": NAME[:8]})
+            await ask["unpublish"]({"model": NAME[:8]})
             for each in (other, peer):
                 assert (await each.hear(messages.Evicted)).fingerprint == NAME
             assert lacking(await peer.offer(GRAPH)) == {0, 1, 2}
@@ -185,7 +183,7 @@ async def test_a_published_model_is_there_after_a_restart(tmp_path: Path, nurser
         await peer.open(GRAPH, WEIGHTS)
     # By what is on the disk, too, without anybody having offered it since.
     async with house(tmp_path, nursery, announce=False) as at:
-        await publish(at.box, glasses.id, NAME)
+        await publish_from(at.box, glasses.id, NAME)
     async with house(tmp_path, nursery, announce=False) as at, Paired(watch, at) as other:
         await other.greet()
         have = await other.ask(GRAPH)
@@ -194,12 +192,33 @@ async def test_a_published_model_is_there_after_a_restart(tmp_path: Path, nurser
         await _runs(other)
 
 
+async def test_publishing_waits_for_the_graph_to_be_written(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, keep = threading.Event(), Graphs.keep
+
+    def late(graphs: Graphs, fingerprint: str, graph: bytes) -> None:
+        written.wait(20)
+        keep(graphs, fingerprint, graph)
+
+    monkeypatch.setattr(Graphs, "keep", late)
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        graphs = box.store.shelf(LOOPBACK.id).graphs
+        publishing = asyncio.create_task(publish_from(box, LOOPBACK.id, NAME))
+        await _runs(peer)
+        assert not publishing.done()
+        assert graphs.load(NAME) is None
+        written.set()
+        assert (await publishing).fingerprint == NAME
+
+
 @pytest.mark.parametrize("name", ["", "abc", "0" * 64, "g" * 8])
 async def test_a_model_that_is_not_here_is_not_published(serve: Serve, name: str) -> None:
     async with serve() as (box, url), Peer(url) as peer:
         await peer.open(GRAPH, WEIGHTS)
         with pytest.raises(ControlError, match="no model here is called"):
-            await publish(box, LOOPBACK.id, name)
+            await publish_from(box, LOOPBACK.id, name)
         with pytest.raises(ControlError, match="no model here is called"):
             unpublish(box, name)
 

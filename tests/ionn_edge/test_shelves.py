@@ -340,7 +340,7 @@ def test_a_published_model_is_everybodys_and_nobody_evicts_it(tmp_path: Path) ->
     assert held(store, YOU) == held(store, ME) == {"a", "b"}
     assert (store.published.used_bytes, store.shelf(ME).used_bytes) == (200, 0)
     assert store.shelf(ME).models == {model("ab").fingerprint: (200, 200)}
-    assert store.quota() == 400
+    assert (store.quota(), store.devices_bytes) == (600, 400), "which nobody is told"
     upload(store, YOU, "abcd")
     assert store.shelf(YOU).used_bytes == 200
     # One who has a copy has none any more when it comes again.
@@ -348,7 +348,7 @@ def test_a_published_model_is_everybodys_and_nobody_evicts_it(tmp_path: Path) ->
     upload(store, THEM, "ab")
     assert (held(store, THEM), store.shelf(THEM).used_bytes) == ({"a", "b"}, 0)
     assert store.shelf(THEM).models == {model("ab").fingerprint: (200, 200)}
-    with pytest.raises(NoRoom, match="budget is 400 bytes"):
+    with pytest.raises(NoRoom, match="not so much room beside what its operator has published"):
         store.admit(YOU, model("defgh"), object())
     store.prune(0, ())
     assert held(store, THEM) == {"a", "b"}
