@@ -19,7 +19,7 @@ from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.fields import Unfit, as_bytes
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.messages import Buffer, Message
-from wire.schema import Plan, plans
+from wire.plans import Plan, plans
 
 # Buffers of at most so many bytes together go in the header's frame.
 INLINE_BYTES = 1 << 16

@@ -12,11 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
-
-from wire.limits import MAX_COUNT, MAX_WEIGHT_BYTES, Limits
-from wire.messages import TENSOR_CODINGS, Tensor
-from wire.tensors import DTYPE_BYTES, tensor_bytes, tensor_fault
+from wire.limits import MAX_COUNT
 
 
 class Unfit(Exception):
@@ -151,6 +147,12 @@ def items(value: Any, max_items: int, types: tuple[type, ...]) -> Any:
     return value
 
 
+def row(value: Any, length: int, what: str) -> Any:
+    if type(value) is not list or len(value) != length:
+        raise Unfit(f"a {what} is a list of {length}")
+    return value
+
+
 def wholes(max_items: int, high: int) -> Field:
     """A tuple of integers from 0 to `high`; a list in the header."""
 
@@ -202,138 +204,6 @@ def as_bytes(value: Any) -> memoryview:
         return value
     # cast() refuses a shape with a zero in it.
     return value.cast("B") if value.nbytes else memoryview(b"")
-
-
-def tensors(limits: Limits) -> Field:
-    """A tuple of Tensors; [dtype, shape, order, coding, bytes] each in the header."""
-
-    shape_of = wholes(limits.max_rank, MAX_WEIGHT_BYTES)
-    data_of = buffer(0, limits.max_buffer_bytes)
-    coding_of = one_of("a tensor's coding", TENSOR_CODINGS)
-
-    def decoded_size(dtype: Any, shape: Any, order: Any, coding: Any, data_bytes: int) -> int:
-        fault = tensor_fault(dtype, shape, order, coding, data_bytes)
-        if fault is not None:
-            raise Unfit(fault)
-        size = tensor_bytes(dtype, shape)
-        if size > limits.max_buffer_bytes:
-            raise Unfit(f"decodes to more than {limits.max_buffer_bytes} bytes")
-        return size
-
-    def check_sum(decoded_bytes: int) -> None:
-        if decoded_bytes > limits.max_message_bytes:
-            raise Unfit(f"decode to more than {limits.max_message_bytes} bytes together")
-
-    def encode(value: Any, buffers: Buffers) -> Any:
-        plain = []
-        decoded_bytes = 0
-        for tensor in items(value, limits.max_tensors, (tuple,)):
-            if type(tensor) is not Tensor:
-                raise Unfit(f"expected a Tensor, got {kind_name(tensor)}")
-            shape = shape_of.encode(tensor.shape, buffers)
-            order = shape_of.encode(tensor.order, buffers)
-            coding = coding_of.encode(tensor.coding, buffers)
-            data_bytes = data_of.encode(tensor.data, buffers)
-            described = (tensor.dtype, shape, order, coding, data_bytes)
-            decoded_bytes += decoded_size(*described)
-            plain.append(described)
-        check_sum(decoded_bytes)
-        return plain
-
-    def decode(value: Any, sizes: list[int]) -> Any:
-        checked = []
-        decoded_bytes = 0
-        for plain in items(value, limits.max_tensors, (list,)):
-            dtype, shape, order, coding, data_bytes = row(plain, 5, "tensor")
-            shape = shape_of.decode(shape, sizes)
-            order = shape_of.decode(order, sizes)
-            coding = coding_of.decode(coding, sizes)
-            data_bytes = data_of.decode(data_bytes, sizes)
-            decoded_bytes += decoded_size(dtype, shape, order, coding, data_bytes)
-            checked.append((dtype, shape, order, coding))
-        check_sum(decoded_bytes)
-        return checked
-
-    def attach(value: Any, frames: Iterator[memoryview]) -> Any:
-        return tuple(_tensor(*described, data=next(frames)) for described in value)
-
-    row_bytes = PREFIX_BYTES + max(map(len, DTYPE_BYTES)) + PREFIX_BYTES
-    row_bytes += 2 * shape_of.max_bytes + coding_of.max_bytes + data_of.max_bytes
-    return Field(PREFIX_BYTES + limits.max_tensors * row_bytes, encode, decode, attach)
-
-
-def _tensor(
-    dtype: str, shape: tuple[int, ...], order: tuple[int, ...], coding: str, *, data: memoryview
-) -> Tensor:
-    # Kernels count and index by booleans, and take for granted that one is 0 or 1.
-    if (
-        dtype == "bool"
-        and coding == "raw"
-        and numpy.frombuffer(data, numpy.uint8).max(initial=0) > 1
-    ):
-        raise Unfit("a bool tensor holds bytes other than 0 and 1")
-    return Tensor(dtype, shape, order, data, coding)
-
-
-def row(value: Any, length: int, what: str) -> Any:
-    if type(value) is not list or len(value) != length:
-        raise Unfit(f"a {what} is a list of {length}")
-    return value
-
-
-def plain_map(limits: Limits) -> Field:
-    """A map from strings to nested plain data. Tuples arrive as lists."""
-
-    def check(value: Any, sequences: tuple[type, ...]) -> Any:
-        if type(value) is not dict:
-            raise Unfit(f"expected a map, got {kind_name(value)}")
-        left = limits.max_plain_items
-        level: list[Any] = [value]
-        # Level by level, so that neither depth nor size is bounded by Python's own stack.
-        for _ in range(limits.max_plain_depth):
-            left -= len(level)
-            if left < 0:
-                raise Unfit(f"more than {limits.max_plain_items} items")
-            level = [item for each in level for item in _children(each, sequences, limits)]
-            if not level:
-                return value
-        raise Unfit(f"nested deeper than {limits.max_plain_depth}")
-
-    def encode(value: Any, _: Any) -> Any:
-        return check(value, (list, tuple))
-
-    def decode(value: Any, _: Any) -> Any:
-        return check(value, (list,))
-
-    return Field(limits.max_header_bytes, encode, decode)
-
-
-def _children(value: Any, sequences: tuple[type, ...], limits: Limits) -> Any:
-    kind = type(value)
-    if kind is dict:
-        for key in value:
-            _plain_string(key, limits)
-        return value.values()
-    if kind in sequences:
-        return value
-    if kind is str:
-        _plain_string(value, limits)
-    elif kind is int:
-        if not -MAX_COUNT <= value <= MAX_COUNT:
-            raise Unfit(f"integer {shown(value)} is out of range")
-    elif kind is float:
-        if not math.isfinite(value):
-            raise Unfit(f"{value} is not a finite number")
-    elif value is not None and kind is not bool:
-        raise Unfit(f"{kind_name(value)} is not plain data")
-    return ()
-
-
-def _plain_string(value: Any, limits: Limits) -> None:
-    if type(value) is not str or not value.isprintable():
-        raise Unfit("a string in plain data is not printable text")
-    if len(value.encode()) > limits.max_name_bytes:
-        raise Unfit(f"a string in plain data is longer than {limits.max_name_bytes} bytes")
 
 
 def kind_name(value: Any) -> str:

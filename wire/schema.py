@@ -1,12 +1,9 @@
-"""What each field of each message may hold: one table, compiled once per set of limits."""
+"""What each field of each message may hold: one table, and what fields must be to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any
 
 from wire.fields import (
@@ -20,10 +17,8 @@ from wire.fields import (
     kind_name,
     one_of,
     optional,
-    plain_map,
     real,
     row,
-    tensors,
     text,
     whole,
     wholes,
@@ -39,7 +34,6 @@ from wire.limits import (
 )
 from wire.messages import (
     ERROR_CODES,
-    KINDS,
     PRECISIONS,
     SEGMENT_CODINGS,
     TENSOR_CODINGS,
@@ -68,34 +62,14 @@ from wire.messages import (
     Unknown,
     Welcome,
 )
+from wire.plain_field import plain_map
+from wire.tensor_field import tensors
 from wire.tensors import DTYPE_BYTES
 
 Fields = dict[str, Field]
 
 _ELEMENT_BYTES = max(DTYPE_BYTES.values())
 _SEGMENT_OVERHEAD_BYTES = 36
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to read and write one kind of message, with nothing left to look up."""
-
-    kind: int
-    type: type[Message]
-    names: tuple[str, ...]
-    values: Callable[[Any], tuple[Any, ...]]
-    encoders: tuple[Callable[[Any, Buffers], Any], ...]
-    decoders: tuple[Callable[[Any, list[int]], Any], ...]
-    max_header_bytes: int
-    attachers: tuple[tuple[int, Callable[..., Any]], ...]
-    check: Callable[..., None] | None
-
-
-@lru_cache(maxsize=16)
-def plans(limits: Limits) -> dict[int, Plan]:
-    """Every kind's plan under these limits."""
-    table = message_fields(limits)
-    return {kind: _plan(kind, of, table[of], limits) for kind, of in KINDS.items()}
 
 
 def message_fields(limits: Limits) -> dict[type[Message], Fields]:
@@ -300,36 +274,10 @@ def _check_model(_fingerprint: Any, held_bytes: int, total_bytes: int, *_: Any) 
         raise Unfit(f"held_bytes {held_bytes} is more than total_bytes {total_bytes}")
 
 
-_CHECKS: dict[type[Message], Callable[..., None]] = {
+CHECKS: dict[type[Message], Callable[..., None]] = {
     Hello: _check_versions,
     Have: _check_have,
     Segment: _check_segment,
     Execute: _check_range,
     Result: _check_range,
 }
-
-
-def _plan(kind: int, of: type[Message], fields: Fields, limits: Limits) -> Plan:
-    names = tuple(fields)
-    numbered = enumerate(fields.values())
-    longest = 2 + sum(field.max_bytes for field in fields.values())
-    return Plan(
-        kind=kind,
-        type=of,
-        names=names,
-        values=_getter(names),
-        encoders=tuple(field.encode for field in fields.values()),
-        decoders=tuple(field.decode for field in fields.values()),
-        max_header_bytes=min(longest, limits.max_header_bytes),
-        attachers=tuple((at, f.attach) for at, f in numbered if f.attach is not None),
-        check=_CHECKS.get(of),
-    )
-
-
-def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    if len(names) > 1:
-        return attrgetter(*names)
-    if not names:
-        return lambda _: ()
-    only = attrgetter(names[0])
-    return lambda message: (only(message),)

@@ -10,7 +10,7 @@ import pytest
 
 import wire
 from tests.fuzz.target import PLACES, Target, target
-from wire.schema import plans
+from wire.plans import plans
 
 INPUTS = {"edge_session": 500, "client_session": 60}
 # What inputs become, and of how many in a hundred that must be so at least.

@@ -13,7 +13,7 @@ from pathlib import Path
 import wire
 from tests.wire.example import EXCHANGE, LANE_EXCHANGE
 from wire import Role, State
-from wire.schema import plans
+from wire.plans import plans
 from wire.states import RECEIVES, SENDS
 
 ROOT = Path(__file__).parents[2]

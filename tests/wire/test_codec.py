@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import wire
 from tests.wire.strategies import MESSAGES, messages
-from wire.schema import plans
+from wire.plans import plans
 
 
 def decode(frames, limits=wire.DEFAULT_LIMITS):

@@ -22,8 +22,8 @@ def test_bfloat16_has_two_bytes():
 
 
 def test_sizes_are_those_of_the_graph():
-    graph = pytest.importorskip("layergraph.graph")
-    assert wire.DTYPE_BYTES == graph.DTYPE_BYTES
+    nodes = pytest.importorskip("layergraph.nodes")
+    assert wire.DTYPE_BYTES == nodes.DTYPE_BYTES
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
