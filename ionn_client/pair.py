@@ -24,7 +24,8 @@ from ionn_client.address import EdgeAddress
 from ionn_client.connection import Connection, cause
 from ionn_client.errors import CertificateChanged, EdgeUnreachable, PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes
-from pairing.exchange import MAX_FRAME_BYTES, BoxGrant, ClientExchange, How, PairingFailed
+from pairing.exchange import ClientExchange
+from pairing.frames import MAX_FRAME_BYTES, BoxGrant, How, PairingFailed
 from pairing.identity import Identity, checked_name, fingerprint_of, from_der
 from pairing.private import StateError
 from pairing.tls import client_context

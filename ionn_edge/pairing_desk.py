@@ -14,7 +14,8 @@ from aiohttp import WSMsgType, web
 
 from ionn_edge.devices import Device, RegistryError
 from ionn_edge.guard import Guard
-from pairing.exchange import MAX_FRAME_BYTES, DeviceClaim, EdgeExchange, PairingFailed
+from pairing.exchange import EdgeExchange
+from pairing.frames import MAX_FRAME_BYTES, DeviceClaim, PairingFailed
 from pairing.identity import IdentityError
 from pairing.tokens import token_digest
 from pairing.uri import PairingUri, new_code, new_secret

@@ -24,7 +24,7 @@ from ionn_edge.link import CLOSE_TIMEOUT_S, Link
 from ionn_edge.pairing_desk import PairingDesk
 from ionn_edge.questions import end_connections
 from ionn_edge.quota import Quota
-from pairing.exchange import MAX_FRAME_BYTES
+from pairing.frames import MAX_FRAME_BYTES
 from pairing.tls import peer_fingerprint
 from wire import OLDEST_VERSION, VERSION
 

@@ -25,9 +25,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -36,6 +33,23 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 from spake2.ed25519_basic import NotOnCurve
 
+from pairing.frames import (
+    DIGEST_BYTES,
+    HOWS,
+    MAX_FRAME_BYTES,
+    REASONS,
+    SPAKE_BYTES,
+    VERSION,
+    BoxGrant,
+    DeviceClaim,
+    How,
+    Kind,
+    PairingFailed,
+    Step,
+    checked_token,
+    name_field,
+    take_name,
+)
 from pairing.identity import (
     Identity,
     IdentityError,
@@ -46,87 +60,6 @@ from pairing.identity import (
 )
 from pairing.tokens import new_token
 from pairing.uri import parse_code
-
-VERSION = 1
-MAX_FRAME_BYTES = 4096
-SPAKE_BYTES = 33
-DIGEST_BYTES = 32
-TOKEN_CHARACTERS = range(16, 129)
-How = Literal["code", "secret"]
-HOWS: tuple[How, ...] = ("code", "secret")
-Reason = Literal["wrong", "malformed", "version", "busy", "storage", "closed"]
-
-
-class Kind(IntEnum):
-    """A frame's first byte."""
-
-    REFUSED = 0
-    BEGIN = 1
-    ANSWER = 2
-    CLAIM = 3
-    GRANT = 4
-    DEVICE_STORED = 5
-    BOX_STORED = 6
-
-
-REASONS: dict[Reason, str] = {
-    "wrong": "the code or secret is not the box's, or somebody is in between",
-    "malformed": "the other side does not speak the pairing protocol",
-    "version": "the two sides speak different versions of pairing: update the older one",
-    "busy": "the box is pairing with somebody else, or was told to wait: try again",
-    "storage": "the other side could not keep the pairing",
-    "closed": "the box takes no pairings now",
-}
-_CODES = {reason: code for code, reason in enumerate(REASONS)}
-
-
-class PairingFailed(Exception):
-    """This attempt is over. `reason` says why, the text says it for a person."""
-
-    def __init__(self, reason: Reason, *, ours: bool = True) -> None:
-        super().__init__(REASONS[reason])
-        self.reason: Reason = reason
-        self._ours = ours
-
-    @property
-    def frame(self) -> bytes | None:
-        """What tells the other side before the connection is closed; None if it told us."""
-        return refusal(self.reason) if self._ours else None
-
-
-@dataclass(frozen=True, slots=True)
-class BoxGrant:
-    """What a device keeps: the box's name for itself, and the token it gave."""
-
-    name: str
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceClaim:
-    """What a box keeps: the device's certificate (PEM), its name for itself, and the token."""
-
-    certificate: bytes
-    fingerprint: str
-    name: str
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What follows a frame: one to send; or something to keep durably, and then `stored`.
-
-    done: both sides have kept their half.
-    """
-
-    send: bytes | None = None
-    store: BoxGrant | DeviceClaim | None = None
-    done: bool = False
-
-
-def refusal(reason: Reason) -> bytes:
-    """A frame that ends an attempt from the box's side before it began, or from either's within."""
-    return bytes((Kind.REFUSED, _CODES[reason]))
 
 
 class _Exchange(ABC):
@@ -230,12 +163,12 @@ class ClientExchange(_Exchange):
             if len(body) != SPAKE_BYTES:
                 raise PairingFailed("malformed")
             self._agree(self._spake, body, self._begin + body)
-            claim = _named(self._name) + self._certificate
+            claim = name_field(self._name) + self._certificate
             self._expected = Kind.GRANT
             return Step(bytes((Kind.CLAIM,)) + self._confirmation("device") + self._seal(claim))
         if kind is Kind.GRANT:
-            name, token = _unnamed(self._confirmed(body))
-            return Step(store=BoxGrant(name, _checked_token(token)))
+            name, token = take_name(self._confirmed(body))
+            return Step(store=BoxGrant(name, checked_token(token)))
         if self._open(body) != b"":
             raise PairingFailed("malformed")
         return Step(done=True)
@@ -288,7 +221,7 @@ class EdgeExchange(_Exchange):
         return Step(bytes((Kind.ANSWER,)) + mine)
 
     def _claimed(self, body: bytes) -> Step:
-        name, der = _unnamed(self._confirmed(body))
+        name, der = take_name(self._confirmed(body))
         try:
             certificate = from_der(der)
         except IdentityError:
@@ -298,7 +231,7 @@ class EdgeExchange(_Exchange):
         token = new_token()
         self._claim = DeviceClaim(certificate, self._device, name, token)
         self._expected = Kind.DEVICE_STORED
-        grant = self._seal(_named(self._name) + token.encode())
+        grant = self._seal(name_field(self._name) + token.encode())
         return Step(bytes((Kind.GRANT,)) + self._confirmation("box") + grant)
 
 
@@ -306,24 +239,3 @@ def password_bytes(how: How, password: str) -> bytes:
     """What goes into SPAKE2. Raises ValueError for a code that was mistyped."""
     text = parse_code(password) if how == "code" else password.strip().lower()
     return f"{how}:{text}".encode()
-
-
-def _named(name: str) -> bytes:
-    encoded = name.encode()
-    return bytes((len(encoded),)) + encoded
-
-
-def _unnamed(plain: bytes) -> tuple[str, bytes]:
-    if not plain or len(plain) < 1 + plain[0]:
-        raise PairingFailed("malformed")
-    try:
-        return checked_name(plain[1 : 1 + plain[0]].decode()), plain[1 + plain[0] :]
-    except ValueError:
-        raise PairingFailed("malformed") from None
-
-
-def _checked_token(token: bytes) -> str:
-    text = token.decode("ascii", "replace")
-    if len(text) not in TOKEN_CHARACTERS or not all(c.isalnum() or c in "-_" for c in text):
-        raise PairingFailed("malformed")
-    return text

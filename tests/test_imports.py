@@ -37,7 +37,7 @@ SANS_IO = (
         "audit", "breaker", "hedging", "lateness", "liveness", "replies", "trust",
     )),
     "ionn_edge/session.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
-    "pairing/exchange.py", "pairing/uri.py", "pairing/tokens.py",
+    "pairing/exchange.py", "pairing/frames.py", "pairing/uri.py", "pairing/tokens.py",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ionn_edge import guard
-from pairing.exchange import PairingFailed
+from pairing.frames import PairingFailed
 from pairing.identity import IdentityError
 from pairing.tokens import token_digest
 from tests.ionn_edge.visitors import Visitor, granted, heard, house, wrong

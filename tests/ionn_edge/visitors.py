@@ -18,7 +18,8 @@ from ionn_edge.guard import Guard
 from ionn_edge.pairing_desk import PairingDesk
 from ionn_edge.questions import Questions
 from ionn_edge.server import bound, serving
-from pairing.exchange import BoxGrant, ClientExchange, How, PairingFailed
+from pairing.exchange import ClientExchange
+from pairing.frames import BoxGrant, How, PairingFailed
 from pairing.identity import Identity
 from pairing.tls import client_context
 

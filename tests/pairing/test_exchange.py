@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from pairing.exchange import (
+from pairing.exchange import ClientExchange, EdgeExchange
+from pairing.frames import (
     MAX_FRAME_BYTES,
     REASONS,
     BoxGrant,
-    ClientExchange,
     DeviceClaim,
-    EdgeExchange,
     How,
     Kind,
     PairingFailed,

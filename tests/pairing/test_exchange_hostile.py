@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairing.exchange import MAX_FRAME_BYTES, ClientExchange, EdgeExchange, Kind, PairingFailed
+from pairing.exchange import ClientExchange, EdgeExchange
+from pairing.frames import MAX_FRAME_BYTES, Kind, PairingFailed
 from pairing.identity import to_der
 from tests.pairing.test_exchange import DEVICE, FRAMES, MIDDLE, client, converse, edge
 
