@@ -11,6 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from ionn_edge import answers, jobs
+from ionn_edge.precedence import bring_forward, put_back
 from ionn_edge.watch import Allowance, allow_more, usage
 from wire.messages import Buffer
 
@@ -27,8 +28,7 @@ class Parent(Protocol):
     """What a worker needs of where it comes from."""
 
     async def exit_reason(self, pid: int) -> str: ...
-    def kill(self, pid: int) -> None: ...
-    def forget(self, pid: int) -> None: ...
+    def ended(self, worker: Worker) -> None: ...
 
 
 class Worker:
@@ -36,6 +36,9 @@ class Worker:
 
     def __init__(self, parent: Parent, pipe: socket.socket, pid: int, allowance: Allowance) -> None:
         self.pid = pid
+        # Whose precedence it has; None before its first work, and for the box's own.
+        self.owner: str | None = None
+        self.is_back = False
         self.allowance = allowance
         self._unanswered = 0
         self._was_busy = False
@@ -65,12 +68,17 @@ class Worker:
         self.allowance.weights_bytes = weights_bytes
         allow_more(self.pid, weights_bytes)
 
-    def look(self, now: float) -> None:
-        """See what it uses."""
+    def look(self, now: float) -> float:
+        """See what it uses; processor seconds since the last look."""
         used = usage(self.pid)
         busy, self._was_busy = self._was_busy or self._unanswered > 0, self._unanswered > 0
-        if used is not None:
-            self.allowance.look(used, busy, now)
+        return 0.0 if used is None else self.allowance.look(used, busy, now)
+
+    def stand(self, back: bool) -> None:
+        """Behind all other processes, or where workers begin."""
+        if back != self.is_back:
+            self.is_back = back
+            (put_back if back else bring_forward)(self.pid)
 
     def send(self, job: jobs.Job) -> None:
         """Queue a job; a worker that is gone shows in `receive`."""
@@ -97,8 +105,7 @@ class Worker:
         """End the process, whatever it does."""
         self._sender.cancel()
         await asyncio.gather(self._sender, return_exceptions=True)
-        self._parent.kill(self.pid)
-        self._parent.forget(self.pid)
+        self._parent.ended(self)
         self._pipe.close()
 
     async def _send_all(self) -> None:

@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 
-from ionn_edge import sandbox
+from ionn_edge import precedence, sandbox
 from ionn_edge.settings import WorkerSettings
 
 RECORD = struct.Struct("!cii")
@@ -36,6 +36,7 @@ def record(letter: bytes, number: int = 0, status: int = 0) -> bytes:
 
 
 def main() -> None:
+    precedence.stand_behind()
     control = socket.socket(fileno=int(sys.argv[1]))
     # Whatever the server was started with is none of the workers' business.
     os.closerange(3, control.fileno())

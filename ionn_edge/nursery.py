@@ -16,8 +16,10 @@ import time
 from collections import deque
 from dataclasses import asdict
 
+from ionn_edge.config import usable_threads
 from ionn_edge.engine import EngineError, Worker
 from ionn_edge.forkserver import RECORD, record
+from ionn_edge.precedence import FORK_S, Precedence
 from ionn_edge.settings import WorkerSettings
 from ionn_edge.watch import INTERVAL_S, Allowance, look_together, usage
 
@@ -35,6 +37,7 @@ class Nursery:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._workers: dict[int, Worker] = {}
+        self._precedence = Precedence(usable_threads())
         self._watching: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
@@ -56,8 +59,8 @@ class Nursery:
             if self._listening is None or self._listening.done():
                 await self._start()
 
-    async def fork(self) -> Worker:
-        """A new worker. Raises EngineError."""
+    async def fork(self, owner: str | None = None) -> Worker:
+        """A new worker, with the precedence that its owner has earned. Raises EngineError."""
         await self.start()
         worker, self._spare = self._spare, None
         if worker is not None and not worker.alive:
@@ -66,6 +69,11 @@ class Nursery:
             worker = None
         if worker is None:
             worker = await self._new_worker()
+        worker.owner = owner
+        if owner is not None:
+            now = time.monotonic()
+            self._precedence.used(owner, FORK_S, now)
+            self._settle(now)
         if self._sparing is None or self._sparing.done():
             self._sparing = asyncio.create_task(self._fork_ahead())
         return worker
@@ -99,7 +107,8 @@ class Nursery:
             now = time.monotonic()
             workers = list(self._workers.values())
             for worker in workers:
-                worker.look(now)
+                self._count(worker, now)
+            self._settle(now)
             limit_bytes = self._settings.device_memory_bytes
             look_together((worker.allowance for worker in workers), limit_bytes)
             for worker in workers:
@@ -138,9 +147,26 @@ class Nursery:
             except OSError:
                 return  # The forkserver is gone, and its workers with it.
 
-    def forget(self, pid: int) -> None:
-        self._workers.pop(pid, None)
-        self._ended.pop(pid, None)
+    def ended(self, worker: Worker) -> None:
+        """Nobody needs it any more: it ends, whatever it is doing."""
+        if worker.pid in self._workers:
+            # Short lives count as well.
+            self._count(worker, time.monotonic())
+        self.kill(worker.pid)
+        self._workers.pop(worker.pid, None)
+        self._ended.pop(worker.pid, None)
+
+    def _count(self, worker: Worker, now: float) -> None:
+        used_s = worker.look(now)
+        if worker.owner is not None:
+            self._precedence.used(worker.owner, used_s, now)
+
+    def _settle(self, now: float) -> None:
+        """Who used much stands back, while there are others."""
+        owned = [each for each in self._workers.values() if each.owner is not None]
+        heavy = self._precedence.heavy({each.owner for each in owned if each.owner}, now)
+        for worker in owned:
+            worker.stand(worker.owner in heavy)
 
     async def close(self) -> None:
         """End the forkserver and its workers, if they have not ended by themselves."""
@@ -168,8 +194,6 @@ class Nursery:
             pass_fds=(theirs.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            # Ctrl-C is the server's to hear.
-            start_new_session=True,
         )
         theirs.close()
         ours.setblocking(False)

@@ -32,7 +32,8 @@ class Refused(Exception):
 async def worker_for(box: Box, check: jobs.Check) -> tuple[Worker, Model]:
     """A worker that knows the graph, and what it says about it. Raises Refused."""
     try:
-        worker = await box.nursery.fork()
+        # A device is its directory.
+        worker = await box.nursery.fork(check.store)
     except EngineError as error:
         raise Refused("overloaded", str(error)) from error
     try:

@@ -92,8 +92,9 @@ def enter(settings: WorkerSettings) -> None:
     if sys.platform != "linux":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         return
-    # A session of its own: where the kernel groups by session, more threads are no more share.
-    os.setsid()
+    if settings.device == "cuda":
+        # No terminal, which the list of what is forbidden does not keep it from.
+        os.setsid()
     _limit(settings)
     _drop_capabilities()
     libc = _libc()

@@ -84,11 +84,16 @@ class Allowance:
         self.own_bytes = 0
         self.exceeded: str | None = None
 
-    def look(self, usage: Usage, busy: bool, now: float) -> None:
-        """What it uses now. `busy`: a job was open since the last look, or is."""
+    def look(self, usage: Usage, busy: bool, now: float) -> float:
+        """What it uses now; processor seconds since the last look.
+
+        `busy`: a job was open since the last look, or is.
+        """
         self.own_bytes = usage.private_bytes - self._base_bytes
+        since_s = usage.cpu_s - self._cpu_s
         if self.exceeded is None:
             self.exceeded = self._excess(usage, busy, now)
+        return since_s
 
     def _excess(self, usage: Usage, busy: bool, now: float) -> str | None:
         settings = self._settings

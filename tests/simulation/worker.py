@@ -44,7 +44,7 @@ class Nursery:
     async def close(self) -> None:
         pass
 
-    async def fork(self) -> Worker:
+    async def fork(self, owner: str | None = None) -> Worker:
         await asyncio.sleep(self._life.rng.uniform(0.001, 0.03))
         if self._life.no_workers:
             raise EngineError("no worker can be started: out of memory")
