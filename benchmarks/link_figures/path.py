@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from netns import Namespaces, NamespacesUnavailable, line_of, running
+from namespaces import Namespaces, NamespacesUnavailable, line_of, running
 
 from ionn_client.emulate import LinkProcess, LinkSpec, parse_rate, parse_time
 from pairing.uri import PairingUri

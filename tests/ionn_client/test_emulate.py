@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -34,6 +32,11 @@ from ionn_client.emulate.__main__ import main
 from ionn_client.emulate.connection import UNSENT_BYTES
 from ionn_client.emulate.link import MAX_PIECE_BYTES, piece_bytes
 from ionn_client.emulate.relay import address
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import netns
+from namespaces import Namespaces, NamespacesUnavailable
 
 FAST = LinkSpec(up_Bps=1e9, down_Bps=1e9, rtt_s=0.0, queue_bytes=65_536)
 SLOW_Bps = 1e3
@@ -648,24 +651,12 @@ def test_a_process_whose_address_is_taken_says_so():
 # -- the same by the kernel ---------------------------------------------------------------------
 
 
-def netns_script() -> ModuleType:
-    where = Path(__file__).parents[2] / "benchmarks" / "netns.py"
-    specification = importlib.util.spec_from_file_location("netns", where)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["netns"] = module  # Where its dataclasses look for their module.
-    specification.loader.exec_module(module)
-    return module
-
-
-netns = netns_script()
-
-
 @pytest.fixture
 def namespaces():
-    link = netns.Namespaces(LinkSpec.parse("80mbit", rtt="0ms"))
+    link = Namespaces(LinkSpec.parse("80mbit", rtt="0ms"))
     try:
         link.__enter__()
-    except netns.NamespacesUnavailable as reason:
+    except NamespacesUnavailable as reason:
         pytest.skip(str(reason))
     try:
         yield link
@@ -695,17 +686,17 @@ def test_namespaces_are_cleaned_up_when_a_process_stays_behind(namespaces):
 def test_namespaces_add_a_round_trip_in_both_places_of_the_shaper():
     for own_egress in (False, True):
         try:
-            with netns.Namespaces(LinkSpec.parse("80mbit", rtt="10ms"), own_egress) as link:
+            with Namespaces(LinkSpec.parse("80mbit", rtt="10ms"), own_egress) as link:
                 seen = netns.check(link, f"{link.edge_ip}:{netns.PORT}", seconds=0.2)
-        except netns.NamespacesUnavailable as reason:
+        except NamespacesUnavailable as reason:
             pytest.skip(str(reason))
         assert seen.rtt_s >= 0.010
         assert seen.goodput_Bps > 0
 
 
 def test_namespaces_say_what_is_missing(monkeypatch):
-    link = netns.Namespaces(LinkSpec.parse(rtt="0ms"))
+    link = Namespaces(LinkSpec.parse(rtt="0ms"))
     monkeypatch.setenv("PATH", "")
     missing = "apt-get install iproute2" if os.geteuid() == 0 else "need root"
-    with pytest.raises(netns.NamespacesUnavailable, match=missing):
+    with pytest.raises(NamespacesUnavailable, match=missing):
         link.__enter__()
