@@ -7,48 +7,32 @@ checked here.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import stat
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
-
-import aiohttp
+from typing import Any, Literal
 
 from ionn_client.access import Access, TurnedAway
-from ionn_client.connection import cause, conversing
-from ionn_client.errors import PairingError
+from ionn_client.connection import cause
+from ionn_client.errors import EdgeRejected, PairingError
+from ionn_client.inquiry import TIMEOUT_S, TROUBLES, Inquiry, about, described, inquiring
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import FILE, Identity, short
 from pairing.private import StateError
-from wire import (
-    DEFAULT_LIMITS,
-    OLDEST_VERSION,
-    VERSION,
-    Decoder,
-    Encoder,
-    RemoteProtocolError,
-    check_welcome,
-    hello,
-    messages,
-)
+from wire import OLDEST_VERSION, VERSION, RemoteProtocolError, messages
 
-TIMEOUT_S = 3.0
 PINGS = 5
-MAX_DESCRIPTION_BYTES = 1 << 16
 MAX_TEXT = 200
+# Of the quota: soon something has to go.
+NEARLY_FULL = 0.95
 # Seconds since 1970 of 2024: this program is younger.
 OLDEST_CLOCK_S = 1_704_067_200.0
 # More than two quartz clocks differ by.
 MAX_DRIFT_S = 0.005
 State = Literal["ok", "note", "bad"]
-_Answer = TypeVar("_Answer", bound=messages.Message)
-TROUBLES = (aiohttp.ClientError, OSError, TimeoutError, ValueError, RemoteProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +177,7 @@ async def _reached(edge: str, access: Access) -> Finding:
 async def _described(edge: str, access: Access) -> list[Finding]:
     what = "TLS" if access.box is not None else "box"
     try:
-        told = await _description(access)
+        told = await described(access)
     except TROUBLES as error:
         return [await _failed(edge, what, access, error)]
     findings = []
@@ -205,28 +189,6 @@ async def _described(edge: str, access: Access) -> list[Finding]:
     findings.append(Finding(edge, "box", "ok", f"{name!r}, {agent}"))
     findings.append(_versions(edge, told.get("protocol")))
     return findings
-
-
-async def _description(access: Access) -> dict[str, Any]:
-    """What it says of itself to anybody. Raises ValueError for what is no edge."""
-    async with (
-        asyncio.timeout(TIMEOUT_S),
-        access.http() as http,
-        http.get(access.url("/"), ssl=access.tls, allow_redirects=False) as answer,
-    ):
-        body = bytearray()
-        async for part in answer.content.iter_chunked(4096):
-            body += part
-            if len(body) > MAX_DESCRIPTION_BYTES:
-                raise ValueError("it says too much: that is no edge")
-        answer.raise_for_status()
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict) or told.get("what") != "an IONN edge box":
-        raise ValueError("it does not say that it is an edge")
-    return told
 
 
 def _versions(edge: str, protocol: Any) -> Finding:
@@ -245,58 +207,69 @@ def _versions(edge: str, protocol: Any) -> Finding:
     return Finding(edge, what, "ok", text)
 
 
-@dataclass(slots=True)
-class _Talk:
-    """Questions and answers in turn, on a connection of its own."""
-
-    socket: aiohttp.ClientWebSocketResponse
-    decoder: Decoder
-
-    async def ask(self, question: messages.Message, kind: type[_Answer]) -> _Answer:
-        """Raises RemoteProtocolError for anything but that kind of answer."""
-        for frame in Encoder(DEFAULT_LIMITS).encode(question):
-            await self.socket.send_bytes(cast(bytes, frame))
-        while True:
-            heard = await self.socket.receive()
-            if heard.type is not aiohttp.WSMsgType.BINARY:
-                raise RemoteProtocolError("it ends the conversation")
-            message = self.decoder.feed(heard.data)
-            if isinstance(message, kind):
-                return message
-            if isinstance(message, messages.Error):
-                raise RemoteProtocolError(message.text, message.code)
-            if message is not None and not isinstance(message, messages.Load):
-                raise RemoteProtocolError(f"it answers {type(message).__name__}")
-
-
-@asynccontextmanager
-async def _talk(access: Access) -> AsyncIterator[_Talk]:
-    async with asyncio.timeout(TIMEOUT_S), conversing(access) as socket:
-        yield _Talk(socket, Decoder(DEFAULT_LIMITS))
-
-
 async def _conversed(edge: str, access: Access) -> list[Finding]:
     what = "access"
     findings = []
     try:
-        async with _talk(access) as talk:
-            welcome = await talk.ask(hello("ionn-doctor"), messages.Welcome)
-            check_welcome(welcome)
+        async with inquiring(access) as inquiry:
+            welcome = await inquiry.greet("ionn-doctor")
             text = f"it serves this device, on {welcome.device} with {welcome.threads} threads"
             findings.append(Finding(edge, what, "ok", text))
+            what = "quota"
+            findings.append(_quota(edge, await inquiry.ask(messages.GetLoad(), messages.Load)))
             what = "round trip"
-            times = [await _ping(talk, token) for token in range(PINGS)]
+            times = [await _ping(inquiry, token) for token in range(PINGS)]
     except TROUBLES as error:
         return [*findings, await _failed(edge, what, access, error)]
     trips = [heard - sent for sent, heard, _ in times]
     text = f"{1000 * statistics.median(trips):.1f} ms (least {1000 * min(trips):.1f} ms)"
-    return [*findings, Finding(edge, what, "ok", text), _drift(edge, times)]
+    findings += [Finding(edge, what, "ok", text), _drift(edge, times)]
+    return [*findings, *await _told_isolation(edge, access)]
 
 
-async def _ping(talk: _Talk, token: int) -> tuple[float, float, float]:
+def _quota(edge: str, load: messages.Load) -> Finding:
+    used, limit = load.used_bytes, load.memory_bytes
+    text = f"{used / 1e6:.0f} of {limit / 1e6:.0f} MB that the box keeps for this device are used"
+    if used > NEARLY_FULL * limit:
+        advice = f"nothing, or `ionn forget {edge}`: weights that are longest unused go first"
+        return Finding(edge, "quota", "note", text, advice)
+    return Finding(edge, "quota", "ok", text)
+
+
+async def _told_isolation(edge: str, access: Access) -> list[Finding]:
+    what = "isolation"
+    try:
+        told = await about(access)
+    except TROUBLES as error:
+        return [await _failed(edge, what, access, error)]
+    return [_isolation(edge, None if told is None else told.get("isolation"))]
+
+
+def _isolation(edge: str, told: Any) -> Finding:
+    """How apart the box keeps what its devices run, as it says itself: this cannot be checked."""
+    what = "isolation"
+    try:
+        holds, fails = (tuple(told[key]) for key in ("holds", "fails"))
+        if not all(isinstance(each, str) and each for each in holds + fails):
+            raise TypeError
+    except (TypeError, KeyError):
+        text = "the box does not say what it keeps workers from"
+        return Finding(edge, what, "note", text, "update the box, if it is an old one")
+    if not fails:
+        return Finding(edge, what, "ok", f"strong, it says: {_listed(holds)}")
+    text = f"weak, it says: another device's model could get past {_listed(fails)}"
+    advice = "use it if you trust all who use it; docs/security.md says what it takes"
+    return Finding(edge, what, "note", text, advice)
+
+
+def _listed(what: tuple[str, ...]) -> str:
+    return _plain(", ".join(what))[:MAX_TEXT] or "nothing"
+
+
+async def _ping(inquiry: Inquiry, token: int) -> tuple[float, float, float]:
     """When it was sent and answered by our clock, and answered by the box's."""
     sent = time.monotonic()
-    pong = await talk.ask(messages.Ping(token), messages.Pong)
+    pong = await inquiry.ask(messages.Ping(token), messages.Pong)
     if pong.token != token:
         raise RemoteProtocolError("it answers another ping than was sent")
     return sent, time.monotonic(), pong.clock_s
@@ -314,7 +287,7 @@ def _drift(edge: str, times: list[tuple[float, float, float]]) -> Finding:
 
 async def _failed(edge: str, what: str, access: Access, error: BaseException) -> Finding:
     told = None
-    if not isinstance(error, RemoteProtocolError | TimeoutError):
+    if not isinstance(error, RemoteProtocolError | EdgeRejected | TimeoutError):
         told = await access.explained(error)
     if isinstance(told, PairingError | TurnedAway):
         return Finding(edge, what, "bad", _plain(told))

@@ -17,6 +17,7 @@ from ionn_edge import jobs
 from ionn_edge.config import Config
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import EngineError, WorkerGone
+from ionn_edge.isolation import Isolation
 from ionn_edge.load import LoadMeter
 from ionn_edge.nursery import Nursery
 from ionn_edge.secret import cache_secret
@@ -71,6 +72,8 @@ class Box:
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
+        # What workers were seen to be kept from; None until that was tried.
+        self.isolation: Isolation | None = None
         self.predictor: dict[str, Any] = {}
         self.draining = False
         self.empty = asyncio.Event()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -19,8 +20,10 @@ from ionn_edge.cache import forget
 from ionn_edge.config import Config, format_bytes
 from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.door import Guest
+from ionn_edge.frames import Pieces
 from ionn_edge.guard import Denied, Guard
 from ionn_edge.link import CLOSE_TIMEOUT_S, Link
+from ionn_edge.pace import Pace, PacedSocket
 from ionn_edge.pairing_desk import PairingDesk
 from ionn_edge.questions import end_connections
 from ionn_edge.quota import Quota
@@ -28,7 +31,7 @@ from pairing.frames import MAX_FRAME_BYTES
 from pairing.tls import peer_fingerprint
 from wire import OLDEST_VERSION, VERSION
 
-PATH, PAIR_PATH, FORGET_PATH = "/ionn", "/pair", "/forget"
+PATH, PAIR_PATH, FORGET_PATH, ABOUT_PATH = "/ionn", "/pair", "/forget", "/about"
 log = logging.getLogger("ionn_edge")
 
 
@@ -52,6 +55,7 @@ class Routes:
         app.router.add_get(PATH, self._converse)
         app.router.add_get(PAIR_PATH, self._pair)
         app.router.add_post(FORGET_PATH, self._forget)
+        app.router.add_get(ABOUT_PATH, self._about)
         return app
 
     @web.middleware
@@ -93,7 +97,7 @@ class Routes:
     async def _serve(
         self,
         request: web.Request,
-        socket: web.WebSocketResponse,
+        socket: PacedSocket,
         device: Device,
         quota: Quota | None,
     ) -> None:
@@ -110,6 +114,9 @@ class Routes:
             # Unpaired or paired anew meanwhile, when its connections were looked for.
             transport.abort()
             return
+        pieces = Pieces(self._box.config.limits.max_frame_bytes)
+        rest = partial(self._box.rest_s, device)
+        socket.pace = Pace(transport, pieces, rest).attach()
         WholeFrames.attach(transport)
         address = request.remote or "a client"
         where = address if device is LOOPBACK else f"{device.name} at {address}"
@@ -144,6 +151,15 @@ class Routes:
         response.force_close()
         return response
 
+    async def _about(self, request: web.Request) -> web.Response:
+        """For devices that are served: whoever would break out need not know where to try."""
+        self._device(request)
+        found = self._box.isolation
+        told = None if found is None else {"holds": found.holds, "fails": found.fails}
+        response = web.json_response({"isolation": told})
+        response.force_close()
+        return response
+
 
 def public_description(config: Config, fingerprint: str | None) -> dict[str, Any]:
     """What strangers may know of a box: nothing of who uses it, or how much.
@@ -160,9 +176,9 @@ def public_description(config: Config, fingerprint: str | None) -> dict[str, Any
     }
 
 
-def _socket(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
+def _socket(request: web.Request, most_bytes: int) -> PacedSocket:
     """For an upgrade, if it is one. Raises Denied."""
-    socket = web.WebSocketResponse(
+    socket = PacedSocket(
         compress=False,
         autoping=True,
         heartbeat=None,

@@ -126,7 +126,7 @@ async def serve(
             await box.nursery.start()
             await box.probe()
             address = listener.getsockname()[:2]
-            shut_in = await _shut_in(box, address[0])
+            box.isolation = shut_in = await _shut_in(box, address[0])
             box.predictor = await calibrated(box)
             await _serve(Serving(box, address, desk, shut_in), listener, guard, started)
         finally:

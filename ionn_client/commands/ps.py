@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Annotated, TypeVar, cast
+from typing import Annotated
 
 import aiohttp
 import typer
@@ -13,26 +13,10 @@ from rich.table import Table
 
 from ionn_client.access import Access, TurnedAway
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.connection import cause, conversing
-from ionn_client.errors import (
-    EdgeRejected,
-    EdgeUnreachable,
-    NotPaired,
-    PairingError,
-    VersionMismatch,
-)
-from wire import (
-    DEFAULT_LIMITS,
-    Decoder,
-    Encoder,
-    RemoteProtocolError,
-    check_welcome,
-    hello,
-    messages,
-)
-
-TIMEOUT_S = 3.0
-_Answer = TypeVar("_Answer", bound=messages.Message)
+from ionn_client.connection import cause
+from ionn_client.errors import EdgeRejected, EdgeUnreachable, NotPaired, PairingError
+from ionn_client.inquiry import TIMEOUT_S, Ended, inquiring
+from wire import RemoteProtocolError, messages
 
 
 def ps(
@@ -77,12 +61,13 @@ def ps(
 async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
     """The edge's greeting and load. Raises EdgeUnreachable, EdgeRejected or PairingError."""
     try:
-        async with asyncio.timeout(TIMEOUT_S), conversing(edge) as socket:
-            welcome = await _exchange(socket, hello("ionn-ps"), messages.Welcome)
-            check_welcome(welcome)
-            return welcome, await _exchange(socket, messages.GetLoad(), messages.Load)
+        async with inquiring(edge) as inquiry:
+            welcome = await inquiry.greet("ionn-ps")
+            return welcome, await inquiry.ask(messages.GetLoad(), messages.Load)
     except TimeoutError:
         raise EdgeUnreachable(f"no answer from {edge} within {TIMEOUT_S:.0f} s") from None
+    except Ended as error:
+        raise EdgeUnreachable(f"{edge} answers, but {error}") from None
     except (aiohttp.ClientError, OSError) as error:
         told = await edge.explained(error)
         if isinstance(told, PairingError):
@@ -92,19 +77,3 @@ async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
         raise EdgeUnreachable(f"no edge at {edge}: {told or cause(error)}") from None
     except RemoteProtocolError as error:
         raise EdgeRejected(f"{edge} does not speak the protocol: {error}", "malformed") from None
-
-
-async def _exchange(
-    socket: aiohttp.ClientWebSocketResponse, question: messages.Message, kind: type[_Answer]
-) -> _Answer:
-    for frame in Encoder(DEFAULT_LIMITS).encode(question):
-        await socket.send_bytes(cast(bytes, frame))
-    decoder = Decoder(DEFAULT_LIMITS)
-    while True:
-        message = decoder.feed(await socket.receive_bytes())
-        if isinstance(message, kind):
-            return message
-        if isinstance(message, messages.Error):
-            raise (VersionMismatch if message.code == "version" else EdgeRejected)(
-                message.text, message.code
-            )

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from ionn_client import cli, doctor
+from ionn_client import cli, doctor, inquiry
 from ionn_client.access import Access
 from ionn_client.doctor import Finding, examine, examine_box
 from ionn_client.errors import EdgeQuarantined
@@ -45,8 +45,15 @@ async def test_an_edge_that_is_well_has_nothing_bad(edge: EdgeProcess, tmp_path:
     findings = await examine(edge.address, tmp_path)
     assert [f for f in findings if f.state == "bad"] == []
     seen = {finding.what for finding in findings if finding.box is not None}
-    assert {"trust", "reach", "box", "protocol", "access", "round trip", "box's clock"} == seen
+    assert seen == {
+        *("trust", "reach", "box", "protocol", "access", "quota", "round trip", "box's clock"),
+        "isolation",
+    }
     assert " ms" in found(findings, "round trip").text
+    assert "of 4295 MB" in found(findings, "quota").text
+    isolation, told = found(findings, "isolation"), edge.banner["isolation"]
+    assert isolation.state == ("note" if told["fails"] else "ok")
+    assert all(each in isolation.text for each in told["fails"] or told["holds"])
 
 
 async def test_an_edge_that_is_not_there_is_said_so(tmp_path: Path) -> None:
@@ -248,11 +255,49 @@ def frames(*said: messages.Message) -> list[bytes]:
 async def test_a_conversation_that_is_none_is_bad(
     handler: Handler, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(inquiry, "TIMEOUT_S", 0.5)
     async with server(says(as_json()), handler) as address:
         finding = found(await examine_box(address, tmp_path), "access")
     assert finding.state == "bad"
     assert text in finding.text
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "text"),
+    [
+        ({"holds": ["no network"], "fails": []}, "ok", "strong, it says: no network"),
+        ({"holds": [], "fails": ["no network (netlink)"]}, "note", "no network (netlink)"),
+        ({"holds": ["\x1b[2J" + 9999 * "x"], "fails": []}, "ok", "strong"),
+        (None, "note", "does not say"),
+        ({}, "note", "does not say"),
+        ({"holds": "no network", "fails": 7}, "note", "does not say"),
+        ({"holds": [{}], "fails": [[]]}, "note", "does not say"),
+        ([], "note", "does not say"),
+    ],
+)
+def test_what_a_box_says_of_its_isolation_is_told_and_not_believed(
+    told: object, state: str, text: str
+) -> None:
+    finding = doctor._isolation("hall", told)
+    assert (finding.what, finding.state) == ("isolation", state)
+    assert text in finding.text
+    assert finding.text.isprintable()
+    assert len(finding.text) < 400
+
+
+async def test_an_edge_without_the_question_does_not_say(tmp_path: Path) -> None:
+    async with server(says(as_json())) as address:
+        (isolation,) = await doctor._told_isolation(address, Access.to(address, tmp_path))
+    assert (isolation.state, isolation.advice[:14]) == ("note", "update the box")
+
+
+@pytest.mark.parametrize(("used", "state"), [(10, "ok"), (96, "note")])
+def test_a_quota_that_is_nearly_used_up_is_noted(used: int, state: str) -> None:
+    load = messages.Load(1, 0, 0, 1.0, used * 10**6, 10**8)
+    finding = doctor._quota("hall", load)
+    assert finding.state == state
+    assert f"{used} of 100 MB" in finding.text
+    assert ("ionn forget hall" in finding.advice) == (state == "note")
 
 
 @pytest.mark.parametrize(("last", "state"), [(7.0, "ok"), (9.0, "note"), (3.0, "note")])

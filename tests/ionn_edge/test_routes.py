@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ionn_edge.box import AGENT
+from ionn_edge.isolation import Isolation
 from ionn_edge.link import Link
 from ionn_edge.nursery import Nursery
 from ionn_edge.session import Session
@@ -193,18 +194,22 @@ async def test_what_an_older_token_opened_ends_where_its_device_pairs_anew(
             await peer.greet()
 
 
-async def test_who_pairs_anew_while_it_connects_is_not_served_by_the_older_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["paired anew", "unpaired"])
+async def test_whose_pairing_ends_while_it_connects_is_not_served_by_it(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     glasses = Visitor()
     async with house(tmp_path) as at:
         await glasses.pair(at)
-        known = at.guard.registry.all()[0]
+        (known,) = at.guard.registry.all()
         prepare = aiohttp.web.WebSocketResponse.prepare
 
         async def slowly(socket: Any, request: Any) -> Any:
             done = await prepare(socket, request)
-            await at.guard.pair(known.device, known.certificate, "0" * 64)
+            if what == "unpaired":
+                await at.questions["unpair"]({"device": "glasses"})
+            else:
+                await at.guard.pair(known.device, known.certificate, "0" * 64)
             return done
 
         monkeypatch.setattr(aiohttp.web.WebSocketResponse, "prepare", slowly)
@@ -215,25 +220,24 @@ async def test_who_pairs_anew_while_it_connects_is_not_served_by_the_older_token
         assert not at.box.clients
 
 
-async def test_who_is_unpaired_while_it_connects_is_not_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_devices_that_are_served_are_told_how_apart_they_are_kept(tmp_path: Path) -> None:
     glasses = Visitor()
     async with house(tmp_path) as at:
         await glasses.pair(at)
-        prepare = aiohttp.web.WebSocketResponse.prepare
 
-        async def slowly(socket: Any, request: Any) -> Any:
-            done = await prepare(socket, request)
-            await at.questions["unpair"]({"device": "glasses"})
-            return done
+        async def told(**headers: str) -> tuple[int, Any]:
+            async with (
+                glasses.http(at) as http,
+                http.get(at.url("/about"), headers=headers) as answer,
+            ):
+                return answer.status, await answer.json() if answer.ok else await answer.text()
 
-        monkeypatch.setattr(aiohttp.web.WebSocketResponse, "prepare", slowly)
-        async with glasses.http(at) as http:
-            with contextlib.suppress(*TLS_ERRORS):
-                async with http.ws_connect(at.url(), headers=glasses.headers) as socket:
-                    assert (await socket.receive(20)).type is not aiohttp.WSMsgType.BINARY
-        assert not at.box.clients
+        assert await told(**glasses.headers) == (200, {"isolation": None})
+        at.box.isolation = Isolation(("no network",), ("no file writes (openat)",))
+        here = {"holds": ["no network"], "fails": ["no file writes (openat)"]}
+        assert await told(**glasses.headers) == (200, {"isolation": here})
+        status, text = await told(Authorization="Bearer " + "x" * 43)
+        assert (status, "network" in text) == (401, False)
 
 
 async def test_a_device_has_so_many_connections_and_others_still_theirs(tmp_path: Path) -> None:
