@@ -23,7 +23,7 @@ from ionn_client.tensors import live_from_wire, live_to_wire
 from layergraph import execute
 from planner import Link
 from tests.fuzz.mutation import damaged
-from tests.fuzz.streams import Reader
+from tests.fuzz.streams import Reader, play
 from tests.fuzz.target import Target
 from tests.ionn_client.test_session import FAST_EDGE
 from tests.support import ELEMENTS, WIDTH, blobs, chain
@@ -376,10 +376,7 @@ _HAPPENINGS: tuple[Callable[[Played], Any], ...] = (
 
 def check(data: bytes) -> str:
     """Raises where a rule above does not hold; tells how the session ended."""
-    reader = Reader(data)
-    played = Played(reader)
-    while reader:
-        played.step()
+    played = play(data, Played)
     played.finish()
     return played.session.phase
 

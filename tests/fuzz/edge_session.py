@@ -16,7 +16,7 @@ from ionn_edge.events import Model, Progress
 from ionn_edge.intake import Intake
 from ionn_edge.session import Session
 from tests.fuzz.mutation import damaged
-from tests.fuzz.streams import Reader
+from tests.fuzz.streams import Reader, play
 from tests.fuzz.target import Target
 from wire import (
     Conversation,
@@ -321,11 +321,7 @@ _HAPPENINGS: tuple[Callable[[Played], _Happening], ...] = (
 
 def check(data: bytes) -> str:
     """Raises where a rule above does not hold; tells how far the conversation came."""
-    reader = Reader(data)
-    played = Played(reader)
-    while reader:
-        played.step()
-    return "closed" if played.session.closed else "open"
+    return "closed" if play(data, Played).session.closed else "open"
 
 
 def seeds() -> list[bytes]:

@@ -5,10 +5,18 @@ A fuzzer changes bytes; what it changes should move one value and leave the othe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+
+class Play(Protocol):
+    """What is played step by step, each as an input says."""
+
+    def step(self) -> None: ...
+
 
 Choice = TypeVar("Choice")
+Played = TypeVar("Played", bound=Play)
 Frames = list[bytes]
 
 _LENGTH_BYTES = 2
@@ -59,3 +67,12 @@ class Reader:
     def rest(self) -> bytes:
         at, self._at = self._at, len(self._data)
         return self._data[at:]
+
+
+def play(data: bytes, begin: Callable[[Reader], Played]) -> Played:
+    """All of an input's steps, from a beginning that it chooses too."""
+    reader = Reader(data)
+    played = begin(reader)
+    while reader:
+        played.step()
+    return played
