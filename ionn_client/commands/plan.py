@@ -155,26 +155,28 @@ def plan(
         return
     what = subject(asked)
     title = f"{network} on {what.device}, with {what.edge}\n{_title(what)}"
-    if training:
-        _training(asked, what, title, figure, as_json=as_json)
-        return
+    show = _training if training else _queries
+    show(asked, what, title, figure, as_json=as_json)
+
+
+def _queries(
+    asked: Asked, what: Subject, title: str, figure: Path | None, *, as_json: bool
+) -> None:
     compared, orders = compare(what.problem), upload_orders(what.problem)
     stays = None
     if what.stay_s is not None:
-        stays = stay_report(what.problem, orders[0].plan, what.stay_s, queries_per_hour)
+        stays = stay_report(what.problem, orders[0].plan, what.stay_s, asked.queries_per_h)
     if figure is not None:
         from ionn_client.schedule_figure import draw_plan
 
-        marks = stay_marks(stays) if stays else ()
-        draw_plan(
-            compared, orders, what.names, title, figure, marks, by_energy=objective == "energy"
-        )
+        marks, by_energy = stay_marks(stays) if stays else (), asked.objective == "energy"
+        draw_plan(compared, orders, what.names, title, figure, marks, by_energy=by_energy)
     if as_json:
-        print_json(report(asked, what, compared, orders, stays, explain=explain))
+        print_json(report(asked, what, compared, orders, stays, explain=asked.explain))
         return
     console = Console(highlight=False)
-    _show(console, network, what, compared, orders, stays)
-    if explain:
+    _show(console, asked.network, what, compared, orders, stays)
+    if asked.explain:
         _explain(console, what.problem, what.names, compared[-1])
     if figure is not None:
         console.print(f"\nDrawn: {figure}")
