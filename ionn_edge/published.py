@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,10 @@ class Published(Holdings):
         for path in list(self.place.directory.iterdir()):
             if _RECORD.fullmatch(path.name):
                 self._open_record(path)
+        for fingerprint in self.graphs.kept():
+            # Written first, by a process that was killed before it wrote the record.
+            if fingerprint not in self.models:
+                self.graphs.drop(fingerprint)
         self.drop_unused()
 
     def held(self, digest: bytes, owner: object | None = None) -> Progress:
@@ -79,10 +84,12 @@ class Published(Holdings):
         try:
             for digest, size in model.sizes.items():
                 if size and not self.is_whole(digest):
-                    name = self.name(digest)
-                    here = blob_path(self.place.directory, name)
-                    (directory / digest.hex()).rename(here)
-                    self.blobs[name] = Blob(here.lstat().st_size, False, 0.0)
+                    name, brought = self.name(digest), directory / digest.hex()
+                    found = brought.lstat()
+                    if not stat.S_ISREG(found.st_mode):
+                        raise StorageError("what was brought as a weight is no file")
+                    brought.rename(blob_path(self.place.directory, name))
+                    self.blobs[name] = Blob(found.st_size, False, 0.0)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -86,4 +87,6 @@ def _locked(directory: Path) -> int | None:
 
 def _empty(directory: Path) -> None:
     for path in list(directory.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         remove(path)

@@ -26,7 +26,10 @@ _ARCHIVE = b"PK\x03\x04"
 
 
 def save_captured(path: str | Path, graph: LayerGraph, weights: Mapping[str, torch.Tensor]) -> None:
-    """Writes what `capture` gave, whole or not at all. Raises InvalidInput."""
+    """Writes what `capture` gave, all of it or nothing: `save_captured(path, *capture(...))`.
+
+    Raises InvalidInput.
+    """
     path = Path(path)
     tensors = apart({weight.name: weights[weight.name] for weight in graph.weights})
     try:

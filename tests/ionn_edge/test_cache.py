@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from ionn_edge.publishing import publish_from, unpublish
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, chain, execute, lacking, segment
-from tests.ionn_edge.visitors import House, Visitor, house
+from tests.ionn_edge.visitors import Paired, house, two_devices
 from tests.support import blobs
 from wire import messages
 
@@ -37,38 +35,6 @@ GRAPH, WEIGHTS = chain(3)
 NAME = GRAPH.fingerprint
 BLOBS = blobs(GRAPH, WEIGHTS)
 X = torch.linspace(-1, 1, 8).reshape(1, 8)
-
-
-class Paired(Peer):
-    """A connection of a paired device."""
-
-    def __init__(self, visitor: Visitor, at: House) -> None:
-        super().__init__(at.url())
-        self._visitor = visitor
-        self._house = at
-
-    async def __aenter__(self) -> Paired:
-        self._open = contextlib.AsyncExitStack()
-        self._http = await self._open.enter_async_context(self._visitor.http(self._house))
-        self.socket = await self._http.ws_connect(
-            self._house.url(), headers=self._visitor.headers, compress=0, max_msg_size=1 << 28
-        )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.socket.close()
-        await self._open.aclose()
-
-
-@contextlib.asynccontextmanager
-async def two_devices(
-    directory: Path, nursery: Nursery, **options: Any
-) -> AsyncIterator[tuple[House, Visitor, Visitor]]:
-    async with house(directory, nursery, announce=False, **options) as at:
-        visitors = Visitor("glasses"), Visitor("watch")
-        for visitor in visitors:
-            await visitor.pair(at)
-        yield at, *visitors
 
 
 async def _runs(peer: Peer) -> None:

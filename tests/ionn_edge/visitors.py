@@ -22,6 +22,7 @@ from pairing.exchange import ClientExchange
 from pairing.frames import BoxGrant, How, PairingFailed
 from pairing.identity import Identity
 from pairing.tls import client_context
+from tests.ionn_edge.peer import Peer
 
 
 @dataclass
@@ -138,6 +139,38 @@ async def heard(socket: aiohttp.ClientWebSocketResponse) -> bytes:
     if said.type is not aiohttp.WSMsgType.BINARY:
         raise PairingFailed("closed", ours=False)
     return bytes(said.data)
+
+
+class Paired(Peer):
+    """A connection of a paired device."""
+
+    def __init__(self, visitor: Visitor, at: House) -> None:
+        super().__init__(at.url())
+        self._visitor = visitor
+        self._house = at
+
+    async def __aenter__(self) -> Paired:
+        self._open = contextlib.AsyncExitStack()
+        self._http = await self._open.enter_async_context(self._visitor.http(self._house))
+        self.socket = await self._http.ws_connect(
+            self._house.url(), headers=self._visitor.headers, compress=0, max_msg_size=1 << 28
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.socket.close()
+        await self._open.aclose()
+
+
+@contextlib.asynccontextmanager
+async def two_devices(
+    directory: Path, nursery: Any, **options: Any
+) -> AsyncIterator[tuple[House, Visitor, Visitor]]:
+    async with house(directory, nursery, announce=False, **options) as at:
+        visitors = Visitor("glasses"), Visitor("watch")
+        for visitor in visitors:
+            await visitor.pair(at)
+        yield at, *visitors
 
 
 def wrong(code: str) -> str:
