@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ionn_edge.blobs import Found, blob_path, boot, part_path, remove, scan
@@ -18,6 +19,22 @@ from ionn_edge.parts import Part
 from ionn_edge.places import Place
 
 _BOOT = "boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """A directory of no known device: one that is not paired any more, or of another secret."""
+
+    directory: Path
+    size_bytes: int
+    used_at: float
+
+    @classmethod
+    def of(cls, directory: Path) -> Strange:
+        """What is in it. Raises OSError."""
+        found = list(scan(directory))
+        used_at = max((each.used_at for each in found), default=0.0)
+        return cls(directory, sum(each.size_bytes for each in found), used_at)
 
 
 def leftovers(place: Place) -> tuple[list[Found], list[Part]]:

@@ -15,15 +15,14 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Set
-from dataclasses import dataclass
 from pathlib import Path
 
-from ionn_edge.blobs import StorageError, scan
+from ionn_edge.blobs import StorageError
 from ionn_edge.config import format_bytes
 from ionn_edge.events import Model
 from ionn_edge.eviction import Eviction, Newcomer
 from ionn_edge.holdings import WrongSize
-from ionn_edge.leftovers import drop_files, drop_planes
+from ionn_edge.leftovers import Strange, drop_files, drop_planes
 from ionn_edge.places import Place
 from ionn_edge.published import Published
 from ionn_edge.shelf import Shelf
@@ -36,15 +35,6 @@ log = logging.getLogger("ionn_edge")
 
 class NoRoom(Exception):
     """The model does not fit the budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class Strange:
-    """A directory of no known device: one that is not paired any more, or of another secret."""
-
-    directory: Path
-    size_bytes: int
-    used_at: float
 
 
 class Store:
@@ -287,7 +277,7 @@ class Store:
         for device in devices:
             self.shelf(device)
         known = {shelf.place.directory for shelf in self.shelves}
-        self.strange = [_strange(directory) for directory in found if directory not in known]
+        self.strange = [Strange.of(directory) for directory in found if directory not in known]
         for shelf in self.shelves:
             within = Eviction([shelf])
             within.fit([shelf], self.quota_bytes)
@@ -314,9 +304,3 @@ class Store:
         drop_files(strange.directory)
         with contextlib.suppress(OSError):
             strange.directory.rmdir()
-
-
-def _strange(directory: Path) -> Strange:
-    found = list(scan(directory))
-    used_at = max((each.used_at for each in found), default=0.0)
-    return Strange(directory, sum(each.size_bytes for each in found), used_at)
