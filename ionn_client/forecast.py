@@ -12,6 +12,7 @@ import numpy as np
 
 from ionn_client.activations import Activations, raw_only
 from ionn_client.crossings import Crossings, Direction
+from ionn_client.route_sentence import route_sentence
 from ionn_client.routing import Routing
 from ionn_client.stay import Stay
 from ionn_client.upload import Step
@@ -299,27 +300,8 @@ class Forecast:
 
     def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
         """One line: which layers run where, and why."""
-        graph = self._graph
-        edge = [part for part in chosen.ranges if part.where == "edge"]
-        if not edge:
-            if not uploaded:
-                return "all here: no layer is on the edge yet"
-            more = "" if self._objective.power is None else ", or draw more"
-            return f"all here: sending would take longer than computing{more}"
-        pieces = []
-        for part in edge:
-            first, last = graph.layers[part.start].name, graph.layers[part.stop - 1].name
-            name = first if part.stop - part.start == 1 else f"{first}..{last}"
-            up, down = self.up_coding(part.start), self.down_coding(part.stop)
-            pieces.append(f"{name} ({_crossing(up)} up, {_crossing(down)} down)")
-        return f"edge runs {', '.join(pieces)}; saves {self._saved(chosen)}"
-
-    def _saved(self, chosen: Route) -> str:
         here = self.local_route()
-        saved_s = f"{here.latency_s - chosen.latency_s:.2f} s"
-        if here.energy_J is None or chosen.energy_J is None:
-            return saved_s
-        return f"{saved_s}, {here.energy_J - chosen.energy_J:.2f} J"
+        return route_sentence(self._graph, chosen, here, uploaded, self.up_coding, self.down_coding)
 
 
 def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
@@ -328,12 +310,3 @@ def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
     most = min(max_message_bytes, DEFAULT_LIMITS.max_message_bytes)
     most -= DEFAULT_LIMITS.max_header_bytes
     return len(sizes) <= DEFAULT_LIMITS.max_tensors and sum(sizes) <= most
-
-
-def _crossing(chosen: CutCoding) -> str:
-    coding = "" if chosen.coding == "raw" else f" as {chosen.coding}"
-    return f"{_size(chosen.bytes)}{coding}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e3:.0f} KB" if count < 1e6 else f"{count / 1e6:.1f} MB"
