@@ -44,7 +44,6 @@ class Namespaces:
     a round trip.
     """
 
-    client_ip = CLIENT_IP
     edge_ip = EDGE_IP
 
     def __init__(self, spec: LinkSpec, own_egress: bool = False) -> None:

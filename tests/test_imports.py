@@ -33,7 +33,8 @@ SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
         "session", "dialogue", "watch", "context", "uploading", "queries", "lane", "upload",
         "sender", "inventory", "crossings", "pacer", "estimate", "query", "forecast",
-        "route_sentence", "routing", "battery", "audit", "breaker", "hedging", "lateness", "liveness", "replies", "trust",
+        "route_sentence", "routing", "battery", "audit", "breaker", "hedging",
+        "lateness", "liveness", "replies", "trust",
     )),
     "ionn_edge/session.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
     "pairing/exchange.py", "pairing/frames.py", "pairing/uri.py", "pairing/tokens.py",
