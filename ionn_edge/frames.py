@@ -1,0 +1,122 @@
+"""Takes large WebSocket frames piece by piece, so that none keeps the event loop when it is whole.
+
+aiohttp joins, copies and unmasks a frame at once when its last byte is there: milliseconds for each
+megabyte. Here each piece is unmasked into its place as it comes, and aiohttp sees a ticket instead,
+which keeps the frame's place among the others. What is not a large, masked, binary, unfragmented
+frame goes by as it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+
+import numpy
+
+from wire.messages import Buffer
+
+# Smaller ones take aiohttp a fraction of a millisecond.
+LARGE_BYTES = 256 << 10
+_HEADER_BYTES = 14
+_BINARY, _MASKED_64 = 0x82, 0xFF
+_TICKET_BYTES = 16
+# Of a mask, one behind the other: as much as is unmasked in one step.
+_MASKS = 1 << 14
+
+
+class Pieces:
+    """One connection's large frames: in by `feed`, out by `claim`.
+
+    most_bytes: of a frame; for aiohttp to refuse what has more.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        # No client can know it, so that none can claim what is not there.
+        self._ticket = secrets.token_bytes(_TICKET_BYTES)
+        self._whole: deque[memoryview] = deque()
+        self._header = b""
+        # Of the frame that goes by.
+        self._passing_bytes = 0
+        self._frame = numpy.empty(0, numpy.uint8)
+        self._at = 0
+        self._mask = numpy.empty(0, numpy.uint8)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a whole one has not been claimed."""
+        return bool(self._whole)
+
+    def feed(self, data: bytes) -> bytes:
+        """What came from the socket; what aiohttp is to see of it."""
+        if self._passing_bytes >= len(data) and not self._header:
+            # By far the most: within a frame that goes by.
+            self._passing_bytes -= len(data)
+            return data
+        seen: list[bytes] = []
+        at = 0
+        while at < len(data):
+            if self._frame.size:
+                at += self._take(memoryview(data)[at:], seen)
+            elif self._passing_bytes:
+                end = min(at + self._passing_bytes, len(data))
+                self._passing_bytes -= end - at
+                seen.append(data[at:end])
+                at = end
+            else:
+                at += self._begin(data[at : at + _HEADER_BYTES - len(self._header)], seen)
+        return b"".join(seen)
+
+    def _begin(self, data: bytes, seen: list[bytes]) -> int:
+        """Read a header as far as it is there; how many bytes of `data` are its."""
+        header = self._header + data
+        size = header_bytes(header)
+        if size is None or len(header) < size:
+            self._header = header
+            return len(data)
+        length = payload_bytes(header)
+        used = size - len(self._header)
+        self._header = b""
+        large = header[0] == _BINARY and header[1] == _MASKED_64
+        if large and LARGE_BYTES < length <= self._most_bytes:
+            # Not written to before there is something to write: what is declared costs nothing.
+            self._frame, self._at = numpy.empty(length, numpy.uint8), 0
+            self._mask = numpy.frombuffer(header[size - 4 : size] * _MASKS, numpy.uint8)
+        else:
+            seen.append(header[:size])
+            self._passing_bytes = length
+        return used
+
+    def _take(self, data: memoryview, seen: list[bytes]) -> int:
+        turned, at = self._at % 4, self._at
+        count = min(len(data), self._frame.size - at, self._mask.size - 4)
+        came = numpy.frombuffer(data[:count], numpy.uint8)
+        mask = self._mask[turned : turned + count]
+        numpy.bitwise_xor(came, mask, out=self._frame[at : at + count])
+        self._at += count
+        if self._at == self._frame.size:
+            self._whole.append(self._frame.data)
+            self._frame = numpy.empty(0, numpy.uint8)
+            seen.append(bytes((_BINARY, len(self._ticket))) + self._ticket)
+        return count
+
+    def claim(self, data: Buffer) -> Buffer:
+        """A frame as aiohttp gives it: the large one in place of its ticket."""
+        if len(data) == _TICKET_BYTES and data == self._ticket and self._whole:
+            return self._whole.popleft()
+        return data
+
+
+def header_bytes(start: bytes) -> int | None:
+    """Length of the header that begins so (RFC 6455, section 5.2), None if that is to come."""
+    if len(start) < 2:
+        return None
+    return 2 + {126: 2, 127: 8}.get(start[1] & 0x7F, 0) + (start[1] >> 7) * 4
+
+
+def payload_bytes(header: bytes) -> int:
+    """Length of what follows a whole header."""
+    size = header[1] & 0x7F
+    if size < 126:
+        return size
+    return int.from_bytes(header[2 : 4 if size == 126 else 10], "big")
