@@ -32,6 +32,8 @@ from ionn_edge.pairing_desk import PairingDesk
 from ionn_edge.questions import Questions
 from ionn_edge.routes import Routes
 
+# Objects made, and looks at the younger ones, before one at each generation (see gc).
+GARBAGE = 700, 4, 1000
 log = logging.getLogger("ionn_edge")
 
 
@@ -162,6 +164,7 @@ async def _serve(
                 announcing = asyncio.create_task(_announce(what, guard))
                 stack.push_async_callback(_cancel, announcing)
         started(what)
+        _spare_what_stays()
         await stop.wait()
 
 
@@ -191,9 +194,7 @@ def run(config: Config, started: Callable[[Serving], None]) -> None:
     `serve` raises.
     """
     listener = bound(config.bind, config.port)
-    # What is imported stays: looking it through for garbage would keep everybody waiting.
-    gc.collect()
-    gc.freeze()
+    _spare_what_stays()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner, listener:
         host = listener.getsockname()[0]
         if config.unpaired and not is_loopback(host):
@@ -202,6 +203,16 @@ def run(config: Config, started: Callable[[Serving], None]) -> None:
                 " 127.0.0.1, or leave --unpaired out and pair devices"
             )
         runner.run(serve(config, listener, started))
+
+
+def _spare_what_stays() -> None:
+    """Looking through all that was imported and made for garbage would keep everybody waiting.
+
+    Young garbage is looked for often, which takes little each time, and all of it seldom.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def bound(host: str, port: int) -> socket.socket:
