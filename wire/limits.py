@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_COUNT = (1 << 63) - 1
 MAX_WEIGHT_BYTES = 1 << 40
@@ -42,14 +42,6 @@ class Limits:
 
     def _longest_buffer_bytes(self) -> int:
         return max(self.max_buffer_bytes, self.max_chunk_bytes, self.max_graph_bytes)
-
-    def narrowed(self, max_message_bytes: int, max_chunk_bytes: int) -> Limits:
-        """These limits, or the peer's where they are smaller (Welcome states an edge's)."""
-        return replace(
-            self,
-            max_message_bytes=min(self.max_message_bytes, max_message_bytes),
-            max_chunk_bytes=min(self.max_chunk_bytes, max_chunk_bytes),
-        )
 
 
 DEFAULT_LIMITS = Limits()
