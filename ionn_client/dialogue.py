@@ -55,6 +55,7 @@ class Dialogue:
         self._offered_whole = False
         self._backoff_s = context.options.backoff_s
         self._max_chunk_bytes = 0
+        self._quota_bytes = 0
         self._greeted_at = 0.0
 
     def greet(self) -> None:
@@ -153,6 +154,7 @@ class Dialogue:
             self.context.record("unknown predictor", reason=str(error))
         self.context.forecast.meet_edge(predictor, welcome.max_message_bytes)
         self._max_chunk_bytes = welcome.max_chunk_bytes
+        self._quota_bytes = welcome.memory_bytes
         self.lane.offered(welcome.lane)
         self.context.links.observe_round_trip(self.context.now - self._greeted_at)
         # Beside the offer, so that it costs no time; two round trips are better than one.
@@ -206,13 +208,20 @@ class Dialogue:
             self.queries.refused(error.query, error.code, error.text)
             return
         self.context.record("refused", code=error.code, text=error.text)
-        if error.code in FINAL_REFUSALS:
+        never_fits = error.code == "memory" and self._weight_bytes > self._quota_bytes
+        if error.code in FINAL_REFUSALS or never_fits:
             kind = VersionMismatch if error.code == "version" else EdgeRejected
             self.reject(kind(error.text, error.code))
             return
         if error.code in SLOW_REFUSALS:
             self._backoff_s = RETRY_REFUSED_S
         self.drop(error.text)
+
+    @property
+    def _weight_bytes(self) -> int:
+        """Of the whole model, each weight once: what an edge makes room for."""
+        weights = self.context.graph.weights
+        return sum({weight.digest: weight.spec.nbytes for weight in weights}.values())
 
     def distrusted(self, error: OffloadError) -> None:
         if self.context.phase != "closed":

@@ -215,8 +215,8 @@ def _advice(attempt: Attempt, failure: PairingFailed) -> str:
             return f"not paired: {failure}. {ADVICE[attempt.how]}"
         case "closed":
             return (
-                "not paired: the box takes no pairings now, because too many attempts failed."
-                " `ionn edge pair` there opens it again"
+                "not paired: too many attempts failed in a row, and the box takes no pairings now."
+                " `ionn edge pair` there opens it again, and shows a new code"
             )
         case _:
             return f"not paired: {failure}"

@@ -103,7 +103,10 @@ class PairingDesk:
         try:
             succeeded = await self._converse(socket, exchange, frame, begun)
         except PairingFailed as failure:
-            await _tell(socket, failure.frame)
+            # Who is told that it was wrong goes and reads the next code: there is none.
+            closes = exchange.begun and self.failures + 1 >= MOST_FAILURES
+            told = PairingFailed("closed") if closes and failure.frame is not None else failure
+            await _tell(socket, told.frame)
         finally:
             self.ended(succeeded)
 

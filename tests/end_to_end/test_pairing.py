@@ -128,6 +128,16 @@ async def test_a_wrong_code_says_what_to_do(tmp_path: Path, client: Path) -> Non
         assert not KnownBoxes(client).all()
 
 
+async def test_the_wrong_code_that_closes_the_desk_sends_nobody_to_read_another(
+    tmp_path: Path, client: Path
+) -> None:
+    async with house(tmp_path) as at:
+        for told in (*4 * ["shows a new one now"], "ionn edge pair` there opens it again"):
+            with pytest.raises(PairingError, match=told):
+                await pair(by_code(at, wrong(at.desk.code or "")), client)
+        assert at.desk.code is None
+
+
 async def test_a_uri_of_another_box_says_nothing_to_this_one(tmp_path: Path, client: Path) -> None:
     async with house(tmp_path) as at:
         with pytest.raises(CertificateChanged, match="Nothing was sent"):

@@ -28,6 +28,14 @@ def queries(edge: EdgeProcess, *args: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run(edge, *args, "--json").splitlines()]
 
 
+def test_a_model_above_the_quota_is_refused_with_its_figure_and_runs_here() -> None:
+    with EdgeProcess(options=("--calibration", "off", "--quota", "100K")) as edge:
+        text = " ".join(run(edge, "--queries", "2").split())
+    assert f"ionn://{edge.address} is not used: the model's weights take 1.6 MiB" in text
+    assert "one device may have 100.0 KiB of them on this edge" in text
+    assert "2 of 2 exact answers equal the local model's" in text
+
+
 def test_each_query_tells_its_joules_and_what_is_left(edge: EdgeProcess) -> None:
     asked = queries(edge, "--queries", "4", *FRUGAL, "--battery", "1000")
     assert all(query["difference"] == 0 for query in asked)

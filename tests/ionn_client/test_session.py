@@ -60,11 +60,11 @@ class Bench:
     def hear(self, message: messages.Message, after_s: float = 0.0) -> list[events.Command]:
         return self.step(events.MessageReceived(message), after_s)
 
-    def greet(self) -> list[events.Command]:
+    def greet(self, welcome: messages.Welcome = WELCOME) -> list[events.Command]:
         """Up to the point where the edge has the offer."""
         self.step(events.Started())
         self.step(events.Connected())
-        commands = self.hear(WELCOME, after_s=0.01)
+        commands = self.hear(welcome, after_s=0.01)
         ping, _ = sent(commands)
         self.hear(messages.Pong(ping.token, 0.0), after_s=0.01)
         return commands
@@ -332,6 +332,17 @@ def test_a_full_edge_is_tried_again_later() -> None:
     assert only(commands, events.OpenConnection).delay_s == RETRY_REFUSED_S
     assert bench.session.error is None
     assert bench.session.last_failure == "245 MB do not fit 64 MB"
+
+
+@pytest.mark.parametrize(("quota_bytes", "phase"), [(767, "rejected"), (768, "connecting")])
+def test_a_model_above_the_devices_quota_is_refused_for_good(quota_bytes: int, phase: str) -> None:
+    bench = Bench()
+    assert sum(weight.spec.nbytes for weight in bench.graph.weights) == 768
+    bench.greet(dataclasses.replace(WELCOME, memory_bytes=quota_bytes))
+    bench.hear(messages.Error("memory", "768 bytes, and one device may have 767"))
+    assert bench.session.phase == phase
+    assert "one device may have 767" in str(bench.session.error or bench.session.last_failure)
+    assert kinds(bench.step(events.QueryAsked(0, (X,), None)))[-1] is events.RunRange
 
 
 def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() -> None:
