@@ -15,6 +15,7 @@ import torch
 
 from ionn_client.events import AuditRange, Command, RangeAudited
 from ionn_client.hedging import Slices
+from ionn_client.rough import SLACK
 from layergraph import LayerGraph
 from layergraph.execute import Live
 from layergraph.symbols import DTYPES
@@ -23,7 +24,7 @@ from wire import messages
 # Of the answer's largest element, by the least precision of the weights used for it. Processors,
 # thread counts and batches sum in different orders, which costs about 1e-6 in float32; whoever
 # lies by less than a thousandth changes no answer that is worth it. Coarse weights are answered
-# for by nothing closer than the size of the answer: which of them were there is not known here.
+# for by nothing closer than the size of the answer, unless what they explain is computed here too.
 TOLERANCE = {"exact": 1e-3, "bfloat16": 0.25, "float12": 1.0}
 # Of elements of fewer bits, so many of their roundings.
 ROUNDINGS = 16
@@ -129,6 +130,7 @@ class Audits:
                 coded=hop.coded if self._position == hop.start else (),
                 claimed=hop.claimed if stop == hop.stop else None,
                 tolerance=self._tolerance(hop.precision),
+                precision=hop.precision,
             )
         )
 
@@ -142,7 +144,11 @@ class Audits:
             self._position, self._live = event.stop, event.live
             return None
         self.drop()
-        return self._judge(Verdict(hop, event.difference, self._tolerance(hop.precision)))
+        tolerance = self._tolerance(hop.precision)
+        if event.explained is not None:
+            # The edge names its precision, and with it what is allowed: no more than that explains.
+            tolerance = min(tolerance, max(self._tolerance("exact"), SLACK * event.explained))
+        return self._judge(Verdict(hop, event.difference, tolerance))
 
     def _tolerance(self, precision: str) -> float:
         return max(TOLERANCE[precision], ROUNDINGS * self._rounding)

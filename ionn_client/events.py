@@ -9,7 +9,7 @@ from ionn_client.errors import OffloadError
 from ionn_client.query import Answer
 from ionn_client.upload import Piece
 from layergraph.execute import Live
-from wire import messages
+from wire import PRECISIONS, messages
 
 # Events: what happened.
 
@@ -150,13 +150,15 @@ class TensorsUndecodable:
 @dataclass(frozen=True, slots=True)
 class RangeAudited:
     """A part of an audit ran in `seconds`: the live tensors at `stop`, or, if it was the last,
-    how much the edge's differ from them (see ionn_client.audit)."""
+    how much the edge's differ from them (see ionn_client.audit). explained: how much weights of
+    the precision that the edge claims make them differ; None where it claims the exact ones."""
 
     audit: int
     stop: int
     live: Live
     difference: float | None
     seconds: float
+    explained: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,7 @@ class AuditRange:
 
     coded: if any, what to decode in place of `live`. claimed: if given, what to compare with;
     beyond `tolerance`, see whether the weights here are still those that the edge was given.
+    precision: the least of any weight, as the edge says; what that explains is computed too.
     """
 
     audit: int
@@ -257,6 +260,7 @@ class AuditRange:
     coded: tuple[messages.Tensor, ...] = ()
     claimed: Live | None = None
     tolerance: float = 0.0
+    precision: str = PRECISIONS[-1]
 
 
 @dataclass(frozen=True, slots=True)

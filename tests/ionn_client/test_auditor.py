@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from ionn_client.audit import TOLERANCE, Audits, Hop, Verdict
 from ionn_client.auditor import Auditor
-from ionn_client.events import AuditRange
+from ionn_client.events import AuditRange, Command
+from ionn_client.hedging import Slices
+from ionn_client.rough import run_roughly
 from ionn_client.tensors import live_from_wire, live_to_wire
 from layergraph import InvalidInput, execute
+from layergraph.execute import Live
 from tests.support import WIDTH, chain
 from wire.activations import decode_tensor, encode_tensor
 
@@ -56,6 +62,53 @@ async def test_weights_that_the_program_has_changed_are_answered_for_by_nobody()
             await made.run(AuditRange(1, 0, 3, (X,), claimed=claimed, tolerance=1e-3))
     finally:
         made.close()
+
+
+async def verdict(auditor: Auditor, claimed: torch.Tensor, precision: str) -> Verdict:
+    """Of an answer to the whole chain, computed in as many slices as there are layers."""
+    one_by_one = Slices([1.0] * len(GRAPH.layers))
+    audits = Audits(GRAPH, one_by_one, 1.0, random.Random(0))
+    audits.begin(Hop(0, len(GRAPH.layers), (X,), (), (claimed,), precision))
+    commands: list[Command] = []
+    while True:
+        audits.proceed(commands.append)
+        asked = commands.pop()
+        assert isinstance(asked, AuditRange)
+        told = audits.audited(await auditor.run(asked))
+        if told is not None:
+            return told
+
+
+def by_weights(*precisions: str) -> torch.Tensor:
+    """An honest answer, with each layer's weight as precise as it says."""
+    live: Live = (X,)
+    for layer, precision in enumerate(precisions):
+        live = run_roughly(GRAPH, WEIGHTS, (layer, layer + 1), live, precision)
+    return live[0]
+
+
+EXACT = by_weights("exact", "exact", "exact")
+
+
+@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+async def test_what_the_claimed_precision_explains_is_no_lie(
+    auditor: Auditor, precision: str
+) -> None:
+    for which in itertools.product((precision, "exact"), repeat=len(GRAPH.layers)):
+        told = await verdict(auditor, by_weights(*which), precision)
+        assert told.agrees, (which, told.difference, told.tolerance)
+    assert 0 < told.tolerance < TOLERANCE[precision]
+
+
+@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+async def test_who_names_a_coarse_precision_is_allowed_no_more_than_that_explains(
+    auditor: Auditor, precision: str
+) -> None:
+    # Within what was allowed by the precision's name alone.
+    lie = EXACT + 0.9 * TOLERANCE[precision] * EXACT.abs().max()
+    told = await verdict(auditor, lie, precision)
+    assert told.difference == pytest.approx(0.9 * TOLERANCE[precision], rel=1e-3)
+    assert not told.agrees
 
 
 async def test_what_cannot_be_run_is_raised(auditor: Auditor) -> None:
