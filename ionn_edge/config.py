@@ -116,6 +116,8 @@ class Config:
         gives way to the next. handshake_timeout_s, request_timeout_s: they have so long to begin
         encryption, and then to ask. pairing_timeout_s: for what follows GET /pair.
     device_clients, device_queries: one paired device's connections and open queries.
+    box_queries, box_waiting_bytes: open queries of all devices together, and their tensors; beyond
+        that a device has one at a time.
     device_queries_per_s, device_burst: its queries per second in the long run, and at once.
     device_disk_bytes: its weights; None is as much as memory_bytes, which others evict where they
         need their share of it. device_memory_bytes: its workers' memory.
@@ -154,6 +156,8 @@ class Config:
     pairing_timeout_s: float = 30.0
     device_clients: int = 8
     device_queries: int = 64
+    box_queries: int = 512
+    box_waiting_bytes: int = 1 << 30
     device_queries_per_s: float = 1000.0
     device_burst: int = 1000
     device_disk_bytes: int | None = None

@@ -84,7 +84,9 @@ class Guard:
         if self._seats[device.id] >= most:
             raise Denied(429, f"this device has {most} connections already: close one of them")
         self._seats[device.id] += 1
-        quota = self._quotas.setdefault(device.id, Quota(self._config, self._devices_here))
+        quota = self._quotas.setdefault(
+            device.id, Quota(self._config, self._devices_here, self._quotas.values)
+        )
         self.registry.seen(device.id, self._clock())
         try:
             yield quota

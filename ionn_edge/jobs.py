@@ -178,6 +178,10 @@ def encode(job: Job) -> list[Buffer]:
         if field.name == "tensors":
             buffers.extend(tensor.data for tensor in value)
             value = [(each.dtype, each.shape, each.order, each.coding) for each in value]
+        elif field.name == "graph":
+            # Megabytes, and packing would copy them.
+            buffers.append(value)
+            value = None
         plain.append(value)
     sizes = [memoryview(buffer).nbytes for buffer in buffers]
     header: bytes = msgpack.packb([KINDS.index(type(job)), plain, sizes])
@@ -220,4 +224,8 @@ def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> Job:
                 )
             except (TypeError, ValueError) as error:
                 raise BrokenPipe(f"not a job: {error}") from None
+        elif field.name == "graph":
+            if len(buffers) != 1:
+                raise BrokenPipe(f"not a job: {len(buffers)} graphs")
+            plain[number] = buffers[0]
     return of(*plain)

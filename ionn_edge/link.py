@@ -33,7 +33,7 @@ from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
 from ionn_edge.turns import TURN_S, cost_s
 from ionn_edge.writing import Writer
-from wire import Decoder, Encoder, RemoteProtocolError
+from wire import HEARD, Decoder, Encoder, RemoteProtocolError, Role
 
 log = logging.getLogger("ionn_edge")
 CLOSE_TIMEOUT_S = 2.0
@@ -286,7 +286,7 @@ class Link:
     # The socket.
 
     async def _receive_all(self) -> None:
-        config, decoder = self._box.config, Decoder(self._box.config.limits)
+        config, decoder = self._box.config, Decoder(self._box.config.limits, HEARD[Role.EDGE])
         spent_s = 0.0
         async for frame in self._socket:
             began_s = time.perf_counter()

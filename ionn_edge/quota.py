@@ -5,7 +5,7 @@ No clock of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ionn_edge.config import Config
@@ -32,12 +32,19 @@ class Quota:
 
     devices: how many are connected. Where one is alone, all of its connections may run a range at
     once; otherwise so many as are its part of the processors, and the others stand in line.
+    everybody: all devices' quotas. Once too many queries are open together, each may have one.
     """
 
-    def __init__(self, config: Config, devices: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self,
+        config: Config,
+        devices: Callable[[], int] = lambda: 1,
+        everybody: Callable[[], Iterable[Quota]] = tuple,
+    ) -> None:
         self.sessions: set[Asker] = set()
         self._config = config
         self._devices = devices
+        self._everybody = everybody
         # From who has waited longest for a turn to run.
         self._line: dict[Asker, None] = {}
         self._tokens = float(config.device_burst)
@@ -48,13 +55,18 @@ class Quota:
         """Of all of the device's connections."""
         return sum(session.running + session.queued for session in self.sessions)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Tensors of the queries that wait."""
+        return sum(session.waiting_bytes for session in self.sessions)
+
     def refusal(self, now: float, tensor_bytes: int = 0) -> str | None:
         """Why no further query is taken now; None, and one is counted, if it is.
 
         tensor_bytes: of the query's tensors. One alone may be any size that a message takes.
         """
         config = self._config
-        waiting_bytes = sum(session.waiting_bytes for session in self.sessions)
+        waiting_bytes = self.waiting_bytes
         if waiting_bytes and waiting_bytes + tensor_bytes > config.max_waiting_bytes:
             return f"this device's open queries hold {waiting_bytes} bytes of tensors already"
         if self.open_queries >= config.device_queries:
@@ -62,6 +74,8 @@ class Quota:
                 f"this device has {config.device_queries} queries open already;"
                 " wait for their answers"
             )
+        if self.open_queries and (full := self._box_is_full(tensor_bytes)) is not None:
+            return full
         since_s = max(now - self._filled_at, 0.0)
         filled = self._tokens + since_s * config.device_queries_per_s
         self._tokens, self._filled_at = min(filled, float(config.device_burst)), now
@@ -72,6 +86,17 @@ class Quota:
                 f" ask again in {wait_s:.3f} s"
             )
         self._tokens -= 1
+        return None
+
+    def _box_is_full(self, tensor_bytes: int) -> str | None:
+        config, everybody = self._config, list(self._everybody())
+        if sum(quota.open_queries for quota in everybody) >= config.box_queries:
+            return (
+                f"this edge has {config.box_queries} queries open already; wait for their answers"
+            )
+        waiting_bytes = sum(quota.waiting_bytes for quota in everybody)
+        if waiting_bytes + tensor_bytes > config.box_waiting_bytes:
+            return f"this edge's open queries hold {waiting_bytes} bytes of tensors already"
         return None
 
     def may_run(self, asker: Asker) -> bool:

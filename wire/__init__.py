@@ -50,7 +50,7 @@ from wire.planes import (
     stored_bytes,
 )
 from wire.segments import decode_segment, encode_segment, max_coded_bytes, segment_elements
-from wire.states import Conversation, Role, State
+from wire.states import HEARD, Conversation, Role, State
 from wire.tensors import (
     DTYPE_BYTES,
     check_tensor,
@@ -67,6 +67,7 @@ __all__ = [
     "DTYPE_BYTES",
     "ERROR_CODES",
     "FINE",
+    "HEARD",
     "INLINE_BYTES",
     "KINDS",
     "LOSSY",

@@ -10,6 +10,7 @@ checked; see docs/protocol.md.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Any
 
@@ -70,10 +71,16 @@ class Encoder:
 
 
 class Decoder:
-    """Turns a peer's frames into messages. One per connection; of no use after an error."""
+    """Turns a peer's frames into messages. One per connection; of no use after an error.
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    heard: types that this side may ever be told; others are refused unseen. None for all.
+    """
+
+    def __init__(
+        self, limits: Limits = DEFAULT_LIMITS, heard: Collection[type[Message]] | None = None
+    ) -> None:
         self.limits = limits
+        self._heard = heard
         self._plans = plans(limits)
         self._plan: Plan | None = None
         self._plain: list[Any] = []
@@ -168,6 +175,9 @@ class Decoder:
         plan = self._plans.get(header[1])
         if plan is None:
             raise RemoteProtocolError(f"unknown message kind {header[1]}")
+        if self._heard is not None and plan.type not in self._heard:
+            text = f"{plan.type.__name__} is not for this side to hear"
+            raise RemoteProtocolError(text, "unexpected")
         count = (header[0] & 0x0F) - 1
         if count != len(plan.decoders):
             raise RemoteProtocolError(

@@ -168,6 +168,12 @@ RECEIVES: Mapping[Role, Table] = {
 }
 # fmt: on
 
+# What a side may be told at all, whatever the state.
+HEARD: Mapping[Role, frozenset[type[Message]]] = {
+    role: frozenset(kind for row in table.values() for kind in row)
+    for role, table in RECEIVES.items()
+}
+
 # Where an Error with a query may be said (edge) and heard (client). Queries that crossed an
 # eviction may be answered even after the next Offer.
 ANSWERABLE: Mapping[Role, frozenset[State]] = {

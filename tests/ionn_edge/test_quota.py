@@ -129,3 +129,28 @@ def test_who_stands_in_line_runs_once_the_others_are_gone() -> None:
     assert [quota.may_run(asker) for asker in askers[1:]] == [False, False]
     devices[0] = 1
     assert quota.next_to_run() == askers[1:]
+
+
+def test_open_queries_of_all_devices_count_but_for_a_devices_first() -> None:
+    config = Config(box_queries=4, device_queries=100)
+    quotas: list[Quota] = []
+    greedy, modest = (Quota(config, everybody=lambda: quotas) for _ in range(2))
+    quotas += [greedy, modest]
+    greedy.sessions |= {Asker(1, 1), Asker(1, 1)}
+    assert greedy.refusal(0.0) == "this edge has 4 queries open already; wait for their answers"
+    assert modest.refusal(0.0) is None, "nobody is kept out by others"
+    modest.sessions.add(Asker(1, 0))
+    assert modest.refusal(0.0) is not None
+    greedy.sessions.clear()
+    assert modest.refusal(0.0) is None
+
+
+def test_waiting_tensors_of_all_devices_count_too() -> None:
+    config = Config(box_waiting_bytes=100, max_waiting_bytes=1000)
+    quotas: list[Quota] = []
+    greedy, modest = (Quota(config, everybody=lambda: quotas) for _ in range(2))
+    quotas += [greedy, modest]
+    greedy.sessions.add(Asker(0, 1, 90))
+    modest.sessions.add(Asker(0, 1, 5))
+    assert modest.refusal(0.0, 5) is None
+    assert modest.refusal(0.0, 6) == "this edge's open queries hold 95 bytes of tensors already"
