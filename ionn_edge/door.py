@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import cast
 
 from ionn_edge.config import Config
-from ionn_edge.turns import RESTS, Turns
+from ionn_edge.turns import Turns
 
 log = logging.getLogger("ionn_edge")
 BACKLOG = 512
@@ -27,6 +27,9 @@ MOST_BYTES = 32 << 10
 ACCEPT_PAUSE_S = 0.1
 # Of this process's time, for encryption, request and greeting.
 HANDSHAKE_S = 0.003
+# While somebody is served: a few at once, and then of one address a twentieth of the time, of all
+# a tenth.
+AT_ONCE, RESTS_OF_ONE, RESTS_OF_ALL = 8, 19.0, 9.0
 SHUTDOWN_TIMEOUT_S = 2.0
 _TLS_HANDSHAKE = 0x16
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,7 +40,8 @@ _SPEAKS_PLAIN = "this edge is unpaired and does not speak TLS; start it without 
 class Door:
     """Accepts connections and hands them to `http`, which makes a protocol for each.
 
-    context: for the next connection; None speaks plainly.
+    context: for the next connection; None speaks plainly. serving: whether somebody is kept waiting
+        by what new connections cost.
     """
 
     def __init__(
@@ -45,13 +49,16 @@ class Door:
         config: Config,
         http: Callable[[], asyncio.Protocol],
         context: Callable[[], ssl.SSLContext | None] = lambda: None,
+        serving: Callable[[], bool] = lambda: True,
     ) -> None:
         self.config = config
         self.context = context
         self.http = http
         # From the oldest to the latest.
         self.guests: dict[Guest, None] = {}
-        self._turns = Turns()
+        self._serving = serving
+        spare_s = AT_ONCE * HANDSHAKE_S
+        self._turns = Turns(spare_s, RESTS_OF_ONE), Turns(spare_s, RESTS_OF_ALL)
 
     async def accept(self, listener: socket.socket) -> None:
         """Let connections in until cancelled. The socket listens, and does not block."""
@@ -82,8 +89,12 @@ class Door:
     def pause_s(self, household: str) -> float:
         """How long the next handshake of one address waits: a flood of them has its turn only."""
         now = asyncio.get_running_loop().time()
-        rest_s = self._turns.rest_s(household, HANDSHAKE_S, now, alone=False)
-        return rest_s - RESTS * HANDSHAKE_S
+        of_one, of_all = self._turns
+        alone = not self._serving()
+        return max(
+            of_one.rest_s(household, HANDSHAKE_S, now, alone=alone),
+            of_all.rest_s("", HANDSHAKE_S, now, alone=alone),
+        )
 
     def _end_oldest(self, guests: list[Guest]) -> None:
         if guests:
@@ -156,7 +167,8 @@ class Guest(asyncio.Protocol):
             if encrypted != (context is not None):
                 self._link.send(_refusal(_SPEAKS_TLS if context else _SPEAKS_PLAIN))
                 return
-            await asyncio.sleep(self._door.pause_s(self.household))
+            if context is not None:
+                await asyncio.sleep(self._door.pause_s(self.household))
             # From here on the socket is the loop's to close.
             self._handed_over = True
             await self._loop.connect_accepted_socket(

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import cast
@@ -70,7 +71,11 @@ async def serving(
     )
     await runner.setup()
     http = cast(Callable[[], asyncio.Protocol], runner.server)
-    door = Door(box.config, http, lambda: None if guard is None else guard.context)
+
+    def context() -> ssl.SSLContext | None:
+        return None if guard is None else guard.context
+
+    door = Door(box.config, http, context, lambda: bool(box.clients))
     listener.setblocking(False)
     listener.listen(BACKLOG)
     tasks = [asyncio.create_task(door.accept(listener)), asyncio.create_task(_prepare(box))]

@@ -46,6 +46,12 @@ def test_who_does_not_has_what_is_spare_and_then_its_share() -> None:
     assert spent_s == pytest.approx(0.5 + 100.0 / RESTS, rel=0.02)
 
 
+def test_shares_may_be_smaller() -> None:
+    turns = Turns(spare_s=0.5, rests=19.0)
+    assert turns.rest_s("a", 0.5, 10.0, alone=False) == 0.0
+    assert turns.rest_s("a", 0.25, 10.0, alone=False) == pytest.approx(0.25 * 19.0)
+
+
 def test_small_messages_count_for_more_than_is_seen_of_them() -> None:
     assert cost_s(3, 1e-6) == SMALL_S
     assert cost_s(3, 0.5) == 0.5
