@@ -8,22 +8,20 @@ little (see jobs).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import torch
 
 from ionn_edge import escapes, jobs, sandbox
 from ionn_edge.allocator import keep_freed_memory
-from ionn_edge.places import Place
+from ionn_edge.loaded import Live, LoadedModel, places_of
+from ionn_edge.offered import check_described, excess_of, graph_from, weight_rows
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.weights import Weights
 from layergraph import (
     Budget,
     Executor,
@@ -33,20 +31,15 @@ from layergraph import (
     LayerGraph,
     check_graph,
     tensor_from_buffer,
-    tensor_from_weight_bytes,
     tensor_to_buffer,
 )
 from layergraph.nodes import Layer, Node, Ref, TensorSpec
-from layergraph.symbols import DTYPES
 from wire.activations import decode_tensor, encode_tensor
 from wire.errors import RemoteProtocolError
-from wire.limits import DEFAULT_LIMITS
 from wire.messages import PRECISIONS, TENSOR_CODINGS, Buffer, Tensor
 
 # While weights are being loaded, what is there is looked at so often.
 SETTLE_S = 0.02
-_NO_BYTES = hashlib.sha256().digest()
-_Live = tuple[torch.Tensor, ...]
 
 
 def warm_up() -> None:
@@ -99,7 +92,7 @@ def _restrict(job: jobs.Check | jobs.TryEscapes, settings: WorkerSettings) -> No
 class _Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._model: _Model | None = None
+        self._model: LoadedModel | None = None
 
     def answer(self, job: jobs.Job) -> jobs.Job | None:
         match job:
@@ -121,16 +114,16 @@ class _Worker:
 
     def _check(self, job: jobs.Check) -> jobs.Job:
         try:
-            graph = _graph_from(job.graph)
+            graph = graph_from(job.graph)
             if graph.fingerprint != job.fingerprint:
                 raise InvalidGraph(
                     f"the graph's fingerprint is {graph.fingerprint[:16]}, "
                     f"it was offered as {job.fingerprint[:16]}"
                 )
-            rows = _weight_rows(graph)
+            rows = weight_rows(graph)
             if not job.known:
                 check_graph(graph, _budget(self._settings))
-            self._model = _Model(graph, _places(job), self._settings.device)
+            self._model = LoadedModel(graph, places_of(job), self._settings.device)
         except GraphError as error:
             return jobs.Refused("graph", str(error))
         # Checks run torch's own shape functions on hostile arguments: whatever they raise, this
@@ -151,7 +144,7 @@ class _Worker:
                 text += f" with precision {job.precision}"
             return jobs.Failed(job.query, "not-uploaded", text)
         try:
-            _check_described(model.graph, job.start, job.tensors)
+            check_described(model.graph, job.start, job.tensors)
             raw = tuple(map(decode_tensor, job.tensors))
             live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in raw)
         except (InvalidInput, RemoteProtocolError) as error:
@@ -164,7 +157,7 @@ class _Worker:
         # The model's own failure, of whatever type torch raises: out of memory, a bad index.
         except Exception as error:
             return jobs.Failed(job.query, "execution", _one_line(error))
-        excess = _excess(tensors)
+        excess = excess_of(tensors)
         if excess is not None:
             return jobs.Failed(job.query, "execution", excess)
         tensors = tuple(encode_tensor(tensor, job.reply_coding) for tensor in tensors)
@@ -173,7 +166,7 @@ class _Worker:
             *(job.query, stop, PRECISIONS[rank], began_s, coding_s, ran_s - decoded_s, tensors)
         )
 
-    def _execute(self, executor: Executor, start: int, stop: int, live: _Live) -> _Live:
+    def _execute(self, executor: Executor, start: int, stop: int, live: Live) -> Live:
         if self._settings.device == "cpu":
             return executor.run(start, stop, live)
         result = executor.run(start, stop, tuple(t.to(self._settings.device) for t in live))
@@ -218,118 +211,10 @@ class _Worker:
         return jobs.Calibrated(*measure(self._settings.device, seconds, energy))
 
 
-class _Model:
-    """A graph that may run, with what is here of its weights."""
-
-    def __init__(self, graph: LayerGraph, places: tuple[Place, Place], device: str) -> None:
-        self.graph = graph
-        self.weights = Weights(*places, device, self._replaced)
-        for weight in graph.weights:
-            if not weight.spec.nbytes:
-                self.weights.put(weight, tensor_from_weight_bytes(b"", weight.spec))
-        self.executor = Executor(graph, self.weights.tensors, device)
-        # Where to warm up next. Only where all is there at once: uploads bring queries meanwhile.
-        self.cold_layer: int | None = None
-        self._cold_live: _Live = ()
-
-    def load(self, weights: Sequence[int], precision: str, number: int) -> None:
-        for index in weights:
-            self.weights.load(self.graph.weights[index], precision, number)
-        if precision == "exact" and len(weights) == len(self.graph.weights):
-            self.cold_layer = 0
-
-    def warm_up(self, device: str) -> None:
-        layer = self.cold_layer
-        assert layer is not None
-        if not layer:
-            self._cold_live = tuple(
-                torch.zeros(spec.shape, dtype=DTYPES[spec.dtype], device=device)
-                for spec in self.graph.cut_specs(0)
-            )
-        for index in self.graph.layers[layer].weights:
-            self.weights.rank(self.graph.weights[index].name, len(PRECISIONS) - 1)
-        self._cold_live = self.executor.run(layer, layer + 1, self._cold_live)
-        self.cold_layer = layer + 1
-        if self.cold_layer == len(self.graph.layers):
-            self.cold_layer, self._cold_live = None, ()
-
-    def reachable(self, job: jobs.Run) -> tuple[int, int]:
-        """How far the range can run with the weights that are here, and their least precision."""
-        least, lowest = PRECISIONS.index(job.precision), len(PRECISIONS) - 1
-        for layer in range(job.start, job.stop):
-            names = (self.graph.weights[index].name for index in self.graph.layers[layer].weights)
-            ranks = [self.weights.rank(name, least) for name in names]
-            present = [rank for rank in ranks if rank is not None]
-            if len(present) < len(ranks):
-                return layer, lowest
-            lowest = min([lowest, *present])
-        return job.stop, lowest
-
-    def _replaced(self, name: str) -> None:
-        self.executor.rebind(name)
-
-
-def _places(job: jobs.Check) -> tuple[Place, Place]:
-    """Where files of the worker's device are, and those of all devices."""
-    own, public = Place(Path(job.store), job.key), Place(Path(job.published), job.published_key)
-    return own, public
-
-
 def _budget(settings: WorkerSettings) -> Budget:
     return Budget(
         live_bytes=settings.memory_bytes, flops=settings.graph_flops, nodes=settings.graph_nodes
     )
-
-
-def _graph_from(packed: bytes) -> LayerGraph:
-    try:
-        plain = msgpack.unpackb(packed, max_ext_len=0)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise InvalidGraph(f"the graph is not msgpack: {error}") from None
-    return LayerGraph.from_plain(plain)
-
-
-def _weight_rows(graph: LayerGraph) -> tuple[tuple[bytes, int, str], ...]:
-    """(digest, bytes, dtype) of each weight. Raises InvalidGraph where they contradict."""
-    if len(graph.weights) > DEFAULT_LIMITS.max_weights:
-        raise InvalidGraph(f"{len(graph.weights)} weights; this edge takes 65,536")
-    if len({weight.name for weight in graph.weights}) < len(graph.weights):
-        raise InvalidGraph("two weights have the same name")
-    sizes: dict[bytes, int] = {}
-    for weight in graph.weights:
-        size = weight.spec.nbytes
-        if sizes.setdefault(weight.digest, size) != size:
-            raise InvalidGraph(
-                f"weight {weight.name} has {size} bytes, and the digest of one with"
-                f" {sizes[weight.digest]}"
-            )
-        if not size and weight.digest != _NO_BYTES:
-            raise InvalidGraph(f"weight {weight.name} has no bytes, and a digest of some")
-    return tuple((each.digest, each.spec.nbytes, each.spec.dtype) for each in graph.weights)
-
-
-def _check_described(graph: LayerGraph, cut: int, tensors: Sequence[Tensor]) -> None:
-    """Raise InvalidInput unless they are what the cut takes: before a few bytes become many."""
-    specs = graph.cut_specs(cut)
-    if len(tensors) != len(specs):
-        raise InvalidInput(f"cut {cut} takes {len(specs)} tensors; got {len(tensors)}")
-    for number, (spec, tensor) in enumerate(zip(specs, tensors, strict=True)):
-        if (tensor.dtype, tuple(tensor.shape)) != (spec.dtype, tuple(spec.shape)):
-            raise InvalidInput(
-                f"tensor {number} of cut {cut} is {spec}; got {tensor.dtype}{list(tensor.shape)}"
-            )
-
-
-def _excess(tensors: tuple[Tensor, ...]) -> str | None:
-    """Why the wire would not carry this result."""
-    sizes = [memoryview(tensor.data).nbytes for tensor in tensors]
-    limits = DEFAULT_LIMITS
-    if len(sizes) > limits.max_tensors:
-        return f"the result has {len(sizes)} tensors; the limit is {limits.max_tensors}"
-    total = sum(sizes) + limits.max_header_bytes
-    if max(sizes, default=0) > limits.max_buffer_bytes or total > limits.max_message_bytes:
-        return f"the result has {sum(sizes)} bytes; the limit is {limits.max_message_bytes}"
-    return None
 
 
 def _received(pipe: socket.socket, worker: _Worker) -> Iterator[jobs.Job]:

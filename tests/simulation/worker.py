@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ionn_edge import jobs
 from ionn_edge.blobs import blob_path, part_path
 from ionn_edge.engine import EngineError, WorkerGone
+from ionn_edge.offered import check_described, graph_from, weight_rows
 from ionn_edge.places import Place
-from ionn_edge.worker import _check_described, _graph_from, _weight_rows
 from layergraph import GraphError, InvalidInput, LayerGraph, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
 from tests.simulation.models import EXACT, Model, Poisoned
@@ -44,7 +44,7 @@ class Nursery:
     async def close(self) -> None:
         pass
 
-    async def fork(self, owner: str | None = None) -> Worker:
+    async def fork(self, owner: str | None = None) -> Worker:  # noqa: ARG002
         await asyncio.sleep(self._life.rng.uniform(0.001, 0.03))
         if self._life.no_workers:
             raise EngineError("no worker can be started: out of memory")
@@ -199,7 +199,7 @@ class Worker:
             text = f"the weights of layer {job.start} are not there"
             return jobs.Failed(job.query, "not-uploaded", text)
         try:
-            _check_described(model.graph, job.start, job.tensors)
+            check_described(model.graph, job.start, job.tensors)
             raw = tuple(map(decode_tensor, job.tensors))
             live = tuple(tensor_from_buffer(t.dtype, t.shape, t.order, t.data) for t in raw)
         except (InvalidInput, RemoteProtocolError) as error:
@@ -243,7 +243,7 @@ class Worker:
 
 def _checked(job: jobs.Check) -> tuple[str, jobs.Checked | jobs.Refused]:
     try:
-        graph = _graph_from(job.graph)
-        return graph.fingerprint, jobs.Checked(len(graph.layers), _weight_rows(graph))
+        graph = graph_from(job.graph)
+        return graph.fingerprint, jobs.Checked(len(graph.layers), weight_rows(graph))
     except GraphError as error:
         return job.fingerprint, jobs.Refused("graph", str(error))
