@@ -8,7 +8,16 @@ Two things are judged. The neighbour's p99 in each attack over that of the quiet
 which are as noisy as the machine is: the median of these ratios. And the most memory of the edge
 (server, forkserver and workers; pages that they share counted once) against what it took before
 the attack and what its operator grants one device: its weights, which are mapped, and its memory.
-Strangers are granted nothing.
+Strangers are granted what the door's limits permit: each connection that it keeps may have buffers
+(GUEST_BYTES), and what was freed may stay with the allocator once (SLACK_BYTES). Each attack meets
+an edge of its own, so that none is measured against what another left behind.
+
+What is fair here. A real attacker and the neighbour's device bring processors of their own; all
+share this machine's. Attackers therefore run on what nobody else wants of them (SCHED_IDLE: they
+get all that is left, and the edge is attacked as fast as it reads). Memory is looked at in the
+first seconds of each attack, and latency after these, in quiet as in storm: adding up all pages of
+all processes takes tens of milliseconds, in which a process can change none of them, and would be
+most of what the p99 shows. The neighbour asks throughout.
 
 Run: python benchmarks/hostile.py [--attack NAME] [--rounds 3] [--seconds 6] [--quick] [--json]
 """
@@ -48,6 +57,11 @@ MIB = 1 << 20
 BUDGET, WEIGHTS, MEMORY = 512 * MIB, 256 * MIB, 1024 * MIB
 # What must hold.
 MOST_OF_QUOTA, MOST_RATIO = 1.1, 1.5
+# Of a connection that is not admitted: encryption has 256 KiB each way, what it says 32 KiB, and
+# the objects around it less than the rest.
+GUESTS, GUEST_BYTES, SLACK_BYTES = 128, 640 << 10, 16 * MIB
+# Of each attack, while memory is looked at.
+WATCHED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +83,9 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        fits = self.peak_mb <= MOST_OF_QUOTA * self.quota_mb
+        # Of strangers the allowance is the bound: a tenth of what is idle is no attack's.
+        most = 1.0 if self.attack in STRANGERS else MOST_OF_QUOTA
+        fits = self.peak_mb <= most * self.quota_mb
         return fits and self.lost == 0 and self.ratio_p99 <= MOST_RATIO
 
 
@@ -139,13 +155,12 @@ async def measure(
         await neighbour.ask(1.0)
         idle, peak = now_bytes(pid), 0
         for number in range(rounds + 1):
-            # Watched as well, so that both see the same watcher.
-            with Watched(pid):
-                quiet.append(await neighbour.ask(seconds))
+            quiet.append(await neighbour.ask(seconds))
             if number == rounds:
                 break
-            with attacking(name, edge, homes[1]), Watched(pid) as watched:
-                await asyncio.sleep(0.3)
+            with attacking(name, edge, homes[1]):
+                with Watched(pid) as watched:
+                    await neighbour.ask(WATCHED_S)
                 attacked.append(await neighbour.ask(seconds))
             peak = max(peak, watched.peak_bytes)
             # What the attack left behind is over before the next quiet is measured.
@@ -154,7 +169,8 @@ async def measure(
     still, storm = ([percentile(each, 0.99) for each in of] for of in (quiet, attacked))
     around = map(statistics.mean, pairwise(still))
     ratios = [after / before for before, after in zip(around, storm, strict=True)]
-    quota = idle if name in STRANGERS else idle + WEIGHTS + MEMORY
+    granted = GUESTS * GUEST_BYTES + SLACK_BYTES if name in STRANGERS else WEIGHTS + MEMORY
+    quota = idle + granted
     return Row(
         name,
         *(1e3 * percentile(values, share) for values in (calm, stormy) for share in (0.5, 0.99)),
@@ -207,21 +223,26 @@ def main() -> int:
     rows: list[Row] = []
     # This process looks for garbage while nobody waits.
     gc.freeze()
-    with tempfile.TemporaryDirectory(prefix="ionn-hostile-") as directory:
-        pairings = Path(directory)
-        quota = f"weights={WEIGHTS // MIB}M,memory={MEMORY // MIB}M"
-        serve = ("--calibration", "off", "--memory", f"{BUDGET // MIB}M", "--quota", quota)
-        with EdgeProcess(options=serve, paired=True, pairings=directory) as edge:
-            assert edge.state is not None
-            homes = (edge.state, paired_too(pairings))
-            for name in options.attack or ATTACKS:
-                row = asyncio.run(measure(name, edge, homes, options.rounds, options.seconds))
-                rows.append(row)
-                if not options.json:
-                    show(row, first=len(rows) == 1)
+    for name in options.attack or ATTACKS:
+        rows.append(attacked_edge(name, options.rounds, options.seconds))
+        if not options.json:
+            show(rows[-1], first=len(rows) == 1)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     return 0 if options.quick else sum(not row.holds for row in rows)
+
+
+def attacked_edge(name: str, rounds: int, seconds: float) -> Row:
+    """An edge of its own for one attack."""
+    quota = f"weights={WEIGHTS // MIB}M,memory={MEMORY // MIB}M"
+    serve = ("--calibration", "off", "--memory", f"{BUDGET // MIB}M", "--quota", quota)
+    with (
+        tempfile.TemporaryDirectory(prefix="ionn-hostile-") as directory,
+        EdgeProcess(options=serve, paired=True, pairings=directory) as edge,
+    ):
+        assert edge.state is not None
+        homes = (edge.state, paired_too(Path(directory)))
+        return asyncio.run(measure(name, edge, homes, rounds, seconds))
 
 
 def show(row: Row, first: bool) -> None:
