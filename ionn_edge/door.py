@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
+from ionn_edge.arrivals import WholeRecords
 from ionn_edge.config import Config
 from ionn_edge.turns import Turns
 
@@ -27,6 +28,8 @@ MOST_BYTES = 32 << 10
 ACCEPT_PAUSE_S = 0.1
 # Of this process's time, for encryption, request and greeting.
 HANDSHAKE_S = 0.003
+# Of this process's time, for a connection that says nothing.
+ACCEPT_S = 0.00015
 # While somebody is served: a few at once, and then of one address a twentieth of the time, of all
 # a tenth.
 AT_ONCE, RESTS_OF_ONE, RESTS_OF_ALL = 8, 19.0, 9.0
@@ -57,6 +60,7 @@ class Door:
         # From the oldest to the latest.
         self.guests: dict[Guest, None] = {}
         self._serving = serving
+        self._accepting = Turns(AT_ONCE * ACCEPT_S, RESTS_OF_ALL)
         spare_s = AT_ONCE * HANDSHAKE_S
         self._turns = Turns(spare_s, RESTS_OF_ONE), Turns(spare_s, RESTS_OF_ALL)
 
@@ -73,8 +77,10 @@ class Door:
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             self._let_in(link, _household(address[0]))
-            # Where the next one is there already, accepting it would not wait for anything.
-            await asyncio.sleep(0)
+            # Where the next one is there already, accepting it would not wait for anything. Those
+            # of a flood wait in the kernel meanwhile.
+            alone = not self._serving()
+            await asyncio.sleep(self._accepting.rest_s("", ACCEPT_S, loop.time(), alone=alone))
 
     def _let_in(self, link: socket.socket, household: str) -> None:
         config = self.config
@@ -171,13 +177,11 @@ class Guest(asyncio.Protocol):
                 await asyncio.sleep(self._door.pause_s(self.household))
             # From here on the socket is the loop's to close.
             self._handed_over = True
-            await self._loop.connect_accepted_socket(
-                lambda: self,
-                self._link,
-                ssl=context,
-                ssl_handshake_timeout=timeout_s if context else None,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S if context else None,
-            )
+            if context is None:
+                await self._loop.connect_accepted_socket(lambda: self, self._link)
+            else:
+                times_s = timeout_s, SHUTDOWN_TIMEOUT_S
+                await WholeRecords.serve(self._link, self, context, *times_s)
         except OSError as error:
             log.debug("a connection from %s was given up: %s", self.household, error)
 
