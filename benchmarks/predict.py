@@ -3,12 +3,13 @@
 One process calibrates as `ionn edge calibrate` does, and, in turn with that, measures other layers
 of the same types (held out) and ranges of every network of `layergraph.networks` (never measured
 in calibration), so that what else the machine does touches all alike. Times are of one thread on
-the processor, and medians count. Then, ours beside the published
-regressions (planner/published_predictor.py):
+the processor. Each layer and range is visited several times, and each visit's lower quartile and
+the visits' median count, because what else a machine does only makes them longer. Then, ours beside
+the published regressions (planner/published_predictor.py):
 
-- per type of layer, R^2 and RMSE on held-out layers, as in IONN's Table 3, beside those of a
-  second measurement of the same layers some time later ("again"): no prediction can be told to be
-  better than that, and where it explains nothing, R^2 says nothing of a predictor;
+- per type of layer, R^2 and RMSE on held-out layers, as in IONN's Table 3, beside what half of
+  their visits says of the other half ("again"): no prediction can be told to be better than that,
+  and where it explains nothing, R^2 says nothing of a predictor;
 - per network, the share of ranges of at least 5 layers that are predicted within 10%, beside what
   summing the measured times of single layers gives, and ("again") beside half of the visits of the
   same ranges as a prediction of the other half;
@@ -16,18 +17,19 @@ regressions (planner/published_predictor.py):
   `--slowdown` times as slow. Neurosurgeon reports 98.5% of the optimum for its own regressions.
 
     python benchmarks/predict.py [--quick] [--networks alexnet lenet] [--json FILE]
+
+A machine that is quiet for a minute now and then can be measured in parts: `--json part1.json
+--seed 1 --rounds 1 --spread 14` and so on, and then `--rounds 0 --spread 0 --add part*.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +39,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from predict_figures.measuring import Layers, measure
 from predict_figures.networks import Network, load
 from predict_figures.regret import costs, regret
 
 from ionn_edge.allocator import keep_freed_memory
-from ionn_edge.measure import Bench
-from ionn_edge.probes import Probe
-from ionn_edge.spread import spread
 from layergraph.networks import NETWORKS
 from layergraph.work import LayerWork
 from planner import Link
 from planner.accuracy import CLOSE, Accuracy, accuracy, by_type
-from planner.predictor import Predictor, Sample
+from planner.predictor import Predictor
 from planner.published_predictor import PublishedPredictor
 
 RATES_Mbit, RTT_s = (5.85, 18.88, 80.0), 0.005
 QUICK = ("lenet", "pos")
 WANTED_CLOSE, WANTED_R2, WANTED_REGRET = 0.9, 0.95, 0.01
-# Every fourth round of the spread is of other shapes, and held out.
-HELD_OUT = 4
 # The same layers, or ranges, measured a second time.
 AGAIN = "measured again"
 
@@ -77,19 +75,29 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two small networks, few layers")
     parser.add_argument("--networks", nargs="+", help="only these")
     parser.add_argument("--ranges", type=int, default=10, help="of at least 5 layers, per network")
-    parser.add_argument("--rounds", type=int, default=4, help="times each range is visited")
-    parser.add_argument("--spread", type=int, default=110, help="rounds of the spread of layers")
+    parser.add_argument("--rounds", type=int, default=6, help="times each range is visited")
+    parser.add_argument("--spread", type=int, default=84, help="rounds of layers to learn from")
+    parser.add_argument("--seed", type=int, default=0, help="other layers for another number")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="and earlier --json FILEs")
     parser.add_argument("--slowdown", type=float, default=20.0, help="client over edge")
     parser.add_argument("--json", type=Path, help="write all results here")
     options = parser.parse_args()
     if options.quick:
         options.networks, options.spread = options.networks or list(QUICK), 8
     torch.set_num_threads(1)
-    keep_freed_memory()
     networks = [load(name, options.ranges) for name in options.networks or NETWORKS]
-    if options.rounds < 2:
-        parser.error("--rounds is at least 2: one half of the visits is compared with the other")
-    seen, held_out, again_s, entry_s = measure(networks, options.rounds, options.spread)
+    # After loading, which leaves less room than workers have.
+    keep_freed_memory()
+    layers = Layers()
+    for path in options.add:
+        add(json.loads(path.read_text()), networks, layers)
+    measure(networks, options.rounds, options.spread, options.seed, layers)
+    if options.json:
+        options.json.write_text(json.dumps(report(networks, layers)))
+    if min((len(v) for n in networks for v in n.visits.values()), default=0) < 2 or not layers.seen:
+        print("too little for figures: half of the visits is compared with the other half")
+        return 0
+    seen, entry_s = layers.seen, layers.entry_s
     ours = Predictor.fit(seen, entry_s)
     neurosurgeon = PublishedPredictor.fit(seen)
     ionn = PublishedPredictor.fit(seen, ("linear",))
@@ -99,69 +107,48 @@ def main() -> int:
         Way("IONN's", ionn.cost),
     ]
     size = len(json.dumps(ours.to_plain()))
-    print(f"{len(seen)} layers measured, {len(held_out)} held out; {size} bytes as JSON")
-    types = print_types(held_out, again_s, ways)
+    print(f"{len(seen)} layers measured, {len(layers.held_out)} held out; {size} bytes as JSON")
+    types = print_types(layers, ways)
     print_networks(networks, ways)
     regrets = print_regrets(networks, ways, options.slowdown)
     close = print_verdict(networks, types, regrets, ways)
     if options.json:
-        report = {
+        figures = {
             "close": close,
             "types": {name: [asdict(row) for row in rows] for name, rows in types.items()},
             "regrets": regrets,
-            "ranges": {
-                n.name: [(*r, n.visits[r], *(w.range_s(n.work[slice(*r)]) for w in ways))
-                         for r in n.ranges]
+            "predictor": ours.to_plain(),
+            "predicted": {
+                n.name: {w.name: [w.range_s(n.work[slice(*r)]) for r in n.ranges] for w in ways}
                 for n in networks
             },
-            "predictor": ours.to_plain(),
-            "entry_s": entry_s,
-            "again_s": again_s,
-            "samples": [[(s.type, [astuple(w) for w in s.work], s.cost) for s in some]
-                        for some in (seen, held_out)],
-        }  # fmt: skip
-        options.json.write_text(json.dumps(report))
+        }
+        options.json.write_text(json.dumps(report(networks, layers) | figures))
     return 0
 
 
-def measure(
-    networks: Sequence[Network], rounds: int, spreads: int
-) -> tuple[list[Sample], list[Sample], list[float], float]:
-    """Layers of the spread, others held out, these once more, and the ranges of all networks."""
-    bench, calibration, others = Bench("cpu"), spread(0), spread(1)
-    visits = [(network, layers) for network in networks for layers in network.ranges]
-    between = max(1, len(visits) * rounds // spreads)
-    seen: list[Sample] = []
-    held_out: list[Sample] = []
-    again_s: list[float] = []
-    waiting: tuple[Probe, ...] = ()
-    turn = 0
-    for number in range(rounds):
-        random.Random(number).shuffle(visits)
-        began = time.perf_counter()
-        for index, (network, layers) in enumerate(visits):
-            if index % between == 0:
-                turn += 1
-                last = turn % HELD_OUT == 0
-                probes = next(others if last else calibration)
-                for row in map(bench.measured, probes):
-                    (held_out if last else seen).append(Sample(row.work, row.seconds, row.type))
-                if last:
-                    again_s += [bench.measured(probe).seconds for probe in waiting]
-                    waiting = probes
-            network.visit(layers)
-        print(f"round {number + 1} of {rounds}: {time.perf_counter() - began:.0f} s", flush=True)
-    again_s += [bench.measured(probe).seconds for probe in waiting]
-    return seen, held_out, again_s, bench.entry_s
+def report(networks: Sequence[Network], layers: Layers) -> dict[str, Any]:
+    """All that was measured, for `add`."""
+    ranges = {n.name: [[*each, runs] for each, runs in n.visits.items()] for n in networks}
+    return {"layers": layers.to_plain(), "ranges": ranges}
 
 
-def print_types(
-    held_out: Sequence[Sample], again_s: Sequence[float], ways: Sequence[Way]
-) -> dict[str, list[Accuracy]]:
+def add(earlier: dict[str, Any], networks: Sequence[Network], layers: Layers) -> None:
+    """Take what an earlier run measured as measured in this one."""
+    layers.add(earlier["layers"])
+    for network in networks:
+        for start, stop, visits in earlier["ranges"].get(network.name, ()):
+            if (start, stop) in network.ranges:
+                network.visits.setdefault((start, stop), []).extend(visits)
+
+
+def print_types(layers: Layers, ways: Sequence[Way]) -> dict[str, list[Accuracy]]:
     """IONN's Table 3 on held-out layers."""
+    held_out = [layer.sample() for layer in layers.held_out]
     tables = {way.name: by_type(held_out, lambda s, w=way: w.layer(s.work)) for way in ways}
-    second = iter(again_s)
-    tables[AGAIN] = by_type(held_out, lambda _: next(second))
+    one, other = layers.twice
+    guesses = iter(one)
+    tables[AGAIN] = by_type(other, lambda _: next(guesses).cost)
     print("\nHeld-out layers: R^2, RMSE in ms, median error, share within 10%")
     print(f"{'type':18}{'n':>5}{'median, ms':>12}" + "".join(f"{name:>34}" for name in tables))
     for rows in zip(*tables.values(), strict=True):

@@ -64,7 +64,8 @@ def pool(op: str, type: str) -> Callable[[Point], Probe]:
         out = (shape[2] + 2 * padding - kernel) // stride + 1
         made = (1, shape[1], out, out)
         call = Call(op, (Ref(0), (kernel,) * 2, (stride,) * 2, (padding,) * 2), (made,))
-        return Probe(type, (shape,), (), (call,), 0.0)
+        # Which branches it takes depends on what it reads.
+        return Probe(type, (shape,), (), (call,), 0.0, rectified=True)
 
     return make
 
@@ -151,8 +152,17 @@ def permuted(u: Point) -> Probe:
 def flatten(u: Point) -> Probe:
     shape = _map(u, 1, 64)
     made = (1, size(shape))
-    call = Call("aten.flatten.using_ints", (Ref(0), 1), (made,))
-    return Probe("flatten", (shape,), (), (call,), 0.0)
+    if u[4] < 0.5:
+        return Probe(
+            "flatten", (shape,), (), (Call("aten.flatten.using_ints", (Ref(0), 1), (made,)),), 0.0
+        )
+    # Only where dimensions were exchanged it is more than a view.
+    turned = (1, *shape[2:], shape[1])
+    calls = (
+        Call("aten.permute.default", (Ref(0), (0, 2, 3, 1)), (turned,)),
+        Call("aten.flatten.using_ints", (Ref(1), 1), (made,)),
+    )
+    return Probe("flatten", (shape,), (), calls, 0.0)
 
 
 def windows(u: Point) -> Probe:

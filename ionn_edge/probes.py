@@ -27,6 +27,7 @@ class Probe:
     """One layer to measure: shapes of its inputs, weights and constants, and its calls.
 
     `type` is the layer's type by its usual name, as in a table of layers; `flops` a rough size.
+    `rectified`: half of its inputs' numbers are 0, as behind a ReLU.
     """
 
     type: str
@@ -36,6 +37,7 @@ class Probe:
     flops: float
     dtype: str = "float32"
     constants: tuple[Shape, ...] = field(default=())
+    rectified: bool = False
 
 
 def size(shape: Shape) -> int:
@@ -54,9 +56,15 @@ def one_of(u: float, *choices: int) -> int:
 
 
 def channels(u: float, least: int, most: int, aligned: float) -> int:
-    """Three times in four whole vectors, as designers choose them and kernels want them."""
+    """Three times in four whole vectors, as kernels want them, and half of these round numbers
+    (16, 32, 48, 64, 96, 128, 192, ...), as designers choose them: their rows can lie so far apart
+    that caches cannot hold them together."""
     count = between(u, least, most)
-    return count if aligned > 0.75 else max(16, count // 16 * 16)
+    if aligned > 0.75:
+        return count
+    if aligned < 0.375 and count > 48:
+        return count >> (shift := count.bit_length() - 2) << shift
+    return max(16, count // 16 * 16)
 
 
 def weighted(count: int) -> tuple[WeightRef, ...]:

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from ionn_edge.probes import Call, Point, Probe, Shape, between, channels, one_of, size, weighted
 from layergraph.nodes import Argument, ConstantRef, Ref, WeightRef
 
+# Networks' maps are square: none of their layers can be in the spread.
+WIDER = 1
+
 
 def _convolved(
     type: str, cin: int, cout: int, kernel: int, stride: int, side: int, groups: int = 1
 ) -> Probe:
     padding = kernel // 2
-    out = (side + 2 * padding - kernel) // stride + 1
-    made, weight = (1, cout, out, out), (cout, cin // groups, kernel, kernel)
+    source = (1, cin, side, side + WIDER)
+    out = tuple((each + 2 * padding - kernel) // stride + 1 for each in source[2:])
+    made, weight = (1, cout, *out), (cout, cin // groups, kernel, kernel)
     args: tuple[Argument, ...] = (
         Ref(0),
         *weighted(2),
@@ -24,13 +28,13 @@ def _convolved(
     )
     call = Call("aten.conv2d.default", args, (made,))
     flops = 2.0 * size(made) * size(weight[1:])
-    return Probe(type, ((1, cin, side, side),), (weight, (cout,)), (call,), flops)
+    return Probe(type, (source,), (weight, (cout,)), (call,), flops)
 
 
 def conv(u: Point) -> Probe:
     cin, cout = channels(u[0], 5, 1024, u[5]), channels(u[1], 8, 1024, u[5])
-    kernel, stride = one_of(u[3], 2, 3, 3, 3, 4, 5, 5, 7), one_of(u[4], 1, 1, 1, 2)
-    return _convolved("convolution", cin, cout, kernel, stride, between(u[2], 4, 160))
+    kernel, stride = one_of(u[3], 2, 3, 3, 3, 4, 4, 5, 7), one_of(u[4], 1, 1, 1, 2, 2)
+    return _convolved("convolution", cin, cout, kernel, stride, between(u[2], 2, 160))
 
 
 def pointwise_conv(u: Point) -> Probe:
@@ -53,14 +57,15 @@ def depthwise_conv(u: Point) -> Probe:
 
 def transposed_conv(u: Point) -> Probe:
     cin, cout = channels(u[0], 8, 1024, u[5]), channels(u[1], 2, 1024, u[5])
-    side, stride = between(u[2], 2, 100), one_of(u[4], 1, 2, 2)
-    kernel = one_of(u[3], 2, 3, 4, 5)
-    out = (side - 1) * stride + kernel - 2 * (kernel > 2)
-    weight, made = (cin, cout, kernel, kernel), (1, cout, out, out)
+    side, stride = between(u[2], 1, 100), one_of(u[4], 1, 2, 2)
+    kernel = one_of(u[3], 2, 3, 4, 4, 5)
+    source = (1, cin, side, side + WIDER)
+    out = tuple((each - 1) * stride + kernel - 2 * (kernel > 2) for each in source[2:])
+    weight, made = (cin, cout, kernel, kernel), (1, cout, *out)
     args: tuple[Argument, ...] = (Ref(0), *weighted(2), (stride,) * 2, (int(kernel > 2),) * 2)
     call = Call("aten.conv_transpose2d.input", args, (made,))
-    flops = 2.0 * side * side * size(weight)
-    return Probe("transposed conv.", ((1, cin, side, side),), (weight, (cout,)), (call,), flops)
+    flops = 2.0 * size(source[2:]) * size(weight)
+    return Probe("transposed conv.", (source,), (weight, (cout,)), (call,), flops)
 
 
 def _multiplied(rows: int, inner: int, columns: int) -> Probe:
@@ -131,8 +136,10 @@ def attention(u: Point) -> Probe:
 
 def recurrent(op: str, type: str, gates: int) -> Callable[[Point], Probe]:
     def make(u: Point) -> Probe:
-        length, cin = between(u[0], 2, 128), between(u[1], 16, 2560)
-        hidden = between(u[2], 16, 2560)
+        most = 2560 if gates == 1 else 1536
+        # A GRU's steps are the slowest.
+        length, cin = between(u[0], 2, 48 if gates == 3 else 128), between(u[1], 16, most)
+        hidden = between(u[2], 16, most)
         state, made = (1, 1, hidden), (1, length, hidden)
         weights: tuple[Shape, ...] = (
             *((gates * hidden, cin), (gates * hidden, hidden)),

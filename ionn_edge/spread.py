@@ -53,7 +53,7 @@ def _fits(probe: Probe) -> bool:
 
 
 _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
-    (products.conv, 4),
+    (products.conv, 6),
     (products.pointwise_conv, 3),
     (products.shallow_conv, 2),
     (products.depthwise_conv, 2),
@@ -64,9 +64,9 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (products.batch_vector_product, 2),
     (products.permuted_product, 4),
     (products.attention, 2),
-    (products.recurrent("aten.lstm.input", "LSTM", 4), 1),
-    (products.recurrent("aten.gru.input", "GRU", 3), 1),
-    (products.recurrent("aten.rnn_relu.input", "plain RNN", 1), 1),
+    (products.recurrent("aten.lstm.input", "LSTM", 4), 2),
+    (products.recurrent("aten.gru.input", "GRU", 3), 2),
+    (products.recurrent("aten.rnn_relu.input", "plain RNN", 1), 2),
     (products.embedding, 1),
     (maps.batch_norm, 2),
     (maps.layer_norm, 1),
@@ -90,9 +90,9 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (maps.unary("GELU", ("aten.gelu.default", ())), 1),
     (maps.unary("power", ("aten.pow.Tensor_Scalar", (0.7,))), 1),
     (maps.concat, 2),
-    (maps.pad, 1),
-    (maps.permuted, 1),
-    (maps.flatten, 1),
+    (maps.pad, 2),
+    (maps.permuted, 2),
+    (maps.flatten, 2),
     (maps.windows, 1),
     (maps.converted, 1),
 )

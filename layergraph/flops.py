@@ -208,7 +208,10 @@ def _moved(a: Arguments, read: Specs, made: Specs) -> Computation:
         total = elements(made[0])
         return Computation(0.0, 1, pieces, 1, total / pieces)
     total = sum(map(elements, made))
-    return _lines(0.0, total, _last(made[0]) if made else 1)
+    # A copy that joins dimensions copies the lines that it reads.
+    joins = len(read) == 1 and elements(read[0]) == total
+    lines = read if joins else made
+    return _lines(0.0, total, _last(lines[0]) if lines else 1)
 
 
 def _axis(dim: Any, dimensions: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from layergraph.flops import Computation
 from layergraph.nodes import TensorSpec
@@ -20,6 +21,8 @@ _WITH_NUMBERS = frozenset({"add", "sub", "rsub", "mul", "div"})
 _RESAMPLING = ("pool/resample", "pool/nearest")
 # Shorter rows of a matrix are multiplied by a vector several at once.
 _LONG_ROW = 128
+# Smaller filters over inputs of at most so many elements are products.
+_SMALL_SIDE, _SMALL_SOURCE = 3, 20480
 # As many as an image has: such convolutions fill no vector with channels.
 _FEW_CHANNELS = 4
 _VARIANTS = {
@@ -69,6 +72,33 @@ def _broadcasts(read: list[TensorSpec], made: list[TensorSpec]) -> bool:
     return any(1 < math.prod(spec.shape) < math.prod(made[0].shape) for spec in read)
 
 
+def by_product(base: str, arguments: dict[str, Any]) -> bool:
+    """Whether torch unfolds a convolution's input and multiplies, and leaves oneDNN out.
+
+    `base` is "conv" or "transposed_conv", and nothing else is; `arguments` are the call's. As
+    `use_mkldnn` decides for one thread (ATen/native/Convolution.cpp). oneDNN is the faster at
+    multiplying, but brings all weights into an order of its own at each call.
+    """
+    if base not in ("conv", "transposed_conv") or arguments["groups"] > 1:
+        return False
+    source, sides = arguments["input"].shape, arguments["weight"].shape[2:]
+    if source[0] > 1:
+        return False
+    if base == "conv" and math.prod(sides) == 1 and _plain(arguments):
+        return True
+    large = len(sides) > 1 and min(sides[-2:]) > _SMALL_SIDE
+    return not large and math.prod(source) <= _SMALL_SOURCE
+
+
+def _plain(arguments: dict[str, Any]) -> bool:
+    """Neither strided nor dilated."""
+    for name in ("stride", "dilation"):
+        value = arguments.get(name, 1)
+        if any(step != 1 for step in (value if isinstance(value, tuple) else (value,))):
+            return False
+    return True
+
+
 def kind_of(
     base: str,
     operator: Operator,
@@ -79,20 +109,24 @@ def kind_of(
     copies: bool,
     dense: bool,
     weights: bool,
+    product: bool,
 ) -> str:
     """`base`, one of `ops.KINDS`, with the variant whose times follow other coefficients.
 
     `read` and `made` are the call's tensors, `does` its arithmetic. `copies`: it copies what others
     give a view of; `dense`: what it reads lies in memory as its dimensions do; `weights`: some of
-    that are weights.
+    that are weights; `product`: see `by_product`.
     """
     if base == "conv":
         channels = does.inner / does.window
         if channels <= _FEW_CHANNELS:
             return "conv/shallow"
-        kind = "conv/1x1" if does.window == 1 else "conv"
-        return kind if _aligned(channels, does.columns) else f"{kind.rstrip('/')}/ragged"
+        if product:
+            return "conv/1x1" if does.window == 1 else "conv/product"
+        return base if _aligned(channels, does.columns) else "conv/ragged"
     if base == "transposed_conv":
+        if product:
+            return "transposed_conv/product"
         whole = _aligned(does.inner, does.columns / does.window)
         return base if whole else "transposed_conv/ragged"
     if base == "linear":

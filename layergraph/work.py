@@ -13,7 +13,7 @@ from layergraph.binding import bind, resolve
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.flops import computation
 from layergraph.graph import LayerGraph
-from layergraph.kinds import CONVERTS, kind_of
+from layergraph.kinds import CONVERTS, by_product, kind_of
 from layergraph.nodes import Argument, Ref, TensorSpec, WeightRef
 from layergraph.ops import OPERATORS, Operator
 
@@ -86,7 +86,15 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
         base = "depthwise_conv"
     computed = computation(base, arguments, read, made)
     kind = kind_of(
-        base, operator, computed, read, made, copies=copies, dense=dense, weights=bool(weights)
+        base,
+        operator,
+        computed,
+        read,
+        made,
+        copies=copies,
+        dense=dense,
+        weights=bool(weights),
+        product=by_product(base, arguments),
     )
     if kind == "move/view":
         return NodeWork(kind, 0.0)

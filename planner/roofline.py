@@ -11,6 +11,10 @@ is linear in coefficients that cannot be negative, so that small least squares p
   constant share of rows, columns or depth at the borders takes
   (rows + r) (columns + c) (inner + i) s, whose expansion these terms are;
 - the same with dimensions rounded up to what registers hold;
+- weights whose rows, or columns, lie whole pages apart: what reorders them finds sixteen lines
+  where a cache of eight ways has room for eight;
+- elements of a pass that come from more pages than are looked up fast;
+- windows of a pass that are more than branch predictors remember from one query to the next;
 - of a filter: operations by how often an element is used again.
 """
 
@@ -22,10 +26,13 @@ from collections.abc import Callable
 from planner.work import Work
 
 _KIB = 1024
-# Where times bend on processors of the last decade: half of a core's cache, all of it, and
-# about what a core gets of the shared one.
-_CACHE_BYTES = (256 * _KIB, 1024 * _KIB, 8192 * _KIB)
+# Where times bend on processors of the last decade: half of a core's cache, all of it, about what
+# a core gets of the shared one, and about all of that.
+_CACHE_BYTES = (256 * _KIB, 1024 * _KIB, 8192 * _KIB, 16384 * _KIB)
 _VECTOR, _TILE, _BLOCK = 16, 64, 14
+_PAGE = 4096
+_REMEMBERED = 8192
+_FAST_PAGES = 512
 
 
 def terms(work: Work) -> tuple[float, ...]:
@@ -45,6 +52,29 @@ def _activations(w: Work) -> float:
     return w.read_bytes + w.made_bytes
 
 
+def _paged(w: Work, elements: float) -> float:
+    """Bytes of weights, if lines of so many elements lie whole pages apart."""
+    return 0.0 if 4 * elements % _PAGE else w.weight_bytes
+
+
+def _forgotten(w: Work) -> float:
+    """Windows of a pass, less as many as a processor remembers how their branches went."""
+    passes = w.window > 1 and w.inner == 1
+    return _beyond(w.batch * w.rows * w.columns, _REMEMBERED) if passes else 0.0
+
+
+def _scattered(w: Work) -> float:
+    """Elements of a pass, by how many times more pages than are looked up fast a line is from.
+
+    If lines are columns of what is read, as where dimensions are exchanged.
+    """
+    elements = w.batch * w.rows * w.columns
+    pages = min(w.columns, 4 * elements / _PAGE)
+    return (
+        elements * math.log2(pages / _FAST_PAGES) if w.inner == 1 and pages > _FAST_PAGES else 0.0
+    )
+
+
 def _again(w: Work) -> float:
     """Elements of a matrix that every step of several reads."""
     return w.steps * w.inner * w.columns if w.steps > 1 else 0.0
@@ -62,9 +92,11 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     "bytes made": lambda w: w.made_bytes,
     "activations beyond the 1st cache": lambda w: _beyond(_activations(w), _CACHE_BYTES[0]),
     "activations beyond the 2nd cache": lambda w: _beyond(_activations(w), _CACHE_BYTES[1]),
+    "bytes made beyond the 2nd cache": lambda w: _beyond(w.made_bytes, _CACHE_BYTES[1]),
     "bytes beyond the 3rd cache": lambda w: _beyond(
         _activations(w) + w.weight_bytes, _CACHE_BYTES[2]
     ),
+    "activations beyond the 4th cache": lambda w: _beyond(_activations(w), _CACHE_BYTES[3]),
     "weights beyond the 2nd cache": lambda w: _beyond(w.weight_bytes, _CACHE_BYTES[1]),
     "batch": lambda w: w.batch,
     "rows x columns": lambda w: w.batch * w.rows * w.columns,
@@ -78,14 +110,20 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     "weights read again": _again,
     "weights read again beyond the 2nd cache": lambda w: _again_beyond(w, _CACHE_BYTES[1]),
     "weights read again beyond the 3rd cache": lambda w: _again_beyond(w, _CACHE_BYTES[2]),
+    "weights read again beyond the 4th cache": lambda w: _again_beyond(w, _CACHE_BYTES[3]),
     "product in vectors": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _VECTOR),
     "product in tiles": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _TILE),
     "product in blocks of rows": lambda w: w.batch * _up(w.rows, _BLOCK) * w.inner * w.columns,
     "product in vectors of channels": lambda w: (
         w.batch * w.rows * w.columns * _up(w.inner / w.window, _VECTOR) * w.window
     ),
+    "weights in rows of whole pages": lambda w: _paged(w, w.inner),
+    "weights in columns of whole pages": lambda w: _paged(w, w.columns),
     "window of each byte made": lambda w: w.made_bytes * w.window,
     "side of the window of each byte made": lambda w: w.made_bytes * math.sqrt(w.window),
+    "elements of many pages": _scattered,
+    "windows beyond those remembered": _forgotten,
+    "operations in windows beyond those remembered": lambda w: _forgotten(w) * w.window,
     "operations by window": lambda w: w.flops / w.window,
     "operations by the window's side": lambda w: w.flops / math.sqrt(w.window),
     "windows read": lambda w: w.batch * w.rows * w.inner / w.stride,

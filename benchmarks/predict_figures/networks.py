@@ -12,17 +12,18 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 
 import torch
 
-from ionn_edge.measure import ARENA_BYTES
+from ionn_edge.measure import ARENA_BYTES, undisturbed
 from layergraph import Executor, LayerGraph, LayerWork, capture, flatten_inputs, work
 from layergraph.networks import NETWORKS
 
 LEAST_LAYERS = 5
-# Shorter ranges run once unmeasured, so that what ran before matters less, and the shorter the
-# more often. In long ones it matters little.
+# What ran before makes a range up to a tenth slower, which is not so in a stream of queries: the
+# first run is not measured, then the shorter the more often.
 SHORT_S, MOST_RUNS = 0.02, 10
 # More than a processor's cache, as much as where layers are calibrated.
 COLD_BYTES = ARENA_BYTES
@@ -32,17 +33,33 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass
 class Network:
-    """One network: its executor, what is alive at each cut, and the seconds of its ranges."""
+    """One network, copies of its weights, example inputs, and the seconds of its ranges."""
 
     name: str
     graph: LayerGraph
-    executor: Executor
-    cuts: list[tuple[torch.Tensor, ...]]
-    ranges: list[Range]
-    weights: Weights
     copies: list[Weights]
+    example: tuple[torch.Tensor, ...]
+    ranges: list[Range]
     # Of each range, the seconds of all runs of each visit.
     visits: dict[Range, list[list[float]]] = field(default_factory=dict)
+    _compiled: set[Range] = field(default_factory=set)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The copy that is bound."""
+        return dict(self.copies[0])
+
+    @cached_property
+    def executor(self) -> Executor:
+        return Executor(self.graph, self.weights)
+
+    @cached_property
+    def cuts(self) -> list[tuple[torch.Tensor, ...]]:
+        """What is alive at each cut."""
+        found = [self.example]
+        for index in range(self.layers):
+            found.append(self.executor.run(index, index + 1, found[-1]))
+        return found
 
     @property
     def layers(self) -> int:
@@ -62,8 +79,8 @@ class Network:
         return [self.cost_s((index, index + 1)) for index in range(self.layers)]
 
     def cost_s(self, layers: Range) -> float:
-        """The median of a range's times, as calibration takes it."""
-        return statistics.median(self.seconds(layers))
+        """The median of what the visits tell, each as calibration takes it."""
+        return statistics.median(map(undisturbed, self.visits[layers]))
 
     def seconds(self, layers: Range) -> list[float]:
         """Of all runs of a range."""
@@ -77,19 +94,17 @@ class Network:
         visits = self.visits[layers]
         if len(visits) < 2:
             raise ValueError(f"{self.name} {layers} was visited {len(visits)} times, not twice")
-        one, other = (chain.from_iterable(visits[first::2]) for first in (0, 1))
+        one, other = (map(undisturbed, visits[first::2]) for first in (0, 1))
         return statistics.median(one), statistics.median(other)
 
     def visit(self, layers: Range) -> None:
-        """Measure a range once more; its first run of all is not counted."""
-        if layers not in self.visits:
+        """Measure a range once more; its first run, after others, is not counted."""
+        if layers not in self._compiled:
             self._timed(layers)
-            self.visits[layers] = []
-        taken_s = [self._timed(layers)]
-        if taken_s[0] <= SHORT_S:
-            runs = max(2, min(MOST_RUNS, int(SHORT_S / taken_s[0])))
-            taken_s = [self._timed(layers) for _ in range(runs)]
-        self.visits[layers].append(taken_s)
+            self._compiled.add(layers)
+        runs = max(2, min(MOST_RUNS, int(SHORT_S / self._timed(layers))))
+        taken_s = [self._timed(layers) for _ in range(runs)]
+        self.visits.setdefault(layers, []).append(taken_s)
 
     def _timed(self, layers: Range) -> float:
         if len(self.copies) > 1:
@@ -113,20 +128,15 @@ def load(name: str, count: int) -> Network:
     network = NETWORKS[name]
     model, args = network.build(), network.example()
     graph, weights = capture(model, args)
-    total = max(1, sum(graph.weight_bytes))
-    copies = [_mapped(weights) for _ in range(max(1, -(-COLD_BYTES // total)))]
-    bound = dict(copies[0])
-    executor = Executor(graph, bound)
-    live = flatten_inputs(graph, args, {})
-    cuts = [live]
-    for index in range(len(graph.layers)):
-        live = executor.run(index, index + 1, live)
-        cuts.append(live)
     layers = len(graph.layers)
     longer = [(i, j) for i in range(layers) for j in range(i + LEAST_LAYERS, layers + 1)]
     chosen = random.Random(name).sample(longer, min(count, len(longer)))
     ranges = {(index, index + 1) for index in range(layers)} | {*chosen, (0, layers)}
-    return Network(name, graph, executor, cuts, sorted(ranges), bound, copies)
+    example = tuple(flatten_inputs(graph, args, {}))
+    total = max(1, sum(graph.weight_bytes))
+    # So many that no cache holds them all.
+    copies = [_mapped(weights) for _ in range(max(1, -(-COLD_BYTES // total)))]
+    return Network(name, graph, copies, example, sorted(ranges))
 
 
 def _mapped(weights: Weights) -> Weights:

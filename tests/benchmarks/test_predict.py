@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import predict
 from predict_figures import regret as regrets
+from predict_figures.measuring import VISITED, Layers, measure
 from predict_figures.networks import load
 from predict_figures.regret import regret
 
@@ -52,15 +55,36 @@ def test_ranges_are_of_the_network_and_their_runs_are_counted() -> None:
     assert len(network.copies) * sum(network.graph.weight_bytes) > 48 << 20
     network.visit((0, layers))
     first = len(network.seconds((0, layers)))
+    # Not the first, which finds caches full of what ran before.
     assert first >= 2
     network.visit((0, layers))
     assert len(network.seconds((0, layers))) > first
     assert min(network.seconds((0, layers))) <= network.cost_s((0, layers))
 
 
+def test_what_two_runs_measured_adds_up() -> None:
+    both, one = Layers(), Layers()
+    networks = [load("lenet", 1)]
+    for seed in (1, 2):
+        one = Layers()
+        measure(networks, 1, 1, seed, one)
+        both.add(json.loads(json.dumps(one.to_plain())))
+    assert len(both.seen) == 2 * len(one.seen)
+    assert both.seen[len(one.seen) :] == one.seen
+    assert all(len(layer.visits) == VISITED for layer in both.held_out)
+    assert not {s.work for s in one.seen} & {h.work for h in one.held_out if h.work[0].flops > 1e6}
+    assert all(len(visits) == 2 for visits in networks[0].visits.values())
+    again = [load("lenet", 1)]
+    predict.add(json.loads(json.dumps(predict.report(networks, both))), again, Layers())
+    assert again[0].visits == networks[0].visits
+    first, second = both.twice
+    assert [s.work for s in first] == [s.work for s in second]
+
+
 def test_half_of_the_visits_is_compared_with_the_other() -> None:
     network = load("lenet", 1)
-    network.visits = {(0, 5): [[1.0, 2.0, 9.0], [4.0], [3.0]]}
+    network.visits = {(0, 5): [[1.0, 2.0, 8.0, 9.0], [4.0], [3.0]]}
+    # The median of each visit's lower quartile.
     assert network.cost_s((0, 5)) == 3
     # Whole visits, because runs of one visit resemble each other.
     assert network.halves_s((0, 5)) == (2.5, 4.0)

@@ -37,6 +37,34 @@ def test_terms_of_a_product():
     assert got["weights read again"] == 2 * 60
 
 
+@pytest.mark.parametrize(("inner", "paged"), [(1024, 5e6), (2048, 5e6), (1000, 0), (512, 0)])
+def test_weights_in_whole_pages_are_told_from_others(inner, paged):
+    got = named(OperatorWork("conv", 1.0, 0.0, 5e6, 0.0, 1, 9, inner, 1, 1, 16, 4))
+    assert got["weights in rows of whole pages"] == paged
+    assert got["weights in columns of whole pages"] == 0
+
+
+def test_branches_of_few_windows_are_remembered():
+    few = named(OperatorWork("pool/max", 9.0, 0, 0, 0, 1, 1000, 1, 8, 1, 9, 4))
+    many = named(OperatorWork("pool/max", 9.0, 0, 0, 0, 1, 1000, 1, 10, 1, 9, 4))
+    assert few["windows beyond those remembered"] == 0
+    assert many["windows beyond those remembered"] == 10000 - 8192
+    assert many["operations in windows beyond those remembered"] == 9 * (10000 - 8192)
+    product = named(OperatorWork("conv", 9.0, 0, 0, 0, 1, 1000, 90, 10, 1, 9, 4))
+    assert product["windows beyond those remembered"] == 0
+
+
+def test_lines_of_many_pages():
+    def elements(rows, columns):
+        got = named(OperatorWork("move/permute", 0.0, 0, 0, 0, 1, rows, 1, columns))
+        return got["elements of many pages"]
+
+    assert elements(4096, 512) == 0
+    assert elements(4096, 1024) == 4096 * 1024
+    # Columns that share pages.
+    assert elements(256, 1024) == 0
+
+
 @pytest.mark.parametrize(("size", "beyond"), [(1 << 17, 0), (1 << 18, 1 << 18)])
 def test_bytes_beyond_a_cache_count_from_where_it_ends(size, beyond):
     got = named(OperatorWork("elementwise", 1.0, float(size), 0.0, float(size)))
