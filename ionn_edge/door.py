@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
-from ionn_edge.arrivals import WholeRecords
 from ionn_edge.config import Config
 from ionn_edge.turns import Turns
 
@@ -177,11 +176,13 @@ class Guest(asyncio.Protocol):
                 await asyncio.sleep(self._door.pause_s(self.household))
             # From here on the socket is the loop's to close.
             self._handed_over = True
-            if context is None:
-                await self._loop.connect_accepted_socket(lambda: self, self._link)
-            else:
-                times_s = timeout_s, SHUTDOWN_TIMEOUT_S
-                await WholeRecords.serve(self._link, self, context, *times_s)
+            await self._loop.connect_accepted_socket(
+                lambda: self,
+                self._link,
+                ssl=context,
+                ssl_handshake_timeout=timeout_s if context else None,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S if context else None,
+            )
         except OSError as error:
             log.debug("a connection from %s was given up: %s", self.household, error)
 

@@ -26,6 +26,8 @@ from ionn_edge.watch import INTERVAL_S, Allowance, look_together, usage
 START_TIMEOUT_S = 120.0
 # The next worker is forked when the one before has had time for its first work.
 SPARE_AFTER_S = 0.5
+# So long waits who used much lately, beside others, for its next one.
+HEAVY_FORK_S = 0.2
 EXIT_TIMEOUT_S = 1.0
 
 
@@ -61,6 +63,9 @@ class Nursery:
 
     async def fork(self, owner: str | None = None) -> Worker:
         """A new worker, with the precedence that its owner has earned. Raises EngineError."""
+        if owner is not None and self._is_heavy(owner):
+            # Forking has no precedence of its own.
+            await asyncio.sleep(HEAVY_FORK_S)
         await self.start()
         worker, self._spare = self._spare, None
         if worker is not None and not worker.alive:
@@ -163,10 +168,16 @@ class Nursery:
 
     def _settle(self, now: float) -> None:
         """Who used much stands back, while there are others."""
-        owned = [each for each in self._workers.values() if each.owner is not None]
-        heavy = self._precedence.heavy({each.owner for each in owned if each.owner}, now)
-        for worker in owned:
-            worker.stand(worker.owner in heavy)
+        heavy = self._precedence.heavy(self._owners(), now)
+        for worker in self._workers.values():
+            if worker.owner is not None:
+                worker.stand(worker.owner in heavy)
+
+    def _owners(self) -> set[str]:
+        return {each.owner for each in self._workers.values() if each.owner is not None}
+
+    def _is_heavy(self, owner: str) -> bool:
+        return owner in self._precedence.heavy({*self._owners(), owner}, time.monotonic())
 
     async def close(self) -> None:
         """End the forkserver and its workers, if they have not ended by themselves."""

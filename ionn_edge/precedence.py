@@ -21,7 +21,7 @@ HALF_LIFE_S = 2.0
 # Of its part of the processors, a device that used more is heavy, one below the second no more.
 HEAVY, LIGHT = 0.25, 0.125
 # A fork costs this beside what the worker uses itself.
-FORK_S = 0.005
+FORK_S = 0.01
 
 
 @dataclass(slots=True)

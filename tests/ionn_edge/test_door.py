@@ -13,7 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from ionn_edge.door import MOST_BYTES, _household
+from ionn_edge.config import Config
+from ionn_edge.door import AT_ONCE, HANDSHAKE_S, MOST_BYTES, Door, _household
 from pairing.tls import client_context
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer
@@ -198,3 +199,18 @@ def test_addresses_of_one_customer_count_together() -> None:
     assert _household("192.0.2.7") == _household("::ffff:192.0.2.7") == "192.0.2.7"
     assert _household("2001:db8::1") == _household("2001:db8::ffff:1%eth0") == "2001:db8::/64"
     assert _household("2001:db8:0:1::1") != _household("2001:db8::1")
+
+
+async def test_a_flood_of_handshakes_has_a_twentieth_of_the_time_while_others_are_served() -> None:
+    door = Door(Config(), asyncio.Protocol)
+    pauses = [door.pause_s("a") for _ in range(AT_ONCE + 3)]
+    assert pauses[:AT_ONCE] == [0.0] * AT_ONCE
+    assert pauses[-1] > 2 * 19 * HANDSHAKE_S
+    # Of all addresses together, a tenth.
+    others = [door.pause_s(str(number)) for number in range(100)]
+    assert others[-1] > 90 * 9 * HANDSHAKE_S
+
+
+async def test_who_connects_waits_for_nobody_while_nobody_is_served() -> None:
+    door = Door(Config(), asyncio.Protocol, serving=lambda: False)
+    assert [door.pause_s("a") for _ in range(1000)] == [0.0] * 1000

@@ -364,3 +364,15 @@ def test_what_is_declared_and_does_not_come_allocates_nothing(header):
     finally:
         tracemalloc.stop()
     assert peak_bytes < 4 * len(header) + 500_000
+
+
+def test_what_a_side_never_hears_is_refused_before_it_is_looked_at() -> None:
+    frame = b"".join(wire.encode(wire.Have("f", "e", (1, 2), ())))
+    with pytest.raises(
+        wire.RemoteProtocolError, match="Have is not for this side to hear"
+    ) as refused:
+        wire.Decoder(heard=wire.HEARD[wire.Role.EDGE]).feed(frame[:2] + b"\xff" * 1000)
+    assert refused.value.code == "unexpected"
+    assert wire.Decoder(heard=wire.HEARD[wire.Role.CLIENT]).feed(frame) == wire.Have(
+        "f", "e", (1, 2), ()
+    )
