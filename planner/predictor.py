@@ -27,7 +27,7 @@ from planner.roofline import TERMS, terms
 from planner.shape_factor import ShapeFactor
 from planner.work import Work
 
-FORMAT = 2
+FORMAT = 3
 UNITS = ("s", "J")
 MOST_KINDS = 256
 LONGEST_KIND = 64

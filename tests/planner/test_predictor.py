@@ -247,8 +247,8 @@ def test_refuses_hostile_rows(change):
 
 
 def test_the_former_format_is_refused_by_its_number():
-    former = {"format": 1, "pooled": [0.0, 1.0, 2.0], "rows": {"conv": [0, 0, 0]}}
-    with pytest.raises(ValueError, match="predictor format 1; known is 2"):
+    former = {"format": 2, "pooled": [0.0, 1.0, 2.0], "rows": {"conv": [0, 0, 0]}}
+    with pytest.raises(ValueError, match="predictor format 2; known is 3"):
         Predictor.from_plain(former)
 
 
