@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import os
 import socket
-import types
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
-from typing import Any, cast
+from typing import cast
 
 import aiohttp
 
 from ionn_client.access import Access
 from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
+from wire.eager import Work, begun
 
 PATH = "/ionn"
 CONNECT_TIMEOUT_S = 3.0
@@ -52,7 +52,7 @@ class Connection:
         self._encoder = Encoder(DEFAULT_LIMITS)
         self._frames: deque[bytes | memoryview] = deque()
         # What remains to be done of a frame that the socket did not take at once.
-        self._unsent: Coroutine[Any, Any, None] | None = None
+        self._unsent: Work | None = None
         self._waiting = asyncio.Event()
         self._closing = False
         self._tasks: tuple[asyncio.Task[str], ...] = ()
@@ -140,21 +140,12 @@ class Connection:
             self._cork(True)
         while self._frames and self._unsent is None:
             # Any buffer will do; aiohttp's annotation knows only bytes.
-            self._send_now(self._socket.send_bytes(cast(bytes, self._frames.popleft())))
+            sending = self._socket.send_bytes(cast(bytes, self._frames.popleft()))
+            self._unsent = begun(sending, (aiohttp.ClientError, OSError))
+            if self._unsent is not None:
+                self._waiting.set()
         if several:
             self._cork(False)
-
-    def _send_now(self, sending: Coroutine[Any, Any, None]) -> None:
-        """Run it until it must wait, as an eager task would: a task's turn costs a send's time."""
-        try:
-            waiting_for = sending.send(None)
-        except StopIteration:
-            return
-        except (aiohttp.ClientError, OSError) as error:
-            self._unsent = _failed(error)
-        else:
-            self._unsent = _rest(waiting_for, sending)
-        self._waiting.set()
 
     def close(self) -> None:
         """End once everything is sent."""
@@ -204,17 +195,6 @@ class Connection:
                     await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
             return f"the connection broke: {cause(error)}"
-
-
-@types.coroutine
-def _rest(waiting_for: Any, sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that was begun, and waits."""
-    yield waiting_for
-    yield from sending
-
-
-async def _failed(error: Exception) -> None:
-    raise error
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:

@@ -12,9 +12,8 @@ import hmac
 import logging
 import secrets
 import time
-import types
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
@@ -34,6 +33,7 @@ from ionn_edge.store import NoRoom, WrongSize
 from ionn_edge.turns import TURN_S, cost_s
 from ionn_edge.writing import Writer
 from wire import HEARD, Decoder, Encoder, RemoteProtocolError, Role
+from wire.eager import Work, begun
 
 log = logging.getLogger("ionn_edge")
 CLOSE_TIMEOUT_S = 2.0
@@ -77,7 +77,7 @@ class Link:
         self._encoder = Encoder(box.config.limits)
         self._frames: deque[bytes | memoryview] = deque()
         # What remains to be done of a frame that the socket did not take at once.
-        self._unsent: Coroutine[Any, Any, None] | None = None
+        self._unsent: Work | None = None
         self._unsent_bytes = 0
         self._frames_waiting = asyncio.Event()
         self._frames_sent = asyncio.Event()
@@ -314,17 +314,11 @@ class Link:
             frame = self._frames.popleft()
             # aiohttp's annotation is narrower than what it takes.
             sending = self._socket.send_bytes(frame)  # type: ignore[arg-type]
-            # As an eager task would: a task's turn costs as much as a send.
-            try:
-                waiting_for = sending.send(None)
-            except StopIteration:
+            self._unsent = begun(sending, (OSError, aiohttp.ClientError))
+            if self._unsent is None:
                 self._unsent_bytes -= len(frame)
-                continue
-            except (OSError, aiohttp.ClientError) as error:
-                self._unsent = _failed(error)
             else:
-                self._unsent = _rest(waiting_for, sending)
-            self._frames_waiting.set()
+                self._frames_waiting.set()
         self._frames_sent.set()
 
     async def _send_all(self) -> None:
@@ -490,17 +484,6 @@ class Link:
         self._worker = self._listening = None
         if worker is not None and listening is not None:
             self._tasks.create_task(_end(worker, listening))
-
-
-@types.coroutine
-def _rest(waiting_for: Any, sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that was begun, and waits."""
-    yield waiting_for
-    yield from sending
-
-
-async def _failed(error: Exception) -> None:
-    raise error
 
 
 async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:
