@@ -15,7 +15,10 @@ HEAR_AGAIN_S = 1.0
 
 
 class Watch:
-    """Over one session's connections and queries."""
+    """Over one session's connections and queries.
+
+    wake_at: when something is due, if nothing happens before.
+    """
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
@@ -25,37 +28,34 @@ class Watch:
         self._lane = dialogue.lane
         self._liveness = dialogue.liveness
         self._asked_for_lane: float | None = None
-        self._due_at: float | None = None
+        self.wake_at: float | None = None
 
     def woke(self) -> None:
         """Something happens. Where it was due much earlier, what has come is heard first."""
         context = self._context
-        late = self._due_at is not None and context.now - self._due_at >= LATE_S
+        late = self.wake_at is not None and context.now - self.wake_at >= LATE_S
         if late and context.now >= context.heard_out_at + HEAR_AGAIN_S:
             context.heard_out_at = context.now + HEAR_S
 
     def expect(self) -> None:
-        """What is due next is known."""
-        self._due_at = self.wake_at
-
-    @property
-    def wake_at(self) -> float | None:
-        """When something is due, if nothing happens before."""
+        """Nothing more happens now: what is due next is known."""
         times = self._queries.wake_times()
         if self._context.online:
-            due = self._liveness.ping_at(), self._gone_at
-            times.extend(at for at in due if at is not None)
+            if (ping_at := self._liveness.ping_at()) is not None:
+                times.append(ping_at)
+            if (gone_at := self._gone_at) is not None:
+                times.append(gone_at)
         if self._dialogue.offer_at is not None:
             times.append(self._dialogue.offer_at)
         if self._uploading.due_at is not None:
             times.append(self._uploading.due_at)
-        if self._lane.quiet_since is not None:
+        if (quiet_since := self._lane.quiet_since) is not None:
             half_s = self._silence_limit_s / 2
-            later = self._context.now >= self._lane.quiet_since + half_s
-            times.append(self._lane.quiet_since + half_s * (1 + later))
+            later = self._context.now >= quiet_since + half_s
+            times.append(quiet_since + half_s * (1 + later))
         if self._context.phase == "uploading" and self._queries.reply_s > REPLY_TICK_S:
             times.append(self._context.now + REPLY_TICK_S)
-        return min(times, default=None)
+        self.wake_at = min(times, default=None)
 
     @property
     def _owed(self) -> bool:
@@ -73,8 +73,8 @@ class Watch:
             self._dialogue.make_offer()
         if self._context.online:
             self._watch_silence()
-        if self._context.online and self._lane.quiet_since is not None:
-            self._watch_lane(self._lane.quiet_since)
+        if self._context.online and (quiet_since := self._lane.quiet_since) is not None:
+            self._watch_lane(quiet_since)
 
     def _watch_lane(self, quiet_since: float) -> None:
         """A silent second connection is given up; with the first, if that is silent too."""
@@ -104,6 +104,9 @@ class Watch:
 
     @property
     def _gone_at(self) -> float | None:
+        # With every message: what it takes is counted only where there is something to wait for.
+        if self._liveness.asked_at is None:
+            return None
         gone_at = self._liveness.gone_at(self._held_up_s)
         return None if gone_at is None else max(gone_at, self._context.heard_out_at)
 
