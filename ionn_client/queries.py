@@ -1,6 +1,6 @@
 """The queries' part of a session: routed, run here and there, answered in any case.
 
-A reply that is late is not waited for: the query runs here too (`hedging`), from the live tensors
+A reply that is late is not waited for: the query runs here too (`racing`), from the live tensors
 that it had when it was sent, and the first valid answer wins.
 """
 
@@ -22,9 +22,10 @@ from ionn_client.events import (
     TensorsDecoded,
     TensorsEncoded,
 )
-from ionn_client.hedging import Hedge, Slices
+from ionn_client.hedging import Slices
 from ionn_client.lateness import Lateness
 from ionn_client.query import Query, live_bytes
+from ionn_client.racing import Racing
 from ionn_client.replies import (
     check_reply,
     expect_reply,
@@ -32,7 +33,6 @@ from ionn_client.replies import (
     late_after_s,
     longest_wait_s,
     observe_reply,
-    usual_wait_s,
 )
 from ionn_client.tensors import is_raw, live_from_wire, live_to_wire
 from ionn_client.trust import TROUBLE, Trust
@@ -42,10 +42,6 @@ from planner import Route
 from wire import messages
 from wire.activations import decode_tensor, encode_tensor
 
-# So many times as long as a reply takes at most in 95 of 100 cases, and the edge has failed.
-FAR_TOO_LATE = 2.0
-# Of a failure: late, and beaten here by less than that.
-BEATEN = 0.5
 REPLY_TICK_S = 0.003
 # Larger tensors are coded in a thread: this many bytes take about a millisecond.
 INLINE_BYTES = 64 << 10
@@ -61,7 +57,7 @@ class Queries:
         self._lateness = Lateness(context.options.patience)
         self._slices = Slices(context.forecast.client_s.tolist())
         self.trust = Trust(context, self._slices, chance)
-        self.hedges = self.hedges_won = 0
+        self.racing = Racing(context, self._lateness, self._slices, self.trust, self._beaten)
         self.sent_bytes = 0
         # Of queries given up: how long they may still be on the link, and when they are over.
         self._cancelled_s = self._over_at = 0.0
@@ -127,6 +123,15 @@ class Queries:
         if not hedged:
             self._advance(query)
 
+    def _beaten(self, query: Query, reason: str) -> None:
+        """This side answers, whatever the edge may say yet."""
+        hedged = query.hedge is not None
+        if query.on_edge:
+            self._cancel(query)
+        self._run_here(query, reason)
+        if hedged:
+            self._advance(query)
+
     def wants(self, number: int, start: int) -> bool:
         """Whether what runs here from `start` is of use to its query."""
         query = self._open.get(number)
@@ -147,7 +152,7 @@ class Queries:
             return
         if query.hedge is not None:
             query.hedge.reached(event.stop, event.live, event.seconds)
-            self._hedged(query, query.hedge)
+            self.racing.ran(query, query.hedge)
         else:
             query.reached("client", event.stop, event.live)
             self._advance(query)
@@ -282,54 +287,6 @@ class Queries:
             query.fall_back("the edge had not all of the range's weights", layers)
         self._advance(query)
 
-    # Late replies.
-
-    def _late(self, query: Query) -> None:
-        waited_s = self._context.now - (query.sent_at or self._context.now)
-        if query.alone or not self._context.options.hedging:
-            self._give_up(query, waited_s)
-        elif not any(other.hedge is not None for other in self._open.values()):
-            self.hedges += 1
-            query.late_at = None
-            query.hedge = Hedge(query.position, query.live)
-            self._context.record(
-                "hedge", query=query.number, waited_s=waited_s, expected_s=query.expected_reply_s
-            )
-            self._slice(query, query.hedge)
-
-    def _slice(self, query: Query, hedge: Hedge) -> None:
-        stop = self._slices.stop(hedge.position)
-        self._context.do(RunRange(query.number, hedge.position, stop, hedge.live))
-
-    def _hedged(self, query: Query, hedge: Hedge) -> None:
-        """A slice ran here; the answer, if that was the last."""
-        if hedge.position < self._context.layers:
-            self._slice(query, hedge)
-            return
-        self.hedges_won += 1
-        waited_s = self._context.now - (query.sent_at or self._context.now)
-        if query.on_edge:
-            self._give_up(query, waited_s)
-        else:
-            # Its answer is being decoded, which is of no use any more.
-            query.vain_bytes += query.up_bytes
-            self._run_here(query, "edge slow: this side was first")
-            self._advance(query)
-
-    def _give_up(self, query: Query, waited_s: float) -> None:
-        """This side answers, whatever the edge may say yet."""
-        reason, hedged = f"edge slow: no answer in {waited_s:.2f} s", query.hedge is not None
-        late_s = usual_wait_s(self._context.options, query.expected_reply_s, self._lateness)
-        # What was given up sooner, for a deadline or in doubt, says nothing about the edge.
-        if self._context.now >= (query.sent_at or 0.0) + late_s:
-            self._lateness.observe(query.expected_reply_s, waited_s)
-            by_far = not hedged or waited_s >= FAR_TOO_LATE * late_s
-            self.trust.failed(reason, query, 1.0 if by_far else BEATEN)
-        self._cancel(query)
-        self._run_here(query, reason)
-        if hedged:
-            self._advance(query)
-
     # Ends.
 
     def refused(self, number: int, code: str, text: str) -> None:
@@ -383,7 +340,7 @@ class Queries:
             elif query.late_at is not None and now >= max(
                 query.late_at, self._context.heard_out_at
             ):
-                self._late(query)
+                self.racing.late(query, self._open.values())
 
     def wake_times(self) -> list[float]:
         if not self._open:

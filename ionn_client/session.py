@@ -178,8 +178,8 @@ class Session:
         queries, trust = self.queries, self.queries.trust
         return {
             "breaker": trust.breaker.state(now),
-            "hedges": queries.hedges,
-            "hedges_won": queries.hedges_won,
+            "hedges": queries.racing.hedges,
+            "hedges_won": queries.racing.hedges_won,
             "audits": trust.audits.done,
             "audits_failed": trust.audits.failed,
             "quarantine": str(self.error) if isinstance(self.error, EdgeQuarantined) else None,
@@ -213,6 +213,7 @@ class Session:
         if self.context.online:
             self.dialogue.drop(f"internal error: {error!r}")
         self.queries.start_over(f"internal error: {error!r}")
+        self._watch.expect()
         return self.context.take_commands()
 
     def _audited(self, event: RangeAudited) -> None:

@@ -32,7 +32,7 @@ WITHOUT = {
 SANS_IO = (
     *(f"ionn_client/{name}.py" for name in (
         "session", "dialogue", "watch", "context", "uploading", "queries", "lane", "upload",
-        "sender", "inventory", "crossings", "pacer", "estimate", "query", "forecast",
+        "sender", "inventory", "racing", "crossings", "pacer", "estimate", "query", "forecast",
         "route_sentence", "routing", "battery", "audit", "breaker", "hedging",
         "lateness", "liveness", "replies", "trust",
     )),

@@ -69,7 +69,7 @@ def test_it_runs_in_slices_from_where_it_was_and_this_side_may_win() -> None:
     assert (answer.served_by, sent(commands)) == ("client", [messages.Cancel(0)])
     assert "edge slow: no answer in" in (answer.fallback_reason or "")
     assert torch.equal(answer.live[0], whole(bench))
-    assert (bench.session.queries.hedges, bench.session.queries.hedges_won) == (1, 1)
+    assert (bench.session.queries.racing.hedges, bench.session.queries.racing.hedges_won) == (1, 1)
 
 
 def test_a_late_reply_is_still_taken_and_the_rest_of_the_slices_is_not_wanted() -> None:
@@ -81,7 +81,7 @@ def test_a_late_reply_is_still_taken_and_the_rest_of_the_slices_is_not_wanted() 
     assert torch.equal(answer.live[0], whole(bench))
     assert not bench.session.queries.wants(0, 1)
     assert kinds(bench.local(second)) == []
-    assert (bench.session.queries.hedges, bench.session.queries.hedges_won) == (1, 0)
+    assert (bench.session.queries.racing.hedges, bench.session.queries.racing.hedges_won) == (1, 0)
 
 
 def test_a_link_that_turned_slow_after_the_route_was_chosen_is_not_waited_for_without_end() -> None:
@@ -237,7 +237,7 @@ def test_one_query_is_hedged_at_a_time_the_oldest_first() -> None:
         commands = bench.local(only(commands, events.RunRange))
     assert only(commands, events.FinishQuery).query == 0
     assert only(commands, events.RunRange).query == 1
-    assert bench.session.queries.hedges == 2
+    assert bench.session.queries.racing.hedges == 2
 
 
 def test_a_deadline_starts_it_in_time() -> None:
