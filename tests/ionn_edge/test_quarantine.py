@@ -17,7 +17,7 @@ from ionn_client.address import EdgeAddress
 from ionn_client.errors import EdgeQuarantined
 from ionn_client.known_boxes import KnownBoxes
 from ionn_client.pair import Attempt, pair
-from ionn_edge.engine import Nursery
+from ionn_edge.nursery import Nursery
 from ionn_edge.session import Session as EdgeSession
 from planner import Link
 from tests.ionn_edge.visitors import house
