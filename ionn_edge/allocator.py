@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+import resource
+from pathlib import Path
 
 # From malloc.h; glibc's largest threshold for mapped blocks is 32 MiB.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_THRESHOLD, _NEVER = 32 << 20, (1 << 31) - 1
 # Just below the threshold, and so many that large blocks find room beside what else was taken.
 _OVERHEAD, _ROOM = 1 << 16, 6
+# Not where that is much of what a worker may have.
+_SCARCE = 8
 
 
 def keep_freed_memory() -> bool:
@@ -25,10 +30,19 @@ def keep_freed_memory() -> bool:
         kept = bool(
             mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD) and mallopt(_TRIM_THRESHOLD, _NEVER)
         )
-        if kept:
+        if kept and _spare_bytes() >= _SCARCE * _ROOM * _LARGEST_THRESHOLD:
             _leave_room(libc)
         return kept
     return False
+
+
+def _spare_bytes() -> float:
+    """How much more memory this process may have."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    return limit - pages * resource.getpagesize()
 
 
 def _leave_room(libc: ctypes.CDLL) -> None:
