@@ -16,7 +16,9 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
+from weakref import WeakValueDictionary
 
+from ionn_edge.arrivals import WholeRecords
 from ionn_edge.config import Config
 from ionn_edge.turns import Turns
 
@@ -62,6 +64,9 @@ class Door:
         self._accepting = Turns(AT_ONCE * ACCEPT_S, RESTS_OF_ALL)
         spare_s = AT_ONCE * HANDSHAKE_S
         self._turns = Turns(spare_s, RESTS_OF_ONE), Turns(spare_s, RESTS_OF_ALL)
+        self._line = asyncio.Lock()
+        # Of each address, while somebody stands in it.
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def accept(self, listener: socket.socket) -> None:
         """Let connections in until cancelled. The socket listens, and does not block."""
@@ -91,15 +96,24 @@ class Door:
             self._end_oldest([guest for guest in self.guests if guest.household == crowded])
         self.guests[Guest(self, link, household)] = None
 
-    def pause_s(self, household: str) -> float:
-        """How long the next handshake of one address waits: a flood of them has its turn only."""
-        now = asyncio.get_running_loop().time()
+    async def turn(self, household: str) -> None:
+        """Until the next handshake of this address may begin: a flood of them has its turn only.
+
+        Those of one address stand in line, and one of each address in another; who leaves costs
+        nobody a turn.
+        """
+        loop = asyncio.get_running_loop()
+        ours = self._lines.setdefault(household, asyncio.Lock())
+        await ours.acquire()
+        try:
+            await self._line.acquire()
+        except BaseException:
+            ours.release()
+            raise
         of_one, of_all = self._turns
-        alone = not self._serving()
-        return max(
-            of_one.rest_s(household, HANDSHAKE_S, now, alone=alone),
-            of_all.rest_s("", HANDSHAKE_S, now, alone=alone),
-        )
+        now, alone = loop.time(), not self._serving()
+        loop.call_later(of_one.rest_s(household, HANDSHAKE_S, now, alone=alone), ours.release)
+        loop.call_later(of_all.rest_s("", HANDSHAKE_S, now, alone=alone), self._line.release)
 
     def _end_oldest(self, guests: list[Guest]) -> None:
         if guests:
@@ -173,16 +187,14 @@ class Guest(asyncio.Protocol):
                 self._link.send(_refusal(_SPEAKS_TLS if context else _SPEAKS_PLAIN))
                 return
             if context is not None:
-                await asyncio.sleep(self._door.pause_s(self.household))
+                await self._door.turn(self.household)
             # From here on the socket is the loop's to close.
             self._handed_over = True
-            await self._loop.connect_accepted_socket(
-                lambda: self,
-                self._link,
-                ssl=context,
-                ssl_handshake_timeout=timeout_s if context else None,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S if context else None,
-            )
+            if context is None:
+                await self._loop.connect_accepted_socket(lambda: self, self._link)
+            else:
+                times_s = timeout_s, SHUTDOWN_TIMEOUT_S
+                await WholeRecords.serve(self._link, self, context, *times_s)
         except OSError as error:
             log.debug("a connection from %s was given up: %s", self.household, error)
 
