@@ -14,7 +14,7 @@ def test_who_is_alone_does_not_wait() -> None:
 def test_a_device_rests_for_longer_than_it_has_worked() -> None:
     turns = Turns()
     assert turns.rest_s("a", 0.25, 10.0, alone=False) == pytest.approx(0.25 * RESTS)
-    assert turns.rest_s("a", 0.25, 11.0, alone=False) == pytest.approx(0.25 * RESTS)
+    assert turns.rest_s("a", 0.25, 20.0, alone=False) == pytest.approx(0.25 * RESTS)
 
 
 def test_a_devices_connections_rest_one_after_the_other() -> None:
@@ -27,7 +27,7 @@ def test_a_devices_connections_rest_one_after_the_other() -> None:
 def test_a_device_that_is_gone_is_forgotten() -> None:
     turns = Turns()
     for number in range(100):
-        turns.rest_s(str(number), 0.25, float(number), alone=False)
+        turns.rest_s(str(number), 0.25, 10.0 * number, alone=False)
     assert len(turns._until) == 1
 
 
