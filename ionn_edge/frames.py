@@ -19,7 +19,7 @@ from wire.messages import Buffer
 # Smaller ones take aiohttp a fraction of a millisecond.
 LARGE_BYTES = 256 << 10
 _HEADER_BYTES = 14
-_BINARY, _MASKED_64 = 0x82, 0xFF
+_FINAL, _BINARY, _MASKED_64 = 0x80, 0x82, 0xFF
 _TICKET_BYTES = 16
 # Of a mask, one behind the other: as much as is unmasked in one step.
 _MASKS = 1 << 14
@@ -37,6 +37,8 @@ class Pieces:
         self._ticket = secrets.token_bytes(_TICKET_BYTES)
         self._whole: deque[memoryview] = deque()
         self._header = b""
+        # Parts of messages that went by, and are nothing that anybody could count by itself.
+        self.fragments = 0
         # Of the frame that goes by.
         self._passing_bytes = 0
         self._frame = numpy.empty(0, numpy.uint8)
@@ -78,6 +80,7 @@ class Pieces:
         length = payload_bytes(header)
         used = size - len(self._header)
         self._header = b""
+        self.fragments += header[0] < _FINAL
         large = header[0] == _BINARY and header[1] == _MASKED_64
         if large and LARGE_BYTES < length <= self._most_bytes:
             self._frame, self._at = numpy.frombuffer(_memory(length), numpy.uint8), 0

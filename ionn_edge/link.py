@@ -8,6 +8,7 @@ stored in their order beside (see writing).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
@@ -290,6 +291,9 @@ class Link:
         spent_s = 0.0
         async for frame in self._socket:
             began_s = time.perf_counter()
+            if frame.type is aiohttp.WSMsgType.PING:
+                with contextlib.suppress(OSError, aiohttp.ClientError):
+                    await self._socket.pong(frame.data)
             # The session is over, and perhaps the decoder: what still comes is not looked at.
             event = None if self.session.closed else _decoded(decoder, frame)
             if event is not None:
@@ -494,6 +498,8 @@ async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:
 
 
 def _decoded(decoder: Decoder, frame: aiohttp.WSMessage) -> events.Event | None:
+    if frame.type in (aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG):
+        return None
     if frame.type is aiohttp.WSMsgType.ERROR:
         return events.Garbled(str(frame.data))
     if frame.type is not aiohttp.WSMsgType.BINARY:

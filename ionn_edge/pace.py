@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType, web
 
 from ionn_edge.frames import Pieces
-from ionn_edge.turns import TURN_S
+from ionn_edge.turns import SMALL_S, TURN_S
 from wire.messages import Buffer
 
 # What comes in smaller pieces counts when it is a message.
@@ -52,6 +52,8 @@ class Pace(asyncio.Protocol):
             self._inner.data_received(seen)
         if len(data) >= SMALL_BYTES:
             self._spent_s += time.thread_time() - began_s + len(data) * DECRYPTION_S_PER_BYTE
+        self._spent_s += self._pieces.fragments * SMALL_S
+        self._pieces.fragments = 0
         if self._pieces.waiting or self._resting is not None:
             # Not resumed meanwhile, whoever asks for it.
             self._pause()

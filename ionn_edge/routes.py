@@ -85,7 +85,8 @@ class Routes:
 
     async def _converse(self, request: web.Request) -> web.StreamResponse:
         device = self._device(request)
-        socket = _socket(request, self._box.config.limits.max_frame_bytes)
+        # A flood of pings that nobody counts would cost who sends it nothing: the link answers.
+        socket = _socket(request, self._box.config.limits.max_frame_bytes, autoping=False)
         with contextlib.ExitStack() as stack:
             guard = self._guard
             quota = None if guard is None else stack.enter_context(guard.seat(device))
@@ -132,7 +133,7 @@ class Routes:
         if self._desk is None:
             raise Denied(404, "this edge is unpaired: it serves whoever is on its machine")
         # aiohttp's limit is the first length that is too much.
-        socket = _socket(request, MAX_FRAME_BYTES + 1)
+        socket = _socket(request, MAX_FRAME_BYTES + 1, autoping=True)
         guest = Guest.of(request.transport)
         if guest is None:
             raise Denied(400, "one attempt per connection")
@@ -176,11 +177,11 @@ def public_description(config: Config, fingerprint: str | None) -> dict[str, Any
     }
 
 
-def _socket(request: web.Request, most_bytes: int) -> PacedSocket:
+def _socket(request: web.Request, most_bytes: int, autoping: bool) -> PacedSocket:
     """For an upgrade, if it is one. Raises Denied."""
     socket = PacedSocket(
         compress=False,
-        autoping=True,
+        autoping=autoping,
         heartbeat=None,
         timeout=CLOSE_TIMEOUT_S,
         max_msg_size=most_bytes,

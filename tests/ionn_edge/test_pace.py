@@ -93,3 +93,10 @@ async def test_small_messages_are_not_paused_for() -> None:
         wire.protocol.data_received(frame(b"ping"))
     assert wire.reading
     assert inner.seen == frame(b"ping") * 100
+
+
+async def test_fragments_that_are_no_message_count() -> None:
+    wire, _, pace = paced(rest_s=60.0)
+    wire.protocol.data_received(frame(b"", first=0x02) + frame(b"", first=0x00))
+    assert not wire.reading
+    pace.connection_lost(None)

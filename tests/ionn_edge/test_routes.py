@@ -426,3 +426,30 @@ async def test_nobody_pairs_with_an_unpaired_box(serve: Serve) -> None:
             assert (answer.status, "this edge is unpaired" in await answer.text()) == (404, True)
         async with http.get(url.replace("/ionn", "/nothing")) as answer:
             assert answer.status == 404
+
+
+async def test_pings_are_answered_no_faster_than_small_messages_beside_others(
+    tmp_path: Path,
+) -> None:
+    glasses, watch = Visitor(), Visitor("watch")
+    async with house(tmp_path) as at:
+        await glasses.pair(at)
+        at.desk.open()
+        await watch.pair(at)
+        async with (
+            PairedPeer(glasses, at) as neighbour,
+            watch.http(at) as http,
+            http.ws_connect(at.url(), headers=watch.headers, autoping=False) as flood,
+        ):
+            await neighbour.greet()
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            for _ in range(100):
+                await flood.ping()
+            for _ in range(100):
+                answer = await flood.receive(20)
+                assert answer.type is aiohttp.WSMsgType.PONG
+            assert loop.time() - began_s > 0.1
+            # It is a connection like any other afterwards.
+            await flood.send_bytes(b"".join(encode(hello("test"))))
+            assert (await flood.receive(20)).type is aiohttp.WSMsgType.BINARY
