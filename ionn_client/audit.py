@@ -145,13 +145,19 @@ class Audits:
             return None
         self.drop()
         tolerance = self._tolerance(hop.precision)
-        if event.explained is not None:
-            # The edge names its precision, and with it what is allowed: no more than that explains.
-            tolerance = min(tolerance, max(self._tolerance("exact"), SLACK * event.explained))
+        if event.explained is not None and math.isfinite(event.explained):
+            tolerance = self._explained(tolerance, event.explained)
         return self._judge(Verdict(hop, event.difference, tolerance))
 
     def _tolerance(self, precision: str) -> float:
         return max(TOLERANCE[precision], ROUNDINGS * self._rounding)
+
+    def _explained(self, tolerance: float, explained: float) -> float:
+        """What is allowed where so much of a difference comes about without a lie."""
+        # The edge names its precision, and with it what is allowed: no more than that explains.
+        most = max(self._tolerance("exact"), SLACK * explained)
+        # But one number that is nearly nothing may be off by more than the size of it.
+        return min(max(tolerance, 2 * explained), most)
 
     def _judge(self, verdict: Verdict) -> Verdict:
         self.done += 1

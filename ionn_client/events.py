@@ -151,7 +151,8 @@ class TensorsUndecodable:
 class RangeAudited:
     """A part of an audit ran in `seconds`: the live tensors at `stop`, or, if it was the last,
     how much the edge's differ from them (see ionn_client.audit). explained: how much weights of
-    the precision that the edge claims make them differ; None where it claims the exact ones."""
+    the precision that the edge claims make them differ, or, where it claims the exact ones, and
+    they differ too much, other roundings."""
 
     audit: int
     stop: int

@@ -13,9 +13,9 @@ from ionn_client.audit import TOLERANCE, Audits, Hop, Verdict
 from ionn_client.auditor import Auditor
 from ionn_client.events import AuditRange, Command
 from ionn_client.hedging import Slices
-from ionn_client.rough import run_roughly
+from ionn_client.rough import _rough, run_roughly
 from ionn_client.tensors import live_from_wire, live_to_wire
-from layergraph import InvalidInput, execute
+from layergraph import Executor, InvalidInput, LayerGraph, capture, execute
 from layergraph.execute import Live
 from tests.support import WIDTH, chain
 from wire.activations import decode_tensor, encode_tensor
@@ -64,11 +64,17 @@ async def test_weights_that_the_program_has_changed_are_answered_for_by_nobody()
         made.close()
 
 
-async def verdict(auditor: Auditor, claimed: torch.Tensor, precision: str) -> Verdict:
-    """Of an answer to the whole chain, computed in as many slices as there are layers."""
-    one_by_one = Slices([1.0] * len(GRAPH.layers))
-    audits = Audits(GRAPH, one_by_one, 1.0, random.Random(0))
-    audits.begin(Hop(0, len(GRAPH.layers), (X,), (), (claimed,), precision))
+async def verdict(
+    auditor: Auditor,
+    claimed: torch.Tensor,
+    precision: str,
+    graph: LayerGraph = GRAPH,
+    x: torch.Tensor = X,
+) -> Verdict:
+    """Of an answer to the whole model, computed in as many slices as there are layers."""
+    one_by_one = Slices([1.0] * len(graph.layers))
+    audits = Audits(graph, one_by_one, 1.0, random.Random(0))
+    audits.begin(Hop(0, len(graph.layers), (x,), (), (claimed,), precision))
     commands: list[Command] = []
     while True:
         audits.proceed(commands.append)
@@ -109,6 +115,51 @@ async def test_who_names_a_coarse_precision_is_allowed_no_more_than_that_explain
     told = await verdict(auditor, lie, precision)
     assert told.difference == pytest.approx(0.9 * TOLERANCE[precision], rel=1e-3)
     assert not told.agrees
+
+
+def with_one_output() -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        *(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU()),
+        torch.nn.Linear(64, 1),
+    ).eval()
+
+
+@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+async def test_an_honest_mix_of_weights_is_no_lie_though_errors_of_one_number_cancel(
+    precision: str,
+) -> None:
+    graph, weights = capture(with_one_output(), (torch.zeros(1, 16),))
+    auditor = Auditor(graph, weights, threads=1)
+    chance, draws = random.Random(2), torch.Generator().manual_seed(2)
+    rough = {
+        weight.name: _rough(weight, weights[weight.name], precision) for weight in graph.weights
+    }
+    for _ in range(8):
+        mixed = {name: chance.choice((weights, rough))[name] for name in weights}
+        edge = Executor(graph, mixed)
+        for _ in range(10):
+            x = torch.randn(1, 16, generator=draws)
+            (claimed,) = edge.run(0, len(graph.layers), (x,))
+            told = await verdict(auditor, claimed, precision, graph, x)
+            assert told.agrees, (told.difference, told.tolerance)
+    auditor.close()
+
+
+async def test_another_rounding_of_a_number_that_is_nearly_nothing_is_no_lie() -> None:
+    model, x = with_one_output(), torch.ones(1, 16)
+    with torch.no_grad():
+        model[-1].bias -= model(x)[0] - 1e-5
+    graph, weights = capture(model, (x,))
+    (y,) = execute(graph, weights, 0, len(graph.layers), (x,))
+    assert 0 < y.abs().item() < 2e-5
+    auditor = Auditor(graph, weights, threads=1)
+    told = await verdict(auditor, y + 1e-7, "exact", graph, x)
+    assert told.agrees, (told.difference, told.tolerance)
+    assert told.difference > TOLERANCE["exact"]
+    told = await verdict(auditor, y + 1e-3, "exact", graph, x)
+    assert not told.agrees, (told.difference, told.tolerance)
+    auditor.close()
 
 
 async def test_what_cannot_be_run_is_raised(auditor: Auditor) -> None:
