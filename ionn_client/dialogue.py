@@ -27,6 +27,8 @@ from wire import (
 
 AGENT = "ionn-client"
 RETRY_REFUSED_S = 10.0
+# A model above the device's quota: until the operator gives it more.
+RETRY_QUOTA_S = 60.0
 # Refusals that no later attempt can change.
 FINAL_REFUSALS = frozenset({"version", "graph"})
 # Refusals that room or time may change.
@@ -37,7 +39,8 @@ class Dialogue:
     """Any number of connections one after the other, all about one model.
 
     offer: the graph as it is offered where the edge does not know it.
-    error: why this edge will never run the model; None while it may.
+    error: why this edge will not run the model; None while it may.
+    asks_again: it may some day, and is asked now and then.
     offer_at: when to offer again after an eviction.
     """
 
@@ -50,6 +53,7 @@ class Dialogue:
         self.lane = Lane(context, uploading, self.make_offer)
         self.liveness = Liveness(context.options.silence_s)
         self.error: OffloadError | None = None
+        self.asks_again = False
         self.offer_at: float | None = None
         self._offer = offer
         self._offered_whole = False
@@ -59,6 +63,7 @@ class Dialogue:
         self._greeted_at = 0.0
 
     def greet(self) -> None:
+        self.error, self.asks_again = None, False
         self.context.conversation = Conversation(Role.CLIENT)
         self._greeted_at = self.context.now
         self.liveness.opened(self.context.now)
@@ -76,6 +81,8 @@ class Dialogue:
             self.context.enter("connecting", reason=reason)
             self.context.do(OpenConnection(self._backoff_s))
             self._backoff_s = min(2 * self._backoff_s, self.context.options.max_backoff_s)
+        elif self.asks_again:
+            self.context.do(OpenConnection(RETRY_QUOTA_S))
 
     def drop(self, reason: str) -> None:
         """End the connection from here; the driver need not tell us that it ended."""
@@ -89,7 +96,7 @@ class Dialogue:
         if self.context.online:
             self.context.send(messages.Bye("done"))
             self.context.do(CloseConnection("done"))
-        self.offer_at = None
+        self.offer_at, self.asks_again = None, False
         self.context.enter("closed")
 
     def received(self, message: messages.Message) -> None:
@@ -208,10 +215,10 @@ class Dialogue:
             self.queries.refused(error.query, error.code, error.text)
             return
         self.context.record("refused", code=error.code, text=error.text)
-        never_fits = error.code == "memory" and self._weight_bytes > self._quota_bytes
-        if error.code in FINAL_REFUSALS or never_fits:
+        too_large = error.code == "memory" and self._weight_bytes > self._quota_bytes
+        if error.code in FINAL_REFUSALS or too_large:
             kind = VersionMismatch if error.code == "version" else EdgeRejected
-            self.reject(kind(error.text, error.code))
+            self.reject(kind(error.text, error.code), asks_again=too_large)
             return
         if error.code in SLOW_REFUSALS:
             self._backoff_s = RETRY_REFUSED_S
@@ -227,8 +234,8 @@ class Dialogue:
         if self.context.phase != "closed":
             self.reject(error)
 
-    def reject(self, error: OffloadError) -> None:
-        """This edge will never run this model: stay on the client."""
-        self.error = error
+    def reject(self, error: OffloadError, asks_again: bool = False) -> None:
+        """This edge does not run this model, and, unless it is asked again, never will."""
+        self.error, self.asks_again = error, asks_again
         self.context.enter("rejected", reason=str(error))
         self.drop(str(error))

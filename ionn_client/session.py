@@ -118,7 +118,7 @@ class Session:
                 self.queries.trust.audits.not_audited(audit)
             case Started():
                 self.context.do(OpenConnection(0.0))
-            case Connected() if self.phase in OVER:
+            case Connected() if self.phase in OVER and not self.dialogue.asks_again:
                 self.context.do(CloseConnection("no longer wanted"))
             case Connected():
                 self.lane.forget_refusal()

@@ -335,7 +335,9 @@ def test_a_full_edge_is_tried_again_later() -> None:
 
 
 @pytest.mark.parametrize(("quota_bytes", "phase"), [(767, "rejected"), (768, "connecting")])
-def test_a_model_above_the_devices_quota_is_refused_for_good(quota_bytes: int, phase: str) -> None:
+def test_a_model_above_the_devices_quota_is_refused_in_its_words(
+    quota_bytes: int, phase: str
+) -> None:
     bench = Bench()
     assert sum(weight.spec.nbytes for weight in bench.graph.weights) == 768
     bench.greet(dataclasses.replace(WELCOME, memory_bytes=quota_bytes))
@@ -343,6 +345,30 @@ def test_a_model_above_the_devices_quota_is_refused_for_good(quota_bytes: int, p
     assert bench.session.phase == phase
     assert "one device may have 767" in str(bench.session.error or bench.session.last_failure)
     assert kinds(bench.step(events.QueryAsked(0, (X,), None)))[-1] is events.RunRange
+
+
+def test_a_quota_that_is_raised_is_found_out() -> None:
+    bench = Bench()
+    bench.greet(dataclasses.replace(WELCOME, memory_bytes=767))
+    commands = bench.hear(messages.Error("memory", "one device may have 767"))
+    assert commands[-1] == events.OpenConnection(60.0)
+    # Away meanwhile; still the reason is the quota.
+    commands = bench.step(events.ConnectionLost("refused"), after_s=60.0)
+    assert commands == [events.OpenConnection(60.0)]
+    assert bench.session.phase == "rejected"
+    bench.step(events.Connected(), after_s=60.0)
+    bench.hear(WELCOME)
+    assert bench.session.phase == "offering"
+    assert bench.session.error is None
+
+
+def test_who_stops_asks_no_edge_again() -> None:
+    bench = Bench()
+    bench.greet(dataclasses.replace(WELCOME, memory_bytes=767))
+    bench.hear(messages.Error("memory", "one device may have 767"))
+    bench.step(events.Stopped())
+    assert kinds(bench.step(events.Connected(), after_s=60.0)) == [events.CloseConnection]
+    assert bench.session.phase == "closed"
 
 
 def test_after_eviction_queries_run_here_and_the_model_is_offered_again_later() -> None:
