@@ -154,7 +154,7 @@ class WholeRecords(asyncio.BufferedProtocol):
         self._kept_bytes = 0
         raw.set_protocol(self)
         # After it was told of its connection, and before anything else is read.
-        asyncio.get_running_loop().call_soon(kept.hand_on, self._inner)
+        asyncio.get_running_loop().call_soon(kept.hand_on, self._inner, raw)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if not self._kept_bytes:
@@ -197,8 +197,9 @@ class _Kept(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._data += self._room[:nbytes]
 
-    def hand_on(self, to: asyncio.BufferedProtocol) -> None:
-        while self._data:
+    def hand_on(self, to: asyncio.BufferedProtocol, come_by: asyncio.Transport) -> None:
+        # Who was hung up on, by its encryption too, takes nothing more.
+        while self._data and not come_by.is_closing():
             room = memoryview(to.get_buffer(len(self._data)))
             size = min(len(room), len(self._data))
             room[:size] = self._data[:size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -253,3 +254,20 @@ async def test_who_is_no_client_costs_an_error(said: bytes) -> None:
 
     with pytest.raises((ConnectionError, ssl.SSLError)):
         await served(lambda address: asyncio.create_task(client(address)))
+
+
+async def test_who_hangs_up_before_its_first_bytes_are_read_costs_no_more() -> None:
+    async def client(address: tuple[str, int]) -> None:
+        _, writer = await asyncio.open_connection(*address)
+        link = writer.get_extra_info("socket")
+        # Closing takes the connection back, with what it said.
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.write(b"\x16\x03\x01\x00\x05hello" * 100)
+        writer.transport.abort()
+
+    untold: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: untold.append(what))
+    for _ in range(20):
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await served(lambda address: asyncio.create_task(client(address)))
+    assert untold == []
