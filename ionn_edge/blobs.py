@@ -45,6 +45,10 @@ class StorageError(Exception):
     """The store's directory cannot be used, or the disk is full."""
 
 
+class StoreInUse(StorageError):
+    """Another process has the store."""
+
+
 class Mismatch(Exception):
     """A blob's bytes do not have its digest."""
 

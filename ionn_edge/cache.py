@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ionn_edge.blobs import StorageError
+from ionn_edge.blobs import StorageError, StoreInUse
 from ionn_edge.box import Box
 from ionn_edge.control import Handler
 from ionn_edge.devices import LOOPBACK
@@ -101,7 +101,13 @@ def at_rest(directory: Path, state: Path, devices: Iterable[str]) -> Iterator[St
         raise StorageError(f"there is no store in {directory}")
     # Nothing is evicted for being too much: what the box's budget is, only the box knows.
     store = Store(directory, 1 << 62)
-    store.open(cache_secret(state), [LOOPBACK.id, *devices])
+    try:
+        store.open(cache_secret(state), [LOOPBACK.id, *devices])
+    except StoreInUse:
+        raise StorageError(
+            f"a box that runs has the store {directory}: say its --state, or stop it first if it"
+            " is unpaired, which answers no questions"
+        ) from None
     try:
         yield store
     finally:

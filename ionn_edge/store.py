@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 
-from ionn_edge.blobs import StorageError
+from ionn_edge.blobs import StorageError, StoreInUse
 from ionn_edge.config import format_bytes
 from ionn_edge.events import Model
 from ionn_edge.eviction import Eviction, Newcomer
@@ -69,7 +69,7 @@ class Store:
             self._scan(devices)
         except BlockingIOError:
             self.close()
-            raise StorageError(
+            raise StoreInUse(
                 f"another edge uses the store {self.directory}: stop that one, or give this one"
                 " another --store"
             ) from None

@@ -285,7 +285,8 @@ async def test_files_of_a_running_box_are_left_to_it(serve: Serve, tmp_path: Pat
     async with serve():
         said = CliRunner().invoke(app, _options(tmp_path, "prune"))
     assert said.exit_code == 2
-    assert "another edge uses the store" in said.output
+    assert "a box that runs has the store" in said.output
+    assert "stop it first if it is unpaired" in said.output
 
 
 @pytest.mark.parametrize(
