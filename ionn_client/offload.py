@@ -192,6 +192,7 @@ class Offload:
             error=str(session.error) if session.error else session.last_failure,
             battery_J=session.queries.rations.left_J,
             edge_name=None if self._access.box is None else self._access.box.name,
+            exposed_bytes=upload.exposed_bytes,
             **session.health(self._driver.now),
         )
 

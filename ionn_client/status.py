@@ -16,6 +16,8 @@ class Status:
     held_bytes of total_bytes are on the edge, as they are in the model.
     sent_bytes: weights sent in all, as coded; skipped_bytes were on the edge already;
         resent_bytes were sent again after a connection broke or the edge evicted the model.
+    exposed_bytes: of layers that are kept here (`Options.keep_local`), which the edge has from
+        an earlier visit; `Offload.forget` has it delete them.
     rate_Bps: of the upload, None before it is measured. time_left_s: until the plan is uploaded.
     route: where the layers of a query would run now, and `reason` why; predicted_latency_s
         what it would take. error: the last failure, in words.
@@ -56,3 +58,4 @@ class Status:
     audits: int = 0
     audits_failed: int = 0
     quarantine: str | None = None
+    exposed_bytes: int = 0

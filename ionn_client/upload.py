@@ -76,8 +76,8 @@ class Upload:
             tuple(dict.fromkeys(self._blob_of[w] for w in layer.weights if index not in kept))
             for index, layer in enumerate(graph.layers)
         )
-        wanted = {blob for blobs in self._blobs_of_layer for blob in blobs}
-        self.total_bytes = sum(specs[blob].nbytes for blob in wanted)
+        self._wanted = {blob for blobs in self._blobs_of_layer for blob in blobs}
+        self.total_bytes = sum(specs[blob].nbytes for blob in self._wanted)
         self.sent_bytes = 0
         self.resent_bytes = 0
         self.skipped_bytes = 0
@@ -255,8 +255,13 @@ class Upload:
 
     @property
     def held_bytes(self) -> int:
-        """Raw bytes that the edge holds."""
-        return sum(map(self._held_of, self.dtypes))
+        """Raw bytes that the edge holds of what is uploaded."""
+        return sum(map(self._held_of, self._wanted))
+
+    @property
+    def exposed_bytes(self) -> int:
+        """Raw bytes that the edge holds of layers that are kept here: from an earlier visit."""
+        return sum(map(self._held_of, self.dtypes.keys() - self._wanted))
 
     def _held_of(self, blob: int) -> int:
         if blob in self._complete:

@@ -46,6 +46,11 @@ def progress_line(status: Status) -> str:
         parts.append(f"{status.exact_layers} of {status.uploaded_layers} layers exact")
     if status.skipped_bytes:
         parts.append(f"{megabytes(status.skipped_bytes)} were there already")
+    if status.exposed_bytes:
+        parts.append(
+            f"{megabytes(status.exposed_bytes)} of kept layers are there from before"
+            " (ionn forget deletes them)"
+        )
     if status.phase == "uploading" and status.rate_Bps:
         parts.append(f"{status.rate_Bps * 8 / 1e6:.1f} Mbit/s")
     if status.time_left_s is not None:

@@ -147,8 +147,10 @@ def test_a_session_uploads_only_the_rest(
 def test_a_session_asks_the_edge_for_none_of_the_kept_layers(had: tuple[int, ...]) -> None:
     made = bench((1, 1))
     made.greet()
-    # Even where the edge has their weights from elsewhere.
+    # Even where the edge has their weights from an earlier visit, which is told.
     made.have(had)
+    upload, size = made.session.upload, ELEMENTS * 4
+    assert (upload.exposed_bytes, upload.held_bytes) == ((2 if had[0] == 0 else 0) * size, size)
     commands = made.step(events.QueryAsked(0, (X,), None))
     here = only(commands, events.RunRange)
     assert (here.start, here.stop) == (0, 1)

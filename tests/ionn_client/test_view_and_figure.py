@@ -39,6 +39,8 @@ def asked(time_s: float = 1.0, latency_s: float = 0.4, reason: str | None = None
 def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert progress_line(status()) == ("partition 2/4, 40.0 MB of 100.0 MB, 80.0 Mbit/s, 6 s left")
     assert "were there already" in progress_line(status(skipped_bytes=1_000_000))
+    exposed = progress_line(status("ready", exposed_bytes=2_000_000))
+    assert "2.0 MB of kept layers are there from before (ionn forget deletes them)" in exposed
     assert "2 of 3 layers exact" in progress_line(status(uploaded_layers=3))
     assert progress_line(status("ready", time_left_s=None)).startswith("all 4 partitions")
     assert progress_line(status("ready", partitions=0)).startswith("nothing to upload, 40.0 MB")
