@@ -7,6 +7,7 @@ record beside them, sealed so that only this box can have written it, says which
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -59,21 +60,40 @@ class Published(Holdings):
         return bool(self.blobs) and super().is_whole(digest)
 
     def publish(self, model: Model, graph: bytes, own: Shelf) -> None:
-        """Make a device's model everybody's: its files move. Raises StorageError.
+        """Make a device's model everybody's, all of it or nothing. Raises StorageError.
 
-        The caller has seen to it that all of its weights are here or there, and verified. A
-        crash on the way leaves a model of which some weights are still the device's.
+        The caller has seen to it that all of its weights are here or there, and verified. They
+        are here as well before the record is, and only then no more the device's.
         """
+        moving = {
+            own.name(digest): self.name(digest)
+            for digest, size in model.sizes.items()
+            if size and not self.is_whole(digest)
+        }
         try:
-            self._write_record(model)
-            self.models[model.fingerprint] = model
-            for digest, size in model.sizes.items():
-                if size and not self.is_whole(digest):
-                    self._move(own.name(digest), self.name(digest), own)
+            for there, here in moving.items():
+                self._link(blob_path(own.place.directory, there), here)
+            self._write(model, graph)
+        except StorageError:
+            for here in moving.values():
+                remove(blob_path(self.place.directory, here))
+            if model.fingerprint not in self.models:
+                self.graphs.drop(model.fingerprint)
+            raise
+        for there, here in moving.items():
+            remove(blob_path(own.place.directory, there))
+            own.give(there, here)
+        self._recorded(model)
+
+    def _link(self, file: Path, name: bytes) -> None:
+        path = blob_path(self.place.directory, name)
+        # A damaged one.
+        self.drop_blob(name)
+        try:
+            path.unlink(missing_ok=True)
+            os.link(file, path)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
-        self.graphs.keep(model.fingerprint, graph)
-        self.graphs.learned(model)
 
     def take(self, model: Model, directory: Path) -> None:
         """Move what is not here of a model's weights, by files named by their digests.
@@ -95,6 +115,11 @@ class Published(Holdings):
 
     def record(self, model: Model, graph: bytes) -> None:
         """A model is published from now on, whose weights are all here. Raises StorageError."""
+        self._write(model, graph)
+        self._recorded(model)
+
+    def _write(self, model: Model, graph: bytes) -> None:
+        """The record last: with it, the model is published."""
         self.graphs.keep(model.fingerprint, graph)
         if self.graphs.load(model.fingerprint) is None:
             raise StorageError("the model's graph cannot be kept")
@@ -102,6 +127,8 @@ class Published(Holdings):
             self._write_record(model)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
+
+    def _recorded(self, model: Model) -> None:
         self.models[model.fingerprint] = model
         self.graphs.learned(model)
 
@@ -115,10 +142,6 @@ class Published(Holdings):
         remove(self._record(fingerprint))
         self.graphs.drop(fingerprint)
         return self.drop_unused()
-
-    def _move(self, there: bytes, here: bytes, own: Shelf) -> None:
-        blob_path(own.place.directory, there).rename(blob_path(self.place.directory, here))
-        own.give(there, here)
 
     def drop_unused(self) -> set[bytes]:
         """Drop what is no published model's; the names of that."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -384,33 +384,54 @@ def test_what_is_published_while_it_is_sent_need_not_be_sent_to_its_end(tmp_path
         assert store.shelf(device).blobs == {}
 
 
-@pytest.mark.parametrize("survived", range(4))
+@pytest.mark.parametrize("survived", range(12))
 def test_publishing_that_is_cut_off_costs_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
 ) -> None:
     store = opened(tmp_path)
     upload(store, ME, "abc")
-    rename, left = Path.rename, [survived]
-
-    def cut_off(path: Path, target: Path) -> Path:
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return rename(path, target)
-
+    left, cut_off = [survived], False
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", cut_off)
-        with pytest.raises(KeyboardInterrupt):
+        for owner, name in ((os, "link"), (Path, "rename"), (Path, "unlink")):
+            patched.setattr(owner, name, _cut_off(getattr(owner, name), left))
+        try:
             store.published.publish(model("abc"), b"graph", store.shelf(ME))
+        except KeyboardInterrupt:
+            cut_off = True
     store.close()
     store = opened(tmp_path)
     for holdings in (store.published, store.shelf(ME)):
-        for name in holdings.unverified():
-            holdings.verified(name, digest_of(holdings.place.directory / name.hex()))
-    # The record is the first file to get its name.
-    assert len(store.published.models) == min(survived, 1)
-    assert len(held(store, YOU)) == max(survived - 1, 0)
+        for blob in holdings.unverified():
+            holdings.verified(blob, digest_of(holdings.place.directory / blob.hex()))
+    # For each weight it looks for an old file, makes a link, and drops the device's file; between
+    # these, graph and record get their names.
+    assert cut_off == (survived < 11)
+    published = survived >= 8
+    assert len(store.published.models) == published
+    assert held(store, YOU) == ({"a", "b", "c"} if published else set())
     assert held(store, ME) == {"a", "b", "c"}
+
+
+def _cut_off(real: Callable[..., object], left: list[int]) -> Callable[..., object]:
+    def call(*args: object, **kwargs: object) -> object:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(*args, **kwargs)
+
+    return call
+
+
+def test_what_cannot_be_published_stays_the_devices(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    upload(store, ME, "abc")
+    shelf = store.shelf(ME)
+    (shelf.place.directory / shelf.name(DIGEST["b"]).hex()).unlink()
+    with pytest.raises(StorageError, match="no such file"):
+        store.published.publish(model("abc"), b"graph", shelf)
+    assert (store.published.models, store.published.used_bytes) == ({}, 0)
+    assert list(store.published.place.directory.iterdir()) == []
+    assert held(store, ME) >= {"a", "c"}
 
 
 def test_unpublishing_takes_it_from_all_who_rely_on_it(tmp_path: Path) -> None:
