@@ -354,6 +354,7 @@ class Connected(Instant):
 
 
 def test_the_blocking_stream_ends_by_itself_or_early() -> None:
+    before = set(threading.enumerate())
     with SyncOffload(Connected()) as net:  # type: ignore[arg-type]
         frames = [each.frame for each in net.stream(range(100))]
         assert frames[-1] == 99
@@ -362,4 +363,5 @@ def test_the_blocking_stream_ends_by_itself_or_early() -> None:
             break
         with pytest.raises(ValueError, match="tokens"):
             next(net.stream([], tokens=0))
-    assert not any(t.name.startswith("ionn") for t in threading.enumerate())
+    begun = set(threading.enumerate()) - before
+    assert not any(thread.name.startswith("ionn") for thread in begun)
