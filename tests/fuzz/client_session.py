@@ -25,8 +25,7 @@ from planner import Link
 from tests.fuzz.mutation import damaged
 from tests.fuzz.streams import Reader, play
 from tests.fuzz.target import Target
-from tests.ionn_client.test_session import FAST_EDGE
-from tests.support import ELEMENTS, WIDTH, blobs, chain
+from tests.support import ELEMENTS, FAST_EDGE, WIDTH, blobs, chain
 from wire import Encoder, RemoteProtocolError, encode_segment, messages
 from wire.activations import decode_tensor, encode_tensor
 from wire.messages import Tensor

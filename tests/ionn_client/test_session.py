@@ -17,9 +17,7 @@ from ionn_client.session import Session
 from ionn_client.tensors import live_to_wire
 from layergraph import execute
 from planner import Link
-from planner.predictor import Predictor, Sample
-from planner.work import OperatorWork
-from tests.support import ELEMENTS, WIDTH, blobs, chain
+from tests.support import ELEMENTS, FAST_EDGE, WIDTH, blobs, chain
 from wire import messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 
@@ -28,9 +26,6 @@ LAYERS = 3
 NONE, ALL = (LAYERS,), (0, LAYERS)
 SIZE = 4 * ELEMENTS
 X = torch.ones(1, WIDTH)
-FAST_EDGE = Predictor.fit(
-    [Sample((OperatorWork("linear", 10.0**k, 10.0**k),), 1e-9 * 10.0**k) for k in range(2, 8)]
-).to_plain()
 WELCOME = messages.Welcome(
     version=2, agent="test", epoch="one", device="cpu", threads=1, memory_bytes=1 << 30,
     max_message_bytes=1 << 26, max_chunk_bytes=1 << 20, predictor=FAST_EDGE, lane="lane",

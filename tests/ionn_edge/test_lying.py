@@ -18,11 +18,12 @@ from ionn_client.errors import EdgeQuarantined
 from ionn_edge.session import Session as EdgeSession
 from planner import Link
 from tests.ionn_edge.conftest import Serve
+from tests.support import FAST_EDGE
 from wire import tensor_from_numpy, tensor_to_numpy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# So slow a device that the edge always pays.
+# So slow a device that the edge always pays, whose predictions say so.
 OPTIONS = Options(device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
 X = torch.linspace(-1, 1, 64).reshape(1, 64)
 SOON_S = 20.0
@@ -55,7 +56,8 @@ async def lying_edge(
         honest(self, dataclasses.replace(ran, tensors=tuple(tensors)))
 
     monkeypatch.setattr(EdgeSession, "_ran", lies)
-    async with serve() as (_, url):
+    async with serve() as (box, url):
+        box.predictor = FAST_EDGE
         yield url.removeprefix("http://").removesuffix("/ionn")
 
 

@@ -21,6 +21,7 @@ from ionn_edge.nursery import Nursery
 from ionn_edge.session import Session as EdgeSession
 from planner import Link
 from tests.ionn_edge.visitors import house
+from tests.support import FAST_EDGE
 from wire import tensor_from_numpy, tensor_to_numpy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -49,8 +50,7 @@ async def test_a_paired_box_that_lies_is_remembered_until_it_is_paired_anew(
 ) -> None:
     state = tmp_path / "client"
     options = Options(
-        # So slow that the edge is worth asking on a busy machine, too.
-        device_slowdown=3000.0,
+        device_slowdown=300.0,
         assumed_link=Link(1e7, 1e7, 0.001),
         profile_runs=1,
         audit_share=1.0,
@@ -60,6 +60,7 @@ async def test_a_paired_box_that_lies_is_remembered_until_it_is_paired_anew(
     model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(4)]).eval()
     profiled = prepare(model, (X,), options=options)
     async with house(tmp_path, nursery) as at:
+        at.box.predictor = FAST_EDGE
         box = await pair(
             Attempt.by_code(EdgeAddress("127.0.0.1", at.port), at.desk.code or ""), state
         )
