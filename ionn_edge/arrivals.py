@@ -15,6 +15,9 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from ionn_edge.between import Between
+from ionn_edge.frames import header_bytes, payload_bytes
+
 # What is left of a frame is not worth waiting for.
 LEAST_BYTES = 3_000
 # Copied meanwhile rather than at the end; also, the kernel must have room for it.
@@ -66,11 +69,11 @@ class Arrivals:
                 self._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
 
-class WholeFrames(asyncio.Protocol):
+class WholeFrames(Between, asyncio.Protocol):
     """Stands between a transport and its protocol, which it hands everything on to."""
 
     def __init__(self, inner: asyncio.Protocol, link: socket.socket) -> None:
-        self._inner = inner
+        self._inner: asyncio.Protocol = inner
         self._arrivals = Arrivals(link, frame_bytes)
 
     @classmethod
@@ -86,20 +89,8 @@ class WholeFrames(asyncio.Protocol):
         self._arrivals.follow(data)
         self._arrivals.wait()
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-
-class WholeRecords(asyncio.BufferedProtocol):
+class WholeRecords(Between, asyncio.BufferedProtocol):
     """The same below the encryption: from the first byte on, which is a record's first."""
 
     def __init__(self, link: socket.socket) -> None:
@@ -171,18 +162,6 @@ class WholeRecords(asyncio.BufferedProtocol):
             self._kept_bytes = end
         self._arrivals.wait()
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
 
 class _Kept(asyncio.BufferedProtocol):
     """Keeps what comes before a connection is decrypted."""
@@ -229,13 +208,8 @@ def record_bytes(header: bytes) -> int | None:
 
 
 def frame_bytes(header: bytes) -> int | None:
-    """Length of the WebSocket frame that begins so (RFC 6455, section 5.2)."""
-    if len(header) < 2:
+    """Length of the WebSocket frame that begins so."""
+    size = header_bytes(header)
+    if size is None or len(header) < size:
         return None
-    mask_bytes, size = (header[1] >> 7) * 4, header[1] & 0x7F
-    if size < 126:
-        return 2 + mask_bytes + size
-    end = 4 if size == 126 else 10
-    if len(header) < end:
-        return None
-    return end + mask_bytes + int.from_bytes(header[2:end], "big")
+    return size + payload_bytes(header)

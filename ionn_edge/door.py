@@ -19,6 +19,7 @@ from typing import cast
 from weakref import WeakValueDictionary
 
 from ionn_edge.arrivals import WholeRecords
+from ionn_edge.between import Between
 from ionn_edge.config import Config
 from ionn_edge.turns import Turns
 
@@ -125,7 +126,7 @@ class Door:
             guest.end()
 
 
-class Guest(asyncio.Protocol):
+class Guest(Between, asyncio.Protocol):
     """One connection until it is admitted: stands between its transport and its HTTP protocol."""
 
     def __init__(self, door: Door, link: socket.socket, household: str) -> None:
@@ -238,18 +239,9 @@ class Guest(asyncio.Protocol):
         else:
             self._inner.data_received(data)
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+        super().connection_lost(exc)
 
 
 def _household(address: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
+from ionn_edge.between import Between
 from ionn_edge.frames import Pieces
 from ionn_edge.turns import SMALL_S, TURN_S
 from wire.messages import Buffer
@@ -24,7 +25,7 @@ SMALL_BYTES = 16 << 10
 DECRYPTION_S_PER_BYTE = 1e-9
 
 
-class Pace(asyncio.Protocol):
+class Pace(Between, asyncio.Protocol):
     """Stands between a transport and its HTTP protocol, once a WebSocket is what they speak."""
 
     def __init__(
@@ -32,7 +33,7 @@ class Pace(asyncio.Protocol):
     ) -> None:
         inner = transport.get_protocol()
         assert isinstance(inner, asyncio.Protocol)
-        self._inner = inner
+        self._inner: asyncio.Protocol = inner
         self._transport = transport
         self._pieces = pieces
         self._rest = rest
@@ -83,19 +84,10 @@ class Pace(asyncio.Protocol):
         if not full and not self._pieces.waiting and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self._resting is not None:
             self._resting.cancel()
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+        super().connection_lost(exc)
 
 
 class PacedSocket(web.WebSocketResponse):
