@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from layergraph.graph import LayerGraph
-from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, WeightRef
+from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
 from layergraph.ops import ARITHMETIC, Operator, Parameter
 from layergraph.symbols import DTYPES, LAYOUTS, MEMORY_FORMATS
 
@@ -109,3 +109,12 @@ def _fits(kind: str, value: object) -> bool:
 
 def _describe(value: object) -> str:
     return "a tensor" if _is_tensor(value) else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def specs_in(value: Any) -> Iterator[TensorSpec]:
+    """The tensors of an argument, whose references are resolved, in order."""
+    if isinstance(value, TensorSpec):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from specs_in(item)

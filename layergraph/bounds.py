@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from layergraph.binding import specs_in
 from layergraph.nodes import DTYPE_BYTES, TensorSpec
 from layergraph.ops import Operator
 
@@ -32,17 +33,9 @@ class Cost:
 
 def cost(operator: Operator, arguments: Arguments, made: Specs) -> Cost:
     """The bounds for a call with arguments by schema name, tensors as TensorSpec."""
-    read = list(_specs(tuple(arguments.values())))
+    read = list(specs_in(tuple(arguments.values())))
     bound = _BY_KIND.get(operator.kind, _passed)
     return bound(operator, arguments, read, made)
-
-
-def _specs(value: Any) -> Iterable[TensorSpec]:
-    if isinstance(value, TensorSpec):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _specs(item)
 
 
 def _volume(sizes: Iterable[int]) -> int:
@@ -171,7 +164,7 @@ _HEAVY = frozenset({
 
 def _looked_up(_operator: Operator, a: Arguments, _read: Specs, made: Specs) -> Cost:
     """Only as many rows of the table are read as the indices say."""
-    indices = list(_specs((a.get("indices"), a.get("index"))))
+    indices = list(specs_in((a.get("indices"), a.get("index"))))
     total = _count(*made, *indices)
     return Cost(4 * total, 2 * _item_bytes([*made, *indices]) * total)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from layergraph.binding import bind, resolve
+from layergraph.binding import bind, resolve, specs_in
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.flops import computation
 from layergraph.graph import LayerGraph
@@ -74,8 +74,8 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
     arguments = {name: resolve(graph, value) for name, value in bound.items()}
     values = tuple(bound.values())
     made = [spec for spec in node.outputs if spec is not None]
-    read = list(_specs(tuple(arguments.values())))
-    weights = list(_specs(resolve(graph, tuple(_weights(values)))))
+    read = list(specs_in(tuple(arguments.values())))
+    weights = list(specs_in(resolve(graph, tuple(_weights(values)))))
     dense = not any(number in scattered for number in _values(values))
     copies = _copies(operator, read, made, dense)
     if operator.name in _SCATTERING or (not dense and not copies and operator.kind in _KEEPS):
@@ -105,14 +105,6 @@ def _node_work(graph: LayerGraph, index: int, scattered: set[int]) -> NodeWork:
         *map(float, (computed.batch, computed.rows, computed.inner, computed.columns)),
         *map(float, (computed.steps, computed.window, computed.stride)),
     )
-
-
-def _specs(value: Any) -> Iterator[TensorSpec]:
-    if isinstance(value, TensorSpec):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _specs(item)
 
 
 def _weights(value: Argument) -> Iterator[WeightRef]:
