@@ -27,7 +27,9 @@ class EdgeAddress:
             raise ValueError(f"the edge address {text!r} has a bad port: {error}") from None
         if parts.scheme != "ionn" or not parts.hostname or parts.path.strip("/"):
             raise ValueError(f"an edge address looks like ionn://192.0.2.7:7431, not {text!r}")
-        if parts.query or parts.fragment or parts.username is not None:
+        # It is printed, and terminals obey some characters.
+        plain = parts.hostname.isprintable()
+        if not plain or parts.query or parts.fragment or parts.username is not None:
             raise ValueError(f"an edge address is a host and a port, not {text!r}")
         return cls(parts.hostname, DEFAULT_PORT if port is None else port)
 

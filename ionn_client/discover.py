@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import Error, InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from ionn_client.address import EdgeAddress
@@ -53,7 +53,10 @@ class _Search:
             task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, service: str) -> None:
-        info = AsyncServiceInfo(SERVICE, service)
+        try:
+            info = AsyncServiceInfo(SERVICE, service)
+        except Error:
+            return  # Of a name with control characters, which must not reach the terminal.
         if not await info.async_request(self._zeroconf, ANSWER_MS):
             return
         box = found_box(info)
@@ -102,7 +105,9 @@ def found_box(info: AsyncServiceInfo) -> FoundBox | None:
     addresses = info.parsed_scoped_addresses()
     fingerprint = told.get("box") or ""
     try:
-        address = EdgeAddress.parse(str(EdgeAddress(addresses[0], info.port or 0)))
+        if not info.port:
+            return None
+        address = EdgeAddress.parse(str(EdgeAddress(addresses[0], info.port)))
         known = fingerprint if re.fullmatch(r"[0-9a-f]{64}", fingerprint) else None
         return FoundBox(checked_name(name), address, known)
     except (ValueError, IndexError):

@@ -33,7 +33,9 @@ class PairingUri:
     secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[^\s/?#@\[\]]{1,255}", self.host) or not 0 < self.port < 1 << 16:
+        # Printable, since it is printed: terminals obey some characters.
+        named = re.fullmatch(r"[^\s/?#@\[\]]{1,255}", self.host) and self.host.isprintable()
+        if not named or not 0 < self.port < 1 << 16:
             raise ValueError("a pairing URI names a host and a port")
         if not re.fullmatch(r"[0-9a-f]{64}", self.box):
             raise ValueError("a pairing URI names the box by 64 hexadecimal digits")

@@ -28,7 +28,8 @@ def test_addresses(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "ionn://", "ionn://:7431", "http://box", "box:port", "box:70000", "ionn://box/x",
-     "ionn://me@box", "ionn://box?x=1", "ionn://box#x"],
+     "ionn://me@box", "ionn://box?x=1", "ionn://box#x", "ionn://b\x1bcx:1", "b\x07x", "b\x9b2Jx",
+     "ionn://b\u202ex:1"],
 )  # fmt: skip
 def test_malformed_addresses(text: str) -> None:
     with pytest.raises(ValueError, match="address"):

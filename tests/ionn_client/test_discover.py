@@ -55,6 +55,7 @@ def test_a_fingerprint_that_is_none_is_left_out(properties: dict[str, str]) -> N
         {"properties": {"name": "-rf"}},
         {"properties": {"name": "x" * 65}},
         {"parsed_addresses": []},
+        {"port": 0},
     ],
 )
 def test_what_no_person_could_use_is_left_out(fields: dict[str, Any]) -> None:
@@ -101,3 +102,13 @@ async def test_a_flood_of_announcements_is_not_followed_up(monkeypatch: pytest.M
     await search.close()
     assert asked <= discovery.MOST_BOXES
     assert not search.found
+
+
+@pytest.mark.parametrize("label", ["\x1bc", "\x1b]0;all is well\x07", "nul\x00", "x" * 64, ""])
+async def test_a_name_that_terminals_obey_is_passed_over_in_silence(
+    label: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = discovery._Search(None, lambda _: False)  # type: ignore[arg-type]
+    await search._ask(f"{label}.{SERVICE}")
+    assert not search.found
+    assert not caplog.text

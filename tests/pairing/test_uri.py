@@ -39,6 +39,7 @@ GOOD = f"ionn://box:7431/pair?box={BOX}&secret={SECRET}"
         GOOD.replace("7431", "70000"),
         GOOD.replace("7431", "x"),
         GOOD.replace("box:", ":"),
+        *(GOOD.replace("box:", f"b{each}x:") for each in ("\x1bc", "\x07", "\x9b2J", "\u202e")),
         GOOD.replace("ionn://", "ionn://me@"),
         GOOD.replace("/pair", "/pare"),
         GOOD.replace(BOX, BOX[:-1]),
