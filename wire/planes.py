@@ -26,6 +26,7 @@ WHOLE, COARSE, MIDDLE, FINE = 0, 1, 2, 3
 PLANE_NAMES = ("whole", "coarse", "middle", "fine")
 
 Words: TypeAlias = NDArray[numpy.uint16]
+Nibbles: TypeAlias = NDArray[numpy.uint8]
 
 # Bytes per element as stored. A word of COARSE has its last 4 bits zero, a byte of MIDDLE its
 # first 4.
@@ -34,6 +35,7 @@ _STORED: Mapping[int, int] = {COARSE: 2, MIDDLE: 1, FINE: 2}
 _WORD: numpy.dtype[Any] = numpy.dtype("<u2")
 _MAGNITUDE = numpy.uint16(0x7FFF)
 _INFINITY = numpy.uint16(0x7F80)  # the top half of a float32
+_BLOCK = 1 << 15  # elements
 
 
 def progressive_planes(dtype: str) -> tuple[int, ...]:
@@ -62,10 +64,10 @@ def merge(coarse: Buffer, middle: Buffer, fine: Buffer) -> memoryview:
 
     A writable buffer of bytes. Raises LocalProtocolError where the planes differ in length.
     """
-    top = _top(coarse, middle)
+    top = _words(coarse, memoryview(coarse).nbytes // 2)
     halves = numpy.empty((top.size, 2), _WORD)
     halves[:, 0] = _words(fine, top.size)
-    halves[:, 1] = top
+    numpy.bitwise_or(top, _nibbles(middle, top.size), out=halves[:, 1])
     return _bytes_of(halves)
 
 
@@ -79,26 +81,34 @@ def approximate(coarse: Buffer, middle: Buffer | None) -> memoryview:
 
     A writable buffer of bytes. Raises LocalProtocolError where the planes differ in length.
     """
-    top = _top(coarse, middle)
-    # Zero wraps round to the largest word, so that one comparison tells finite and not zero.
-    between = ((top & _MAGNITUDE) - numpy.uint16(1)) < _INFINITY - numpy.uint16(1)
-    halves = numpy.zeros((top.size, 2), _WORD)
-    if middle is None:
-        numpy.bitwise_or(top, between.view(numpy.uint8) * numpy.uint8(1 << 3), out=halves[:, 1])
-    else:
-        halves[:, 1] = top
-        numpy.left_shift(between.view(numpy.uint8), numpy.uint16(15), out=halves[:, 0])
+    top = _words(coarse, memoryview(coarse).nbytes // 2)
+    nibbles = None if middle is None else _nibbles(middle, top.size)
+    halves = numpy.empty((top.size, 2), _WORD)
+    # In blocks, whose temporaries stay in the cache: fresh memory is what takes long.
+    for start in range(0, top.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        _approximate(halves[block], top[block], None if nibbles is None else nibbles[block])
     return _bytes_of(halves)
 
 
-def _top(coarse: Buffer, middle: Buffer | None) -> Words:
-    words = _words(coarse, memoryview(coarse).nbytes // 2)
-    if middle is None:
-        return words
+def _approximate(halves: Words, top: Words, nibbles: Nibbles | None) -> None:
+    if nibbles is not None:
+        top = top | nibbles
+    # Zero wraps round to the largest word, so that one comparison tells finite and not zero.
+    between = ((top & _MAGNITUDE) - numpy.uint16(1)) < _INFINITY - numpy.uint16(1)
+    if nibbles is None:
+        numpy.bitwise_or(top, between.view(numpy.uint8) << numpy.uint8(3), out=halves[:, 1])
+        halves[:, 0] = 0
+    else:
+        halves[:, 1] = top
+        numpy.left_shift(between.view(numpy.uint8), numpy.uint16(15), out=halves[:, 0])
+
+
+def _nibbles(middle: Buffer, count: int) -> Nibbles:
     nibbles = numpy.frombuffer(middle, numpy.uint8)
-    if nibbles.size != words.size:
-        raise LocalProtocolError(f"{words.size} elements of COARSE, {nibbles.size} of MIDDLE")
-    return words | nibbles
+    if nibbles.size != count:
+        raise LocalProtocolError(f"{count} elements of COARSE, {nibbles.size} of MIDDLE")
+    return nibbles
 
 
 def _words(plane: Buffer, count: int) -> Words:
