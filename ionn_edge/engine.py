@@ -11,9 +11,13 @@ from collections import deque
 from typing import Protocol
 
 from ionn_edge import answers, jobs
+from ionn_edge.pages import pages
 from ionn_edge.precedence import bring_forward, put_back
 from ionn_edge.watch import Allowance, allow_more, usage
 from wire.messages import Buffer
+
+# An answer's tensors of less are freed in no time.
+LARGE_BYTES = 256 << 10
 
 
 class EngineError(Exception):
@@ -41,6 +45,7 @@ class Worker:
         self.is_back = False
         self.allowance = allowance
         self._unanswered = 0
+        self._asked: type[jobs.Job] | None = None
         self._was_busy = False
         self._parent = parent
         self._pipe = pipe
@@ -83,7 +88,9 @@ class Worker:
     def send(self, job: jobs.Job) -> None:
         """Queue a job; a worker that is gone shows in `receive`."""
         self._was_busy = True
-        self._unanswered += not isinstance(job, jobs.Ready)
+        if not isinstance(job, jobs.Ready):
+            self._unanswered += 1
+            self._asked = type(job)
         self._pieces.extend(jobs.encode(job))
         self._waiting.set()
 
@@ -91,7 +98,7 @@ class Worker:
         """The next answer. Raises WorkerGone."""
         try:
             prefix = await self._exactly(jobs.LENGTH.size)
-            header = await self._exactly(answers.header_bytes(prefix))
+            header = await self._exactly(answers.header_bytes(prefix, self._asked))
             kind, plain, sizes = answers.decode_header(header)
             answer = answers.decode(kind, plain, [await self._exactly(size) for size in sizes])
             self._unanswered = max(0, self._unanswered - 1)
@@ -119,7 +126,7 @@ class Worker:
             return
 
     async def _exactly(self, size: int) -> memoryview:
-        view = memoryview(bytearray(size))
+        view = pages(size).data if size >= LARGE_BYTES else memoryview(bytearray(size))
         position = 0
         while position < size:
             count = await self._loop.sock_recv_into(self._pipe, view[position:])

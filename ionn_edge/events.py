@@ -229,7 +229,7 @@ class OpenModel:
     """
 
     fingerprint: str
-    graph: bytes
+    graph: Buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ frame goes by as it is.
 
 from __future__ import annotations
 
-import mmap
 import secrets
 from collections import deque
 
 import numpy
 
+from ionn_edge.pages import pages
 from wire.messages import Buffer
 
 # Smaller ones take aiohttp a fraction of a millisecond.
@@ -83,7 +83,7 @@ class Pieces:
         self.fragments += header[0] < _FINAL
         large = header[0] == _BINARY and header[1] == _MASKED_64
         if large and LARGE_BYTES < length <= self._most_bytes:
-            self._frame, self._at = numpy.frombuffer(_memory(length), numpy.uint8), 0
+            self._frame, self._at = pages(length), 0
             self._mask = numpy.frombuffer(header[size - 4 : size] * _MASKS, numpy.uint8)
         else:
             seen.append(header[:size])
@@ -108,15 +108,6 @@ class Pieces:
         if len(data) == _TICKET_BYTES and data == self._ticket and self._whole:
             return self._whole.popleft()
         return data
-
-
-def _memory(size: int) -> mmap.mmap:
-    """Without a page before something is written to it: what is declared costs nothing."""
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # Clearing 2 MiB at once takes milliseconds.
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memory
 
 
 def header_bytes(start: bytes) -> int | None:

@@ -25,6 +25,7 @@ from ionn_edge.blobs import remove
 from ionn_edge.events import Model
 from ionn_edge.places import Place
 from ionn_edge.sealed import FRESH, SEAL_BYTES, read_sealed, write_sealed
+from wire.messages import Buffer
 
 MAX_BYTES = 64 << 20
 # Of one, as on the wire.
@@ -71,7 +72,7 @@ class Graphs:
         said = [_fingerprint_in(path) for path, _ in files if path.suffix != FRESH]
         return [each for each in said if each is not None]
 
-    def keep(self, fingerprint: str, graph: bytes) -> None:
+    def keep(self, fingerprint: str, graph: Buffer) -> None:
         """Write a checked graph, all of it or nothing. A full disk only costs a check later."""
         path = self._path(fingerprint)
         if path is None or len(graph) > self._max_bytes // 4:
@@ -80,10 +81,10 @@ class Graphs:
             if self._wiped:
                 return
             with contextlib.suppress(OSError):
-                write_sealed(path, self._place, fingerprint.encode() + graph)
+                write_sealed(path, self._place, b"".join((fingerprint.encode(), graph)))
             self._shrink()
 
-    def keep_beside(self, threads: Executor, fingerprint: str, graph: bytes) -> None:
+    def keep_beside(self, threads: Executor, fingerprint: str, graph: Buffer) -> None:
         """`keep` in one of these threads; `all_kept` tells when it is done."""
         loop = asyncio.get_running_loop()
         keeping = loop.run_in_executor(threads, self.keep, fingerprint, graph)

@@ -31,7 +31,7 @@ class Check:
     """
 
     fingerprint: str
-    graph: bytes
+    graph: Buffer
     store: str
     known: bool = False
     key: bytes = b""

@@ -9,12 +9,12 @@ import msgpack
 
 from layergraph import InvalidGraph, InvalidInput, LayerGraph
 from wire.limits import DEFAULT_LIMITS
-from wire.messages import Tensor
+from wire.messages import Buffer, Tensor
 
 _NO_BYTES = hashlib.sha256().digest()
 
 
-def graph_from(packed: bytes) -> LayerGraph:
+def graph_from(packed: Buffer) -> LayerGraph:
     try:
         plain = msgpack.unpackb(packed, max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:

@@ -13,6 +13,7 @@ from ionn_edge.engine import EngineError, Worker, WorkerGone
 from ionn_edge.events import Model
 from ionn_edge.graphs import Graphs
 from wire import DTYPE_BYTES
+from wire.messages import Buffer
 
 NONSENSE = "the graph made its worker talk nonsense"
 # Of the graphs that earlier runs checked, so many of each device are loaded at the start.
@@ -43,7 +44,7 @@ async def worker_for(box: Box, check: jobs.Check) -> tuple[Worker, Model]:
         raise
 
 
-def check_of(box: Box, device: str, fingerprint: str, graph: bytes) -> jobs.Check:
+def check_of(box: Box, device: str, fingerprint: str, graph: Buffer) -> jobs.Check:
     """What a worker is told of a device's graph, and of where its weights are."""
     own, public = box.store.shelf(device).place, box.store.published.place
     return jobs.Check(

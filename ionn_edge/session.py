@@ -232,7 +232,7 @@ class Session:
                 self._asked(self.model, fingerprint, graph)
             case messages.Offer(fingerprint, graph):
                 self._offered = fingerprint
-                self._do(events.OpenModel(fingerprint, bytes(graph)))
+                self._do(events.OpenModel(fingerprint, graph))
             case messages.Execute():
                 self._execute(message)
             case messages.Cancel(query):
