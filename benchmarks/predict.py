@@ -1,11 +1,12 @@
 """How well an edge predicts layers and networks that it has never run.
 
 One process calibrates as `ionn edge calibrate` does, and, in turn with that, measures other layers
-of the same types (held out) and ranges of every network of `layergraph.networks` (never measured
-in calibration), so that what else the machine does touches all alike. Times are of one thread on
-the processor. Each layer and range is visited several times, and each visit's lower quartile and
-the visits' median count, because what else a machine does only makes them longer. Then, ours beside
-the published regressions (planner/published_predictor.py):
+of the same types (held out) and asks for ranges of every network of `layergraph.networks` (never
+measured in calibration), so that what else the machine does touches all alike. Each network runs in
+a process of its own, as in a box's workers. Times are of one thread on the processor. Each layer
+and range is visited several times, and each visit's lower quartile and the visits' median count,
+because what else a machine does only makes them longer. Then, ours beside the published regressions
+(planner/published_predictor.py):
 
 - per type of layer, R^2 and RMSE on held-out layers, as in IONN's Table 3, beside what half of
   their visits says of the other half ("again"): no prediction can be told to be better than that,
@@ -85,9 +86,8 @@ def main() -> int:
     if options.quick:
         options.networks, options.spread = options.networks or list(QUICK), 8
     torch.set_num_threads(1)
-    networks = [load(name, options.ranges) for name in options.networks or NETWORKS]
-    # After loading, which leaves less room than workers have.
     keep_freed_memory()
+    networks = [load(name, options.ranges) for name in options.networks or NETWORKS]
     layers = Layers()
     for path in options.add:
         add(json.loads(path.read_text()), networks, layers)

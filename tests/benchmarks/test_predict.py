@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,25 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import predict
 from predict_figures import regret as regrets
 from predict_figures.measuring import VISITED, Layers, measure
-from predict_figures.networks import load
+from predict_figures.networks import Network, network_of
 from predict_figures.regret import regret
+from predict_figures.running import Apart, Running
 
 from planner import LayerCosts, Link, timeline, upload_plan
 
 LINK = Link(1e6, 1e6, 0.01)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Apart]:
+    apart = Apart("lenet")
+    yield apart
+    apart.close()
+
+
+@pytest.fixture
+def lenet(process: Apart) -> Network:
+    return network_of("lenet", process, 3)
 
 
 def table() -> LayerCosts:
@@ -46,13 +61,11 @@ def test_the_mean_while_uploading_is_the_planners_own() -> None:
     assert mean_s == pytest.approx(timeline(costs, LINK, upload_plan(costs, LINK)).mean_latency_s)
 
 
-def test_ranges_are_of_the_network_and_their_runs_are_counted() -> None:
-    network = load("lenet", 3)
+def test_ranges_are_of_the_network_and_their_runs_are_counted(lenet: Network) -> None:
+    network = lenet
     layers = len(network.graph.layers)
     assert {(i, i + 1) for i in range(layers)} < set(network.ranges)
     assert network.long_ranges == [(0, layers)]
-    # Enough copies of its 1.7 MB that none of their weights stays in a cache.
-    assert len(network.copies) * sum(network.graph.weight_bytes) > 48 << 20
     network.visit((0, layers))
     first = len(network.seconds((0, layers)))
     # Not the first, which finds caches full of what ran before.
@@ -62,9 +75,18 @@ def test_ranges_are_of_the_network_and_their_runs_are_counted() -> None:
     assert min(network.seconds((0, layers))) <= network.cost_s((0, layers))
 
 
-def test_what_two_runs_measured_adds_up() -> None:
+def test_weights_of_small_networks_come_from_memory() -> None:
+    running = Running("lenet")
+    # Enough copies of its 1.7 MB that none of their weights stays in a cache.
+    assert len(running.copies) * sum(running.graph.weight_bytes) > 48 << 20
+    bound = running._weights["conv1.weight"]
+    running.taken_s((0, 1))
+    assert running._weights["conv1.weight"] is not bound
+
+
+def test_what_two_runs_measured_adds_up(lenet: Network) -> None:
     both, one = Layers(), Layers()
-    networks = [load("lenet", 1)]
+    networks = [lenet]
     for seed in (1, 2):
         one = Layers()
         measure(networks, 1, 1, seed, one)
@@ -74,15 +96,15 @@ def test_what_two_runs_measured_adds_up() -> None:
     assert all(len(layer.visits) == VISITED for layer in both.held_out)
     assert not {s.work for s in one.seen} & {h.work for h in one.held_out if h.work[0].flops > 1e6}
     assert all(len(visits) == 2 for visits in networks[0].visits.values())
-    again = [load("lenet", 1)]
+    again = [replace(lenet, visits={})]
     predict.add(json.loads(json.dumps(predict.report(networks, both))), again, Layers())
     assert again[0].visits == networks[0].visits
     first, second = both.twice
     assert [s.work for s in first] == [s.work for s in second]
 
 
-def test_half_of_the_visits_is_compared_with_the_other() -> None:
-    network = load("lenet", 1)
+def test_half_of_the_visits_is_compared_with_the_other(lenet: Network) -> None:
+    network = lenet
     network.visits = {(0, 5): [[1.0, 2.0, 8.0, 9.0], [4.0], [3.0]]}
     # The median of each visit's lower quartile.
     assert network.cost_s((0, 5)) == 3
