@@ -26,7 +26,7 @@ class SyncOffload:
 
     def __enter__(self) -> SyncOffload:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ionn", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ionn", daemon=True)
         self._thread.start()
         try:
             self._wait(self._offload.__aenter__())
@@ -86,6 +86,11 @@ class SyncOffload:
 
         status: Status = self._wait(read())
         return status
+
+    def _run(self) -> None:
+        # As in the thread that runs ranges: what is brief runs here (see LocalRunner).
+        torch.set_num_threads(self._offload.threads)
+        self._loop.run_forever()
 
     def _wait(self, awaitable: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()

@@ -48,7 +48,9 @@ class Options:
     replan: whether plans follow the measurements.
     device_slowdown: emulated slow device; each local layer takes this many times its profiled
         time, by sleeping. 1 is this machine as it is.
-    threads: of local execution. One thread computes the same bits everywhere.
+    threads: of local execution. One thread computes the same bits everywhere. Ranges too short for
+        a thread's turn run in the event loop's, where torch computes with as many there: see
+        `torch.set_num_threads`.
     silence_s: an edge that says nothing for so long, though pinged, is given up, and so is a
         connection whose bytes nobody acknowledges for so long.
     hedging: whether the client runs a query too while its reply is late: later than 95 of 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -40,6 +41,8 @@ class Driver:
         self._began = self._loop.time()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._next_query = 0
+        # What ran while commands were performed, for the session to hear of next.
+        self._ran: deque[events.RangeRan | events.RangeFailed] = deque()
         self._tasks: asyncio.TaskGroup
         self._coder = ThreadPoolExecutor(1, "ionn-coder")
         # Of its own, so that no query waits for weights to be coded.
@@ -87,6 +90,9 @@ class Driver:
         self._answers[number] = future
         try:
             self._post(events.QueryAsked(number, live, deadline_s, precision, lossless))
+            if future.done():
+                # Answered at once: who asks one after the other keeps nobody else waiting.
+                await asyncio.sleep(0)
             return await future
         except asyncio.CancelledError:
             self._post(events.QueryAbandoned(number))
@@ -127,6 +133,15 @@ class Driver:
                 future.set_exception(OffloadError("the session was closed"))
 
     def _post(self, event: events.Event) -> None:
+        self._handle(event)
+        while self._ran:
+            self._handle(self._ran.popleft())
+        for connection in (self._connection, self._lane):
+            if connection is not None:
+                connection.flush()
+        self._set_timer(self.session.wake_at)
+
+    def _handle(self, event: events.Event) -> None:
         now = self._loop.time()
         try:
             commands = self.session.handle(event, now)
@@ -134,10 +149,6 @@ class Driver:
             commands = self.session.failed(error, now)
         for command in commands:
             self._perform(command)
-        for connection in (self._connection, self._lane):
-            if connection is not None:
-                connection.flush()
-        self._set_timer(self.session.wake_at)
 
     def _set_timer(self, wake_at: float | None) -> None:
         timer = self._timer
@@ -158,7 +169,10 @@ class Driver:
             case events.SendMessage(message):
                 self._send(message)
             case events.RunRange():
-                self._tasks.create_task(self._run_range(command))
+                if (ran := self._run_at_once(command)) is not None:
+                    self._ran.append(ran)
+                else:
+                    self._tasks.create_task(self._run_range(command))
             case events.AuditRange():
                 self._tasks.create_task(self._audit(command))
             case events.Quarantine(reason):
@@ -213,6 +227,14 @@ class Driver:
             self._trace = None
             text = "Options.trace failed; nothing more is traced"
             self._loop.call_exception_handler({"message": text, "exception": error})
+
+    def _run_at_once(self, command: events.RunRange) -> events.RangeRan | events.RangeFailed | None:
+        start, stop = command.start, command.stop
+        try:
+            ran = self._runner.run_at_once(start, stop, command.live)
+        except Exception as error:
+            return events.RangeFailed(command.query, error, start)
+        return None if ran is None else events.RangeRan(command.query, start, stop, *ran)
 
     async def _run_range(self, command: events.RunRange) -> None:
         start, stop = command.start, command.stop

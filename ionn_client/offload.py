@@ -158,6 +158,11 @@ class Offload:
         )
 
     @property
+    def threads(self) -> int:
+        """Of local execution."""
+        return self._options.threads
+
+    @property
     def graph(self) -> LayerGraph:
         return self._graph
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from torch import nn
 
 import ionn_client
-from ionn_client import Options, Profiled, prepare
+from ionn_client import Options, Profiled, local, prepare
 from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.processes import EdgeProcess
 from layergraph import InvalidInput
@@ -62,6 +62,31 @@ def assert_equal(ours: Any, reference: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == reference.keys()
     for name, tensor in reference.items():
         assert torch.equal(ours[name], tensor), name
+
+
+async def test_answers_that_are_there_at_once_keep_nobody_else_waiting(
+    model: nn.Module, profiled: Profiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BRIEF_S", 60.0)
+    before, turns = torch.get_num_threads(), 0
+    torch.set_num_threads(1)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    with torch.inference_mode():
+        reference = model(*ARGS)
+    async with ionn_client.connect(profiled, ARGS, edge=NOWHERE, options=Options()) as net:
+        assert_equal(await net(*ARGS), reference)
+        other = asyncio.create_task(others())
+        for _ in range(20):
+            assert_equal(await net(*ARGS), reference)
+        other.cancel()
+    torch.set_num_threads(before)
+    assert turns >= 20
 
 
 async def test_answers_before_during_and_after_the_upload_equal_the_models(
