@@ -51,6 +51,9 @@ class ShapeFactor:
         """The factor nearest to measured over predicted costs, in absolute logarithms."""
         target = np.clip(np.log(np.asarray(ratios)), -LARGEST_LOG, LARGEST_LOG)
         basis = np.array([_basis(work) for work in works])
+        # What all samples have alike explains nothing, and would take a share of their mean.
+        varies = np.ptp(basis.reshape(len(works), -1, KNOTS), axis=0).max(axis=1) > 0
+        basis *= np.repeat(varies, KNOTS)
         smooth = _smoothing()
         zeros = np.zeros(len(smooth))
         weight = np.ones(len(target))
@@ -61,12 +64,10 @@ class ShapeFactor:
             # Absolute errors, because a disturbed sample is far off.
             weight = np.sqrt(NOISE / np.maximum(np.abs(target - basis @ found), NOISE))
         hundredths = np.clip(np.rint(100 * found), -MOST_HUNDREDTHS, MOST_HUNDREDTHS)
-        # Dimensions in which the samples do not differ only shift the rest.
-        varies = np.ptp(basis.reshape(len(works), -1, KNOTS), axis=0).max(axis=1) > 0
         return cls(
             tuple(
-                tuple(int(value) for value in values) if some and values.any() else ()
-                for some, values in zip(varies, hundredths.reshape(-1, KNOTS), strict=True)
+                tuple(int(value) for value in values) if values.any() else ()
+                for values in hundredths.reshape(-1, KNOTS)
             )
         )
 

@@ -22,6 +22,13 @@ def test_follows_a_curve_in_one_dimension_and_leaves_the_others():
     assert [bool(values) for values in factor.table] == [i == 2 for i in range(len(DIMENSIONS))]
 
 
+def test_what_all_samples_share_is_in_it():
+    # Only `inner` differs; the other eight dimensions must take no share of the 1.5.
+    sizes = 2.0 ** np.random.default_rng(0).uniform(3, 15, 400)
+    factor = ShapeFactor.fit([work(size) for size in sizes], [1.5] * 400)
+    assert factor.at(work(512.0)) == pytest.approx(1.5, rel=0.03)
+
+
 def test_few_samples_say_little():
     factor = ShapeFactor.fit([work(64.0)] * 2 + [work(4096.0)] * 2, [3.0, 3.0, 1.0, 1.0])
     assert factor.at(work(64.0)) < 1.8
