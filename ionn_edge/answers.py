@@ -27,8 +27,9 @@ from wire.limits import MAX_COUNT, MAX_LAYER, MAX_WEIGHT_BYTES
 from wire.messages import Buffer, Tensor
 from wire.tensors import tensor_fault
 
-# The longest says what 65,536 weights are called and how large they are.
-MAX_HEADER_BYTES = 8 << 20
+# The longest says what 65,536 weights are called and how large they are, and answers no query.
+MAX_HEADER_BYTES = 4 << 20
+MAX_RUN_HEADER_BYTES = 64 << 10
 _MAX_TEXT = 4096
 _MOST_SECONDS = 1e10
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -38,10 +39,13 @@ _CODES = ERROR_CODES | {"device"}
 Check: TypeAlias = Callable[[Any], bool]
 
 
-def header_bytes(prefix: Buffer) -> int:
-    """Length of the answer's header that follows this prefix. Raises BrokenPipe."""
+def header_bytes(prefix: Buffer, asked: type[jobs.Job] | None = None) -> int:
+    """Length of the answer's header that follows this prefix. Raises BrokenPipe.
+
+    asked: what it answers, if that is known.
+    """
     size = jobs.header_bytes(prefix)
-    if size > MAX_HEADER_BYTES:
+    if size > (MAX_RUN_HEADER_BYTES if asked is jobs.Run else MAX_HEADER_BYTES):
         raise jobs.BrokenPipe(f"a header of {size} bytes")
     return size
 
@@ -52,7 +56,15 @@ def decode_header(header: Buffer) -> tuple[int, list[Any], list[int]]:
     unpacker = msgpack.Unpacker(max_buffer_size=MAX_HEADER_BYTES)
     unpacker.feed(header)
     try:
+        parts = unpacker.read_array_header()
         unpacker.skip()
+        unpacker.skip()
+        buffers = unpacker.read_array_header()
+        # Each would be an object here, however short.
+        if parts != 3 or buffers > DEFAULT_LIMITS.max_tensors:
+            raise ValueError
+        for _ in range(buffers):
+            unpacker.skip()
     except (msgpack.OutOfData, msgpack.UnpackException, ValueError) as error:
         raise jobs.BrokenPipe(f"not an answer: {type(error).__name__}") from None
     kind, plain, sizes = jobs.decode_header(header)
@@ -102,6 +114,14 @@ def _weight(row: Any) -> bool:
     return named and _size(size) and size % DTYPE_BYTES[dtype] == 0
 
 
+def _weights(value: Any) -> bool:
+    if not _rows(value):
+        return False
+    # A blob has one size: of two, one would be counted, and the other written.
+    sizes: dict[bytes, int] = {}
+    return all(sizes.setdefault(digest, size) == size for digest, size, _ in value)
+
+
 def _tensor(tensor: Tensor) -> bool:
     if not (_dimensions(tensor.shape) and _dimensions(tensor.order)):
         return False
@@ -129,9 +149,10 @@ def _sample(row: Any) -> bool:
 _dtype = _one_of(tuple(DTYPE_BYTES))
 _size = _whole(MAX_WEIGHT_BYTES)
 _dimensions = _tuple_of(_size, DEFAULT_LIMITS.max_rank)
+_rows = _tuple_of(_weight, DEFAULT_LIMITS.max_weights)
 _query = _whole(MAX_COUNT)
 _CHECKS: Mapping[type[jobs.Job], tuple[Check, ...]] = {
-    jobs.Checked: (_whole(MAX_LAYER), _tuple_of(_weight, DEFAULT_LIMITS.max_weights)),
+    jobs.Checked: (_whole(MAX_LAYER), _weights),
     jobs.Refused: (_one_of(_CODES), _text),
     jobs.Ran: (
         _query, _whole(MAX_LAYER), _one_of(PRECISIONS), _seconds, _seconds, _seconds, _tensors,

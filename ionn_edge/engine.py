@@ -6,6 +6,7 @@ Imports no torch. A `Worker` is one client's; where they come from is in `nurser
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from typing import Protocol
@@ -14,10 +15,11 @@ from ionn_edge import answers, jobs
 from ionn_edge.pages import pages
 from ionn_edge.precedence import bring_forward, put_back
 from ionn_edge.watch import Allowance, allow_more, usage
-from wire.messages import Buffer
 
 # An answer's tensors of less are freed in no time.
 LARGE_BYTES = 256 << 10
+# Of an answer, so much is read without a turn for anybody else in between.
+AT_ONCE_BYTES = 64 << 10
 
 
 class EngineError(Exception):
@@ -50,8 +52,9 @@ class Worker:
         self._parent = parent
         self._pipe = pipe
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[Buffer] = deque()
+        self._pieces: deque[memoryview] = deque()
         self._waiting = asyncio.Event()
+        self._at_once_bytes = 0
         self._sender = asyncio.create_task(self._send_all())
 
     def __repr__(self) -> str:
@@ -91,13 +94,31 @@ class Worker:
         if not isinstance(job, jobs.Ready):
             self._unanswered += 1
             self._asked = type(job)
-        self._pieces.extend(jobs.encode(job))
-        self._waiting.set()
+        at_once = not self._pieces
+        views = map(memoryview, jobs.encode(job))
+        self._pieces.extend(view.cast("B") for view in views if view.nbytes)
+        if at_once:
+            self._push()
+        if self._pieces:
+            self._waiting.set()
+
+    def _push(self) -> None:
+        """What the socket takes at once: to wake a task for it takes longer."""
+        try:
+            sent_bytes = self._pipe.sendmsg(self._pieces)
+        except OSError:
+            return  # Full, or gone: `_send_all` sees which.
+        while self._pieces and sent_bytes >= self._pieces[0].nbytes:
+            sent_bytes -= self._pieces.popleft().nbytes
+        if sent_bytes:
+            self._pieces[0] = self._pieces[0][sent_bytes:]
 
     async def receive(self) -> jobs.Job:
         """The next answer. Raises WorkerGone."""
         try:
+            self._at_once_bytes = 0
             prefix = await self._exactly(jobs.LENGTH.size)
+            self._at_once_bytes = AT_ONCE_BYTES
             header = await self._exactly(answers.header_bytes(prefix, self._asked))
             kind, plain, sizes = answers.decode_header(header)
             answer = answers.decode(kind, plain, [await self._exactly(size) for size in sizes])
@@ -119,7 +140,9 @@ class Worker:
         try:
             while True:
                 while self._pieces:
-                    await self._loop.sock_sendall(self._pipe, self._pieces.popleft())
+                    # There until it is sent: meanwhile nothing is sent past it.
+                    await self._loop.sock_sendall(self._pipe, self._pieces[0])
+                    self._pieces.popleft()
                 self._waiting.clear()
                 await self._waiting.wait()
         except OSError:
@@ -129,8 +152,15 @@ class Worker:
         view = pages(size).data if size >= LARGE_BYTES else memoryview(bytearray(size))
         position = 0
         while position < size:
-            count = await self._loop.sock_recv_into(self._pipe, view[position:])
+            count = await self._some(view[position:])
             if not count:
                 raise ConnectionError("the worker is gone")
             position += count
         return view
+
+    async def _some(self, view: memoryview) -> int:
+        if view.nbytes <= self._at_once_bytes:
+            self._at_once_bytes -= view.nbytes
+            with contextlib.suppress(BlockingIOError):
+                return self._pipe.recv_into(view)
+        return await self._loop.sock_recv_into(self._pipe, view)

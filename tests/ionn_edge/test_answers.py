@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -66,6 +67,7 @@ def test_an_answer_comes_back_as_it_was(answer: jobs.Job) -> None:
         jobs.Checked(1, ((b"short", 4, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4),)),
         jobs.Checked(1, ((b"d" * 32, 5, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4, "text"),)),
         jobs.Checked(1, ((b"d" * 32, -4, "float32"),)), jobs.Checked(1, (7,)),
+        jobs.Checked(1, ((b"d" * 32, 1 << 40, "uint8"), (b"d" * 32, 4, "float32"))),
         jobs.Calibrated(((1, 2, 3),), 1.0), jobs.Calibrated((), None),
     ],
     ids=lambda job: str(job)[:60],
@@ -84,9 +86,38 @@ def test_tensors_that_no_message_holds_are_refused() -> None:
 def test_more_than_an_answer_can_be_is_not_waited_for() -> None:
     with pytest.raises(jobs.BrokenPipe, match="a header of"):
         answers.header_bytes(jobs.LENGTH.pack(answers.MAX_HEADER_BYTES + 1))
+    longer = jobs.LENGTH.pack(answers.MAX_RUN_HEADER_BYTES + 1)
+    with pytest.raises(jobs.BrokenPipe, match="a header of"):
+        answers.header_bytes(longer, jobs.Run)
+    assert answers.header_bytes(longer, jobs.Check) == answers.MAX_RUN_HEADER_BYTES + 1
     header = msgpack.packb([5, list(range(7)), [1 << 26, 1]])
     with pytest.raises(jobs.BrokenPipe, match="buffers of"):
         answers.decode_header(header)
+
+
+def test_the_longest_answers_are_taken() -> None:
+    rows = tuple((number.to_bytes(32, "big"), 1 << 40, "bfloat16") for number in range(1 << 16))
+    checked = jobs.Checked(1_000_000, rows)
+    assert heard(said(checked)) == checked
+    each = Tensor("bfloat16", (1,) * 16, tuple(range(16)), b"12")
+    for asked in (ran(tensors=(each,) * 256), jobs.Failed(1, "execution", "\U0001f984" * 4096)):
+        assert answers.header_bytes(said(asked)[:4], jobs.Run)
+
+
+def test_no_room_is_made_for_buffers_that_are_none() -> None:
+    many = 1 << 20
+    of_ran = b"\x93\x05\x97" + b"\0" * 7
+    headers = [
+        b"".join((of_ran, b"\xdd", many.to_bytes(4, "big"), b"\0" * many)),
+        b"".join((of_ran, b"\xdc\x01\x01", b"\0" * 257)),
+    ]
+    tracemalloc.start()
+    for header in headers:
+        with pytest.raises(jobs.BrokenPipe):
+            answers.decode_header(header)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 4 * many
 
 
 @pytest.mark.parametrize("header", [b"", b"\xc1", b"\xdd\xff\xff\xff\xff" * 500, b"\x91" * 5000])
