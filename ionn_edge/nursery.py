@@ -19,15 +19,15 @@ from dataclasses import asdict
 from ionn_edge.config import usable_threads
 from ionn_edge.engine import EngineError, Worker
 from ionn_edge.forkserver import RECORD, record
-from ionn_edge.precedence import FORK_S, Precedence
+from ionn_edge.precedence import FORK_S, Forks, Precedence
 from ionn_edge.settings import WorkerSettings
 from ionn_edge.watch import INTERVAL_S, Allowance, look_together, usage
 
 START_TIMEOUT_S = 120.0
 # The next worker is forked when the one before has had time for its first work.
 SPARE_AFTER_S = 0.5
-# So long waits who used much lately, beside others, for its next one.
-HEAVY_FORK_S = 0.2
+# Whoever waits for its turn may be alone meanwhile.
+FORK_PATIENCE_S = 0.25
 EXIT_TIMEOUT_S = 1.0
 
 
@@ -40,6 +40,7 @@ class Nursery:
         self._settings = settings
         self._workers: dict[int, Worker] = {}
         self._precedence = Precedence(usable_threads())
+        self._forks = Forks()
         self._watching: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
@@ -63,9 +64,8 @@ class Nursery:
 
     async def fork(self, owner: str | None = None) -> Worker:
         """A new worker, with the precedence that its owner has earned. Raises EngineError."""
-        if owner is not None and self._is_heavy(owner):
-            # Forking has no precedence of its own.
-            await asyncio.sleep(HEAVY_FORK_S)
+        if owner is not None:
+            await self._turn_of(owner)
         await self.start()
         worker, self._spare = self._spare, None
         if worker is not None and not worker.alive:
@@ -78,6 +78,7 @@ class Nursery:
         if owner is not None:
             now = time.monotonic()
             self._precedence.used(owner, FORK_S, now)
+            self._forks.forked(owner, now)
             self._settle(now)
         if self._sparing is None or self._sparing.done():
             self._sparing = asyncio.create_task(self._fork_ahead())
@@ -176,8 +177,13 @@ class Nursery:
     def _owners(self) -> set[str]:
         return {each.owner for each in self._workers.values() if each.owner is not None}
 
-    def _is_heavy(self, owner: str) -> bool:
-        return owner in self._precedence.heavy({*self._owners(), owner}, time.monotonic())
+    async def _turn_of(self, owner: str) -> None:
+        """Until it may have another worker, as long as there are others to be kept waiting."""
+        while self._owners() - {owner}:
+            wait_s = self._forks.wait_s(owner, time.monotonic())
+            if not wait_s:
+                return
+            await asyncio.sleep(min(wait_s, FORK_PATIENCE_S))
 
     async def close(self) -> None:
         """End the forkserver and its workers, if they have not ended by themselves."""

@@ -11,8 +11,12 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 # Workers are so much nicer than the server.
 NICENESS = 5
@@ -22,6 +26,8 @@ HALF_LIFE_S = 2.0
 HEAVY, LIGHT = 0.25, 0.125
 # A fork costs this beside what the worker uses itself.
 FORK_S = 0.01
+# Beside others so many workers of an owner start at once, and then one each so long.
+FORKS_AT_ONCE, FORK_EVERY_S = 4, 2.0
 
 
 @dataclass(slots=True)
@@ -63,6 +69,23 @@ class Precedence:
         return {owner for owner in here if self._uses[owner].heavy}
 
 
+class Forks:
+    """When each owner may have its next worker beside others: a fork keeps a processor, whoever
+    waits for it, and has no precedence of its own."""
+
+    def __init__(self) -> None:
+        # Until when those that each had are paid for.
+        self._until: dict[str, float] = {}
+
+    def wait_s(self, owner: str, now: float) -> float:
+        """How long it waits for its next one."""
+        return max(self._until.get(owner, now) - now - (FORKS_AT_ONCE - 1) * FORK_EVERY_S, 0.0)
+
+    def forked(self, owner: str, now: float) -> None:
+        self._until = {each: until for each, until in self._until.items() if until > now}
+        self._until[owner] = self._until.get(owner, now) + FORK_EVERY_S
+
+
 def stand_behind() -> None:
     """This process and its children behind who started it, in the same session.
 
@@ -85,6 +108,21 @@ def bring_forward(pid: int) -> None:
     """Undo it, where the system lets this process do so: as root, or by its limit of niceness."""
     if sys.platform == "linux":
         _schedule(pid, os.SCHED_OTHER)
+
+
+def behind_all(work: Callable[[], _Result]) -> _Result:
+    """What comes of it, in a thread of this process that keeps no other process waiting.
+
+    The process stays where it is: without privileges none of its threads comes forward again.
+    """
+    with ThreadPoolExecutor(1, "behind", initializer=_step_back) as thread:
+        return thread.submit(work).result()
+
+
+def _step_back() -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _schedule(pid: int, policy: int) -> None:

@@ -40,6 +40,8 @@ _NEW_THREAD_OR_NOT = 0x100000 | 0x200000 | 0x400000 | 0x1000000
 _MAP_TYPE, _MAP_PRIVATE, _MAP_GROWSDOWN, _MAP_HUGETLB = 0xF, 0x2, 0x100, 0x40000
 _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL, _F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 _ENOTTY, _ENOSYS = 25, 38
+# Itself, and SCHED_IDLE (linux/sched.h): no other process, and never forward.
+_STEP_BACK = 0, 5
 _WRITES = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PLAIN = (
     "read", "write", "close", "fstat", "poll", "lseek", "mprotect", "munmap", "brk",
@@ -192,6 +194,7 @@ def _only() -> bytes | None:
     program.on(("prctl",), seccomp.allow_values(0, (_PR_SET_NAME, _PR_SET_VMA, _PR_SET_SECCOMP)))
     program.on(("ioctl",), seccomp.refuse(_ENOTTY))
     program.on(("prlimit64",), seccomp.allow_zero_pointer(2, also=0))
+    program.on(("sched_setscheduler",), seccomp.allow_exact(_STEP_BACK))
     _processes(program)
     return program.otherwise_refuse()
 
@@ -201,6 +204,7 @@ def _never() -> bytes | None:
     if machine is None:
         return None
     program = seccomp.Program(machine)
+    program.on(("sched_setscheduler",), seccomp.allow_exact(_STEP_BACK))
     program.on(_NEVER, seccomp.refuse())
     program.on(("prlimit64",), seccomp.allow_zero_pointer(2, also=0))
     _processes(program)

@@ -60,6 +60,15 @@ def allow_values(position: int, values: Sequence[int]) -> Block:
     return block + refuse()
 
 
+def allow_exact(values: Sequence[int]) -> Block:
+    """Made if the first arguments (their low 32 bits) are these, else refused."""
+    block: Block = []
+    for position, value in enumerate(values):
+        left = 2 * (len(values) - position) - 1
+        block += [_argument(position), _op(_JUMP_EQUAL, value, 0, left)]
+    return [*block, *allow(), *refuse()]
+
+
 def allow_zero_pointer(position: int, also: int) -> Block:
     """Made if the pointer is null and the argument `also` is 0, else refused."""
     block: Block = []

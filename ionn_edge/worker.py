@@ -12,6 +12,8 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ionn_edge import escapes, jobs, sandbox
 from ionn_edge.allocator import keep_freed_memory
 from ionn_edge.loaded import Live, LoadedModel, places_of
 from ionn_edge.offered import check_described, excess_of, graph_from, weight_rows
+from ionn_edge.precedence import behind_all
 from ionn_edge.settings import WorkerSettings
 from layergraph import (
     Budget,
@@ -69,24 +72,43 @@ def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
     torch.backends.cudnn.allow_tf32 = False
     worker, restricted = _Worker(settings), False
     with contextlib.suppress(ConnectionError):
-        for job in _received(pipe, worker):
-            # Before the first byte of a graph is looked at. What calibrates gets to see none.
-            if not restricted and isinstance(job, jobs.Check | jobs.TryEscapes):
-                _restrict(job, settings)
+        for header in _announced(pipe, worker):
+            # Before the first byte of a graph is there. What calibrates gets to see none.
+            if not restricted and header.of in (jobs.Check, jobs.TryEscapes):
+                sandbox.restrict_files(header.directories, settings.device)
                 restricted = True
             # Starts threads, which have to be as restricted as this one.
             if torch.get_num_threads() != settings.threads:
                 torch.set_num_threads(settings.threads)
-            answer = worker.answer(job)
+            take = partial(_answer, pipe, worker, header)
+            # Whoever brings a graph that takes long must keep nobody waiting.
+            answer = behind_all(take) if header.of is jobs.Check else take()
             if answer is not None:
                 for piece in jobs.encode(answer):
                     pipe.sendall(piece)
 
 
-def _restrict(job: jobs.Check | jobs.TryEscapes, settings: WorkerSettings) -> None:
-    published = job.published if isinstance(job, jobs.Check) else ""
-    files = [Path(each) for each in (job.store, published) if each]
-    sandbox.restrict_files(files, settings.device)
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A job whose buffers are still to come."""
+
+    kind: int
+    plain: list[Any]
+    sizes: list[int]
+
+    @property
+    def of(self) -> type[jobs.Job]:
+        return jobs.KINDS[self.kind]
+
+    @property
+    def directories(self) -> list[Path]:
+        said = dict(zip((field.name for field in fields(self.of)), self.plain, strict=True))
+        return [Path(said[each]) for each in ("store", "published") if said.get(each)]
+
+
+def _answer(pipe: socket.socket, worker: _Worker, header: _Header) -> jobs.Job | None:
+    buffers = [_exactly(pipe, size, _aligned) for size in header.sizes]
+    return worker.answer(jobs.decode(header.kind, header.plain, buffers))
 
 
 class _Worker:
@@ -217,14 +239,13 @@ def _budget(settings: WorkerSettings) -> Budget:
     )
 
 
-def _received(pipe: socket.socket, worker: _Worker) -> Iterator[jobs.Job]:
+def _announced(pipe: socket.socket, worker: _Worker) -> Iterator[_Header]:
     while True:
         while (wait_s := worker.idle_s) is not None and not _comes(pipe, wait_s):
             worker.use_idle_time()
         prefix = _exactly(pipe, jobs.LENGTH.size, bytearray)
         header = _exactly(pipe, jobs.header_bytes(prefix), bytearray)
-        kind, plain, sizes = jobs.decode_header(header)
-        yield jobs.decode(kind, plain, [_exactly(pipe, size, _aligned) for size in sizes])
+        yield _Header(*jobs.decode_header(header))
 
 
 def _comes(pipe: socket.socket, within_s: float) -> bool:

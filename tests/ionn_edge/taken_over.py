@@ -18,11 +18,13 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ionn_edge import forkserver, jobs, worker
+from ionn_edge.precedence import behind_all
 from ionn_edge.syscalls import number_of, this_machine
 from layergraph import tensor_from_buffer
 from wire.messages import PRECISIONS
@@ -59,7 +61,9 @@ def eat() -> None:
 KNOWN = {
     each.__name__: each
     for each in (ctypes, fcntl, itertools, mmap, os, resource, signal, socket, threading, time)
-} | {"torch": torch, "Path": Path, "call": call, "eat": eat, "libc": libc}
+} | {"torch": torch, "Path": Path, "call": call, "eat": eat, "libc": libc} | {
+    "partial": partial, "behind_all": behind_all,
+}  # fmt: skip
 honest = worker._Worker._run
 
 

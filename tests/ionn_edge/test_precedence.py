@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from ionn_edge.nursery import Nursery
-from ionn_edge.precedence import HALF_LIFE_S, NICENESS, Precedence, bring_forward, put_back
+from ionn_edge import jobs
+from ionn_edge.nursery import FORK_PATIENCE_S, Nursery
+from ionn_edge.precedence import (
+    FORK_EVERY_S,
+    FORKS_AT_ONCE,
+    HALF_LIFE_S,
+    NICENESS,
+    Forks,
+    Precedence,
+    behind_all,
+    bring_forward,
+    put_back,
+)
 
 
 def test_who_uses_much_beside_others_goes_behind_them() -> None:
@@ -64,6 +77,84 @@ async def test_a_heavy_owners_workers_run_on_what_others_leave(nursery: Nursery)
     finally:
         await light.close()
         await heavy.close()
+
+
+def test_who_has_had_some_workers_beside_others_waits_for_more() -> None:
+    forks = Forks()
+    for _ in range(FORKS_AT_ONCE):
+        assert forks.wait_s("a", 10.0) == 0.0
+        forks.forked("a", 10.0)
+    assert forks.wait_s("a", 10.0) == FORK_EVERY_S
+    assert forks.wait_s("b", 10.0) == 0.0
+    assert forks.wait_s("a", 10.0 + FORK_EVERY_S) == 0.0
+    forks.forked("a", 10.0 + FORK_EVERY_S)
+    assert forks.wait_s("a", 10.0 + FORK_EVERY_S) == FORK_EVERY_S
+    # Who stayed away for long has no more than anybody.
+    for _ in range(FORKS_AT_ONCE):
+        forks.forked("a", 1000.0)
+    assert forks.wait_s("a", 1000.0) == FORK_EVERY_S
+    assert set(forks._until) == {"a"}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_next_worker_of_who_had_many_waits_as_long_as_there_are_others(
+    nursery: Nursery,
+) -> None:
+    other = await nursery.fork("other")
+    mine = [await nursery.fork("mine") for _ in range(FORKS_AT_ONCE)]
+    now = asyncio.get_running_loop().time()
+    # For long, so that a slow machine does not tell otherwise.
+    nursery._forks._until["mine"] = now + 1000.0
+    waiting = asyncio.create_task(nursery.fork("mine"))
+    try:
+        done, _ = await asyncio.wait([waiting], timeout=2 * FORK_PATIENCE_S)
+        assert not done
+        mine.append(await nursery.fork("third"))
+        await mine.pop().close()
+        assert not waiting.done()
+        await other.close()
+        async with asyncio.timeout(30):
+            mine.append(await waiting)
+    finally:
+        del nursery._forks._until["mine"]
+        waiting.cancel()
+        for worker in mine:
+            await worker.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux schedules")
+def test_what_is_done_behind_all_is_and_what_it_raises_is_raised() -> None:
+    behind = behind_all(partial(os.sched_getscheduler, 0))
+    assert (behind, os.sched_getscheduler(0)) == (os.SCHED_IDLE, os.SCHED_OTHER)
+    with pytest.raises(ZeroDivisionError):
+        behind_all(lambda: 1 // 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux schedules")
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_graph_is_read_and_checked_behind_all(nursery: Nursery, tmp_path: Path) -> None:
+    worker = await nursery.fork()
+    header, graph = jobs.encode(jobs.Check("f" * 64, b"\x91" * 1000, str(tmp_path)))
+    try:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(worker._pipe, bytes(header) + bytes(graph[:500]))
+        async with asyncio.timeout(30):
+            while os.SCHED_IDLE not in policies(worker.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        # Queries that come later are not behind.
+        assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
+        await loop.sock_sendall(worker._pipe, graph[500:])
+        worker._asked = jobs.Check
+        async with asyncio.timeout(30):
+            answer = await worker.receive()
+        assert isinstance(answer, jobs.Refused)
+    finally:
+        await worker.close()
+
+
+def policies(pid: int) -> list[int]:
+    threads = map(int, os.listdir(f"/proc/{pid}/task"))
+    return [os.sched_getscheduler(thread) for thread in threads]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how Linux schedules")

@@ -264,6 +264,9 @@ KERNEL = {
     "capabilities": "libc.capset(ctypes.create_string_buffer(8)) and call(126)",
     "more memory": "resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))",
     "longer files": "call('prlimit64', 0, 1, ctypes.create_string_buffer(b'\\xff' * 16))",
+    "a sibling behind all": "os.sched_setscheduler({sibling}, os.SCHED_IDLE, os.sched_param(0))",
+    "itself before all": "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",
+    "itself forward": "os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))",
     "shared memory": "mmap.mmap(-1, 4096)",
     "growing memory": "mmap.mmap(-1, 4096, 0x122)",
     "huge pages": "mmap.mmap(-1, 2 << 20, 0x40022)",
@@ -299,6 +302,8 @@ async def test_attempts_left_nothing_and_what_is_its_own_can_be_used(
         "result = []; t = threading.Thread(target=result.append, args=(1,)); t.start(); t.join()"
     )
     assert await told(hostile, thread) == "result [1]"
+    back = "partial(os.sched_setscheduler, 0, os.SCHED_IDLE, os.sched_param(0))"
+    assert await told(hostile, f"result = behind_all({back})") == "result None"
     # As in the server: answers would differ in their last bits.
     available = torch.backends.nnpack.is_available()
     code = "result = torch.backends.nnpack.is_available()"
