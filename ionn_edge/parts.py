@@ -49,12 +49,13 @@ class Part:
         self.directory = place.directory
         self.name = name
         self.number = number
-        self.path = part_path(place.directory, name, number)
         self.digest = b""
         self.size_bytes: int | None = None
         self.held = held or Progress()
         self.owner: object | None = None
         self.dropped = False
+        # Before the first byte is written there are no files, which takes time to find out.
+        self._has_files = held is not None
         self._place = place
         # Whether another than its owner began it: then nobody knows whose its planes are.
         self.adopted = False
@@ -66,6 +67,11 @@ class Part:
 
     def __repr__(self) -> str:
         return f"<Part {self.name.hex()[:8]}: {self.held} of {self.size_bytes} bytes>"
+
+    @property
+    def path(self) -> Path:
+        """Its file, while it has one."""
+        return part_path(self.directory, self.name, self.number)
 
     @property
     def held_bytes(self) -> int:
@@ -179,6 +185,7 @@ class Part:
             decoded = decode_segment(dtype, segment.plane, segment.count, segment.coding, payload)
             pieces = (decoded,)
         with self._lock:
+            self._has_files = True
             try:
                 if segment.plane in _KINDS:
                     self._append_plane(segment, pieces)
@@ -200,8 +207,9 @@ class Part:
 
     def remove(self) -> None:
         """Its files go."""
-        remove(self.path)
-        self._remove_planes()
+        if self._has_files:
+            remove(self.path)
+            self._remove_planes()
 
     def became_whole(self, path: Path) -> None:
         """It is the blob at `path` from now on. Raises OSError."""

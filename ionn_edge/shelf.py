@@ -15,6 +15,10 @@ from ionn_edge.holdings import Holdings
 from ionn_edge.parts import Part
 from ionn_edge.places import Place
 
+# Of one device: models, and their weights' names or files; two of the largest models' are these.
+# Small weights take next to nothing of a quota, and memory and inodes all the same.
+MOST_MODELS, MOST_NAMES = 256, 1 << 17
+
 
 @dataclass(slots=True)
 class _Stored:
@@ -23,6 +27,10 @@ class _Stored:
     sizes: dict[bytes, int]
     public: dict[bytes, int]
     used_at: int
+
+    @property
+    def names(self) -> int:
+        return len(self.sizes) + len(self.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,26 @@ class Shelf(Holdings):
         for owner, fingerprint in list(self._offered.items()):
             if fingerprint in going:
                 del self._offered[owner]
+
+    def thin(self, fingerprint: str, claims: Claims, busy: Collection[str]) -> list[str]:
+        """Drop models and strays, the longest unused first, where there would be too many of them
+        once this model is here; fingerprints of the models."""
+        others = [each for each in self._models if each != fingerprint]
+        models = len(others) + 1
+        names = sum(self._models[each].names for each in others)
+        names += len(claims.sizes) + len(claims.public)
+        going: list[str] = []
+        for each in sorted(others, key=self.used_at):
+            if (models > MOST_MODELS or names > MOST_NAMES) and each not in busy:
+                going.append(each)
+                models, names = models - 1, names - self._models[each].names
+        self.evict(going, claims.sizes.keys())
+        excess = len(self.blobs) + len(self._parts) - MOST_NAMES
+        if excess > 0:
+            strays = sorted(self.strays(claims.sizes.keys()), key=lambda each: each[0])
+            for _, stray in strays[:excess]:
+                self.drop_stray(stray)
+        return going
 
     def give(self, name: bytes, public: bytes) -> None:
         """A blob is published, under that name there, and no more this device's own."""

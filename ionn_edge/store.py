@@ -136,8 +136,10 @@ class Store:
         self._check_total(sum(claims.sizes.values()))
         newcomer = Newcomer(shelf, model.fingerprint, claims.sizes.keys(), claims.growth_bytes)
         evicted = self._make_room(newcomer, claims.missing_bytes, busy)
+        its_busy = {fingerprint for its, fingerprint in busy if its == device}
+        thinned = shelf.thin(model.fingerprint, claims, its_busy)
         shelf.take(model, claims, owner)
-        return evicted
+        return [*evicted, *((device, each) for each in thinned)]
 
     def widen(
         self, device: str, owner: object, busy: Collection[tuple[str, str]] = ()

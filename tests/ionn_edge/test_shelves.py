@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ionn_edge import shelf as shelf_module
 from ionn_edge.blobs import StorageError, digest_of
 from ionn_edge.events import Model
 from ionn_edge.places import Place
@@ -540,3 +541,47 @@ def _check_files(store: Store) -> None:
             known = {model(names).fingerprint: names for names in (*MODELS, "bc", "de")}
             assert total_bytes == 100 * len(known[fingerprint])
             assert held_bytes <= total_bytes
+
+
+# Many small things.
+
+
+def test_who_offers_ever_new_models_has_the_oldest_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "MOST_MODELS", 3)
+    store = opened(tmp_path)
+    upload(store, YOU, "abcd")
+    for each in ("a", "ab", "abc"):
+        upload(store, ME, each, stays=False)
+    owner = object()
+    busy = {(ME, model("a").fingerprint)}
+    assert store.admit(ME, model("abcd"), owner, busy) == [(ME, model("ab").fingerprint)]
+    send(store, ME, "abcd", owner)
+    assert store.admit(ME, model("b"), object()) == [(ME, model("a").fingerprint)]
+    assert models(store, ME) == ["abc", "abcd", "b"]
+    assert held(store, ME) == set("abcd"), "others have a use for them"
+    assert models(store, YOU) == ["abcd"]
+
+
+def test_who_has_ever_more_small_weights_has_the_oldest_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "MOST_NAMES", 4)
+    store = opened(tmp_path)
+    for each in ("ab", "cd"):
+        upload(store, ME, each, stays=False)
+    assert store.admit(ME, model("a"), object()) == [(ME, model("ab").fingerprint)]
+    assert held(store, ME) == set("acd")
+    store.close()
+    # Of an earlier run, nobody knows what is used.
+    store = opened(tmp_path)
+    for name in DATA:
+        path = store.shelf(ME).place.blob(DIGEST[name])
+        path.write_bytes(DATA[name])
+        os.utime(path, (ord(name), ord(name)))
+    store.close()
+    store = opened(tmp_path)
+    upload(store, ME, "a")
+    assert len(store.shelf(ME).blobs) == 4
+    store.close()
