@@ -95,8 +95,8 @@ class Worker:
             self._unanswered += 1
             self._asked = type(job)
         at_once = not self._pieces
-        views = map(memoryview, jobs.encode(job))
-        self._pieces.extend(view.cast("B") for view in views if view.nbytes)
+        pieces = [memoryview(piece) for piece in jobs.encode(job)]
+        self._pieces.extend(piece.cast("B") for piece in pieces if piece.nbytes)
         if at_once:
             self._push()
         if self._pieces:

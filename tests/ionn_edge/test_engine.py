@@ -24,7 +24,7 @@ from ionn_edge.settings import WorkerSettings
 from ionn_edge.worker import _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
-from tests.support import blobs, chain
+from tests.support import WIDTH, blobs, chain
 from wire.activations import decode_tensor, encode_tensor
 from wire.messages import Tensor
 from wire.planes import COARSE, MIDDLE, approximate
@@ -429,3 +429,26 @@ async def test_a_nursery_that_dies_takes_its_workers_along_and_is_started_again(
     with pytest.raises(WorkerGone):
         await second.receive()
     await second.close()
+
+
+async def test_what_a_socket_does_not_take_at_once_arrives_in_order(
+    nursery: Nursery, stored: tuple[LayerGraph, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    graph, weights = stored
+    worker = await nursery.fork()
+    try:
+        await asked(worker, check(graph, tmp_path))
+        worker.send(ready(0, 1, 2))
+        live = torch.ones(1, WIDTH)
+        for query in range(5):
+            # More than a socket holds; what follows may not go past it.
+            worker.send(ready(*[0] * 200_000))
+            worker.send(run(query, 0, 3, live))
+        for query in range(5):
+            async with asyncio.timeout(20):
+                answer = await worker.receive()
+            assert isinstance(answer, jobs.Ran)
+            assert answer.query == query
+            assert torch.equal(tensors(answer)[0], execute(graph, weights, 0, 3, (live,))[0])
+    finally:
+        await worker.close()
