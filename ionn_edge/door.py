@@ -11,6 +11,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import math
 import socket
 import ssl
 from collections import Counter
@@ -69,8 +70,17 @@ class Door:
         # Of each address, while somebody stands in it.
         self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    def listen(self, listener: socket.socket) -> None:
+        """Have the kernel keep connections, those that say nothing for as long as they may."""
+        listener.setblocking(False)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            # Both TLS and HTTP have the client speak first: who does not costs no time here.
+            patience_s = math.ceil(self.config.handshake_timeout_s)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, patience_s)
+        listener.listen(BACKLOG)
+
     async def accept(self, listener: socket.socket) -> None:
-        """Let connections in until cancelled. The socket listens, and does not block."""
+        """Let connections in until cancelled, of a socket that listens."""
         loop = asyncio.get_running_loop()
         while True:
             try:

@@ -31,7 +31,7 @@ from ionn_edge.opening import NONSENSE, Refused, check_of, known_graph, worker_f
 from ionn_edge.quota import Quota
 from ionn_edge.session import Session
 from ionn_edge.store import NoRoom, WrongSize
-from ionn_edge.turns import TURN_S, cost_s
+from ionn_edge.turns import SMALL_S, TURN_S, cost_s
 from ionn_edge.writing import Writer
 from wire import HEARD, Decoder, Encoder, RemoteProtocolError, Role
 from wire.eager import Work, begun
@@ -454,11 +454,18 @@ class Link:
         self._listening = self._start(self._listen(worker, model))
 
     async def _listen(self, worker: Worker, model: events.Model) -> None:
+        spent_s = 0.0
         try:
             while True:
                 answer = await worker.receive()
+                began_s = time.thread_time()
                 if worker is self._worker:
                     self._answered(answer, model)
+                # To read it and to encrypt what is said of it takes as long as a question does.
+                spent_s += max(time.thread_time() - began_s, SMALL_S)
+                if spent_s >= TURN_S:
+                    rest_s, spent_s = self._box.rest_s(self.device, spent_s), 0.0
+                    await asyncio.sleep(rest_s)
         except WorkerGone as error:
             if worker is self._worker:
                 self._worker = self._listening = None

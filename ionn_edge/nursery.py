@@ -113,12 +113,15 @@ class Nursery:
             now = time.monotonic()
             workers = list(self._workers.values())
             for worker in workers:
-                self._count(worker, now)
+                if worker.pid in self._workers:
+                    self._count(worker, now)
+                # Looking at a dozen takes a millisecond.
+                await asyncio.sleep(0)
             self._settle(now)
             limit_bytes = self._settings.device_memory_bytes
             look_together((worker.allowance for worker in workers), limit_bytes)
             for worker in workers:
-                if worker.allowance.exceeded is not None:
+                if worker.allowance.exceeded is not None and worker.pid in self._workers:
                     self.kill(worker.pid)
 
     async def _drop_spare(self) -> None:

@@ -24,7 +24,7 @@ from ionn_edge.box import Box
 from ionn_edge.calibrate import calibrated
 from ionn_edge.config import Config
 from ionn_edge.control import answering, claimed
-from ionn_edge.door import BACKLOG, Door
+from ionn_edge.door import Door
 from ionn_edge.guard import Guard
 from ionn_edge.isolation import Isolation, isolation
 from ionn_edge.link import CLOSE_TIMEOUT_S
@@ -76,8 +76,7 @@ async def serving(
         return None if guard is None else guard.context
 
     door = Door(box.config, http, context, lambda: bool(box.clients))
-    listener.setblocking(False)
-    listener.listen(BACKLOG)
+    door.listen(listener)
     tasks = [asyncio.create_task(door.accept(listener)), asyncio.create_task(_prepare(box))]
     try:
         yield door

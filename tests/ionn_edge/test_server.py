@@ -20,12 +20,13 @@ import zstandard
 
 from ionn_edge import box as box_module
 from ionn_edge import writing
-from ionn_edge.devices import LOOPBACK
+from ionn_edge.devices import LOOPBACK, Device
 from ionn_edge.engine import Worker
 from ionn_edge.nursery import Nursery
 from ionn_edge.parts import Part
 from ionn_edge.places import Place
 from ionn_edge.secret import cache_secret
+from ionn_edge.turns import SMALL_S
 from layergraph import LayerGraph, tensor_to_buffer
 from layergraph import execute as execute_here
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
@@ -740,6 +741,24 @@ async def test_a_bug_in_one_connection_ends_that_one_only(
 
 def _bug(_: object) -> None:
     raise ZeroDivisionError("a bug")
+
+
+async def test_answers_count_as_questions_do(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        counted: list[float] = []
+
+        def rest_s(device: Device, spent_s: float) -> float:
+            assert device == LOOPBACK
+            counted.append(spent_s)
+            return 0.0
+
+        monkeypatch.setattr(box, "rest_s", rest_s)
+        for query in range(1, 6):
+            await peer.run(query, 0, 3, (X,))
+        # The last answer may be heard before it is counted.
+        assert len(counted) >= 9
+        assert min(counted) >= SMALL_S
 
 
 async def test_connections_leave_no_workers_behind(serve: Serve, nursery: Nursery) -> None:
