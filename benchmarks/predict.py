@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import torch
 
@@ -106,8 +107,10 @@ def main() -> int:
         Way("Neurosurgeon's", neurosurgeon.cost),
         Way("IONN's", ionn.cost),
     ]
-    size = len(json.dumps(ours.to_plain()))
-    print(f"{len(seen)} layers measured, {len(layers.held_out)} held out; {size} bytes as JSON")
+    size = len(msgpack.packb(ours.to_plain()))
+    print(
+        f"{len(seen)} layers measured, {len(layers.held_out)} held out; {size} bytes in the hello"
+    )
     types = print_types(layers, ways)
     print_networks(networks, ways)
     regrets = print_regrets(networks, ways, options.slowdown)

@@ -24,6 +24,7 @@ from ionn_edge.config import Config
 from ionn_edge.engine import EngineError, WorkerGone
 from ionn_edge.nursery import Nursery
 from planner.accuracy import FOLDS, Accuracy, by_type, cross_validated
+from planner.coefficients import rounded
 from planner.predictor import Predictor, Sample, Unit
 from planner.roofline import TERMS
 from planner.work import OperatorWork
@@ -32,7 +33,7 @@ from planner.work import OperatorWork
 MEASURE_S = 8.0
 TIMEOUT_S = 60.0
 # Changes with what is measured and how, so that older results are measured anew.
-EDITION = 4
+EDITION = 5
 # Launch, operations and bytes of an ordinary processor: better than nothing, and clients
 # correct predictions by what they observe.
 _ORDINARY = {
@@ -42,7 +43,7 @@ _ORDINARY = {
     "bytes of weights": 1e-10,
     "bytes made": 1e-10,
 }
-GENERIC = Predictor({}, tuple(_ORDINARY.get(term, 0.0) for term in TERMS))
+GENERIC = Predictor({}, rounded(_ORDINARY.get(term, 0.0) for term in TERMS))
 log = logging.getLogger("ionn_edge")
 
 

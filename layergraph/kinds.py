@@ -129,6 +129,8 @@ def kind_of(
             return "transposed_conv/product"
         whole = _aligned(does.inner, does.columns / does.window)
         return base if whole else "transposed_conv/ragged"
+    if base == "depthwise_conv":
+        return base if _aligned(does.batch) else "depthwise_conv/ragged"
     if base == "linear":
         if not weights or does.batch > 1:
             return _batch_kind(does, dense)
@@ -152,10 +154,10 @@ def kind_of(
 
 
 def _batch_kind(does: Computation, dense: bool) -> str:
-    if does.rows * does.inner * does.columns < _TINY_PRODUCT:
-        return "linear/batch/tiny"
     kind = "linear/batch"
-    if 1 in (does.rows, does.columns):
+    if does.rows * does.inner * does.columns < _TINY_PRODUCT:
+        kind += "/tiny"
+    elif 1 in (does.rows, does.columns):
         kind += "-column" if does.columns == 1 else "-row"
     # A permuted operand is copied first, or read against the grain.
     return kind if dense else f"{kind}/permuted"

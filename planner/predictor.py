@@ -7,7 +7,8 @@ Per kind of operator a row of coefficients, none negative, on the terms of `plan
 Kinds are split where other algorithms run ("conv/1x1"), which makes the whole piecewise. Each row
 minimises squared logarithms of predicted over measured, so that a 20 microsecond layer counts as
 much as one of 20 milliseconds, with outliers counting less. Where there are samples enough, a
-factor by shape (`planner.shape_factor`) follows what is left. All of it fits into a hello message.
+factor by shape (`planner.shape_factor`) follows what is left. All of it fits into a hello message:
+coefficients cross as whole numbers, thousandths of logarithms (`planner.coefficients`).
 The published regressions are in `planner.published_predictor`.
 """
 
@@ -23,11 +24,12 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from planner.coefficients import LARGEST, Row, rounded, row_from_plain, row_to_plain
 from planner.roofline import TERMS, terms
 from planner.shape_factor import ShapeFactor
 from planner.work import Work
 
-FORMAT = 3
+FORMAT = 4
 UNITS = ("s", "J")
 MOST_KINDS = 256
 LONGEST_KIND = 64
@@ -38,7 +40,6 @@ FEWEST_FOR_FACTOR = 20
 # Of what a sample of several operators took, the one in question has at least this share.
 LEAST_SHARE = 0.2
 
-Row: TypeAlias = tuple[float, ...]
 Unit: TypeAlias = Literal["s", "J"]
 Floats: TypeAlias = NDArray[np.float64]
 _Pairs: TypeAlias = Sequence[tuple[Work, float]]
@@ -139,9 +140,13 @@ class Predictor:
             "format": FORMAT,
             "unit": self.unit,
             "entry": self.entry,
-            "pooled": _row_to_plain(self.pooled),
-            "rows": {kind: _row_to_plain(row) for kind, row in self.rows.items()},
-            "factors": {kind: factor.to_plain() for kind, factor in self.factors.items()},
+            "pooled": row_to_plain(self.pooled),
+            "kinds": {
+                kind: [row_to_plain(row), factor.to_plain()]
+                if (factor := self.factors.get(kind))
+                else [row_to_plain(row)]
+                for kind, row in self.rows.items()
+            },
         }
 
     @classmethod
@@ -154,24 +159,24 @@ class Predictor:
         unit = plain.get("unit")
         if unit != "s" and unit != "J":
             raise ValueError(f"a predictor's unit is one of {UNITS}, not {unit!r:.40}")
-        rows, factors = _by_kind(plain, "rows"), _by_kind(plain, "factors")
-        return cls(
-            {kind: _row_from_plain(kind, row) for kind, row in rows.items()},
-            _row_from_plain("pooled", plain.get("pooled")),
-            _number("entry", plain.get("entry")),
-            unit,
-            {kind: ShapeFactor.from_plain(kind, factor) for kind, factor in factors.items()},
-        )
+        rows, factors = _kinds_from_plain(plain.get("kinds"))
+        pooled = row_from_plain("pooled", plain.get("pooled"))
+        return cls(rows, pooled, _number("entry", plain.get("entry")), unit, factors)
 
 
-def _by_kind(plain: Mapping[Any, Any], field: str) -> Mapping[str, object]:
-    values = plain.get(field)
-    if not isinstance(values, Mapping) or len(values) > MOST_KINDS:
-        raise ValueError(f"a predictor's {field} are a map of at most {MOST_KINDS} kinds")
-    for kind in values:
+def _kinds_from_plain(plain: object) -> tuple[dict[str, Row], dict[str, ShapeFactor]]:
+    if not isinstance(plain, Mapping) or len(plain) > MOST_KINDS:
+        raise ValueError(f"a predictor's kinds are a map of at most {MOST_KINDS}")
+    rows, factors = {}, {}
+    for kind, parts in plain.items():
         if not isinstance(kind, str) or len(kind) > LONGEST_KIND:
             raise ValueError(f"a kind is a string of at most {LONGEST_KIND} characters")
-    return values
+        if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
+            raise ValueError(f"the kind {kind!r} has a row, and a factor or none")
+        rows[kind] = row_from_plain(kind, parts[0])
+        if len(parts) == 2:
+            factors[kind] = ShapeFactor.from_plain(kind, parts[1])
+    return rows, factors
 
 
 def _check_sample(sample: Sample) -> None:
@@ -221,7 +226,7 @@ def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
     if ordinary is None:
         features *= _ORDINARY
     costs = np.array([cost for _, cost in pairs])
-    towards = np.zeros(len(TERMS)) if ordinary is None else np.array(ordinary)
+    features, towards = _told_apart(features, np.array(ordinary or (0.0,) * len(TERMS)))
     few = min(FEW, FEW_OF_ALL * len(pairs))
     predicted, least = costs, 0.3 * costs.min()
     solution = towards
@@ -244,22 +249,27 @@ def _fit_row(pairs: _Pairs, ordinary: Row | None = None) -> Row:
             scipy.optimize.nnls(equations, np.concatenate((costs * weight, wanted)))[0] / scale
         )
         predicted = np.maximum(features @ solution, least)
-    return tuple(solution.tolist())
+    return rounded(solution.tolist())
 
 
-def _row_to_plain(row: Row) -> list[float | int]:
-    """Most coefficients are 0, which takes one byte as an integer."""
-    return [coefficient or 0 for coefficient in row]
+def _told_apart(features: Floats, towards: Floats) -> tuple[Floats, Floats]:
+    """Without terms that are another one's multiple in all samples, as where nothing has steps.
 
-
-def _row_from_plain(kind: str, row: object) -> Row:
-    if not isinstance(row, list | tuple) or len(row) != len(TERMS):
-        raise ValueError(f"the row of {kind!r} has {len(TERMS)} numbers")
-    return tuple(_number(f"the row of {kind!r}", number) for number in row)
+    What coefficients are drawn `towards` is the other one's then.
+    """
+    features, towards = features.copy(), towards.copy()
+    largest = features.max(axis=0)
+    shapes = features / np.where(largest > 0, largest, 1.0)
+    first: dict[bytes, int] = {}
+    for term in np.flatnonzero(largest).tolist():
+        kept = first.setdefault(shapes[:, term].round(9).tobytes(), term)
+        if kept != term:
+            towards[kept] += towards[term] * largest[term] / largest[kept]
+            features[:, term] = towards[term] = 0.0
+    return features, towards
 
 
 def _number(what: str, number: object) -> float:
-    # Bounded, so that no sum of predictions overflows: nothing costs an hour per unit.
-    if type(number) not in (int, float) or not 0 <= number <= 3600:  # type: ignore[operator]
-        raise ValueError(f"{what} has numbers from 0 to 3600")
+    if type(number) not in (int, float) or not 0 <= number <= LARGEST:  # type: ignore[operator]
+        raise ValueError(f"{what} is a number from 0 to {LARGEST}")
     return float(number)  # type: ignore[arg-type]

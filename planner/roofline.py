@@ -13,7 +13,9 @@ is linear in coefficients that cannot be negative, so that small least squares p
 - the same with dimensions rounded up to what registers hold;
 - weights whose rows, or columns, lie whole pages apart: what reorders them finds sixteen lines
   where a cache of eight ways has room for eight;
-- elements of a pass that come from more pages than are looked up fast;
+- elements of a pass that come from more pages than are looked up fast, and in lines shorter than a
+  vector, which are passed over one by one;
+- of a pass: bytes that displace each other, all of them where as many again fit into no cache;
 - windows of a pass that are more than branch predictors remember from one query to the next;
 - of a filter: operations by how often an element is used again.
 """
@@ -32,6 +34,8 @@ _CACHE_BYTES = (256 * _KIB, 1024 * _KIB, 8192 * _KIB, 16384 * _KIB)
 _VECTOR, _TILE, _BLOCK = 16, 64, 14
 _PAGE = 4096
 _REMEMBERED = 8192
+# Bytes, of which some are displaced from caches before they are needed again, and all are.
+_SOME_DISPLACED, _ALL_DISPLACED = _CACHE_BYTES[2], 3 * _CACHE_BYTES[2]
 _FAST_PAGES = 512
 
 
@@ -46,6 +50,22 @@ def _beyond(size: float, cache: int) -> float:
 
 def _up(value: float, multiple: int) -> float:
     return math.ceil(value / multiple) * multiple
+
+
+def _displaced(size: float) -> float:
+    """Of bytes that are passed over again and again, those that come from memory each time."""
+    share = (size - _SOME_DISPLACED) / (_ALL_DISPLACED - _SOME_DISPLACED)
+    return size * min(1.0, max(0.0, share))
+
+
+def _passed(w: Work) -> float:
+    return _activations(w) if w.inner == 1 else 0.0
+
+
+def _short(w: Work) -> float:
+    """Elements in lines shorter than a vector."""
+    short = w.inner == 1 and w.columns < _VECTOR
+    return w.batch * w.rows * w.columns if short else 0.0
 
 
 def _activations(w: Work) -> float:
@@ -78,6 +98,10 @@ def _scattered(w: Work) -> float:
 def _again(w: Work) -> float:
     """Elements of a matrix that every step of several reads."""
     return w.steps * w.inner * w.columns if w.steps > 1 else 0.0
+
+
+def _again_displaced(w: Work) -> float:
+    return w.steps * _displaced(4 * w.inner * w.columns) if w.steps > 1 else 0.0
 
 
 def _again_beyond(w: Work, cache: int) -> float:
@@ -127,5 +151,10 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     "operations by window": lambda w: w.flops / w.window,
     "operations by the window's side": lambda w: w.flops / math.sqrt(w.window),
     "windows read": lambda w: w.batch * w.rows * w.inner / w.stride,
+    "elements of short lines": _short,
+    "activations displaced": lambda w: _displaced(_passed(w)),
+    # Where a copy in another order is made on the way.
+    "activations displaced by twice as many": lambda w: _displaced(2 * _passed(w)),
+    "weights read again displaced": _again_displaced,
 }
 TERMS = tuple(_TERMS)

@@ -36,7 +36,7 @@ X = torch.zeros(1, 8, 6, 6)
         (nn.Conv2d(8, 4, 3), (X,), ("conv/product", 2 * 4 * 16 * 72, 4 * (288 + 64 + 288 + 4))),
         (
             nn.Conv2d(8, 8, 3, groups=8, bias=False), (X,),
-            ("depthwise_conv", 2 * 8 * 16 * 9, 4 * (288 + 128 + 72)),
+            ("depthwise_conv/ragged", 2 * 8 * 16 * 9, 4 * (288 + 128 + 72)),
         ),
         (
             nn.ConvTranspose2d(8, 4, 2, stride=2, bias=False), (X,),
@@ -109,7 +109,9 @@ def test_bytes_of_weights_are_told_from_those_of_activations() -> None:
         (nn.Conv2d(8, 4, 4), (X,), "conv/ragged", (1, 9, 128, 4)),
         (nn.Conv2d(8, 4, 1, stride=2), (X,), "conv/1x1", (1, 9, 8, 4)),
         (nn.Conv2d(8, 4, 3, groups=2), (X,), "conv/shallow", (2, 16, 36, 2)),
-        (nn.Conv2d(8, 8, 3, groups=8), (X,), "depthwise_conv", (8, 16, 9, 1)),
+        (nn.Conv2d(8, 8, 3, groups=8), (X,), "depthwise_conv/ragged", (8, 16, 9, 1)),
+        (nn.Conv2d(32, 32, 3, groups=32), (torch.zeros(1, 32, 6, 6),), "depthwise_conv",
+         (32, 16, 9, 1)),
         (nn.ConvTranspose2d(8, 4, 2), (X,), "transposed_conv/product", (1, 36, 8, 16)),
         (nn.ConvTranspose2d(8, 4, 4), (X,), "transposed_conv/ragged", (1, 36, 8, 64)),
         (nn.Linear(6, 5), (X,), "linear", (1, 48, 6, 5)),
@@ -202,7 +204,7 @@ def test_windows_and_strides_count_elements() -> None:
         (lambda x: x.permute(0, 2, 3, 1).contiguous(), ["move/view", "move/permute"]),
         (
             lambda x: x[0].transpose(1, 2) @ x[0],
-            ["move/view", "move/view", "move/view", "linear/batch/tiny"],
+            ["move/view", "move/view", "move/view", "linear/batch/tiny/permuted"],
         ),
     ],
 )
@@ -213,10 +215,10 @@ def test_what_needs_a_permuted_tensor_dense_copies_it(function: Any, kinds: list
     assert all((node.read_bytes, node.made_bytes) == (1152, 1152) for node in copies)
 
 
-def test_products_of_permuted_tensors_are_told_apart_unless_tiny() -> None:
+def test_products_of_permuted_tensors_are_told_apart() -> None:
     permuted = Call(lambda x: x.transpose(1, 2) @ x)
     assert only(permuted, torch.zeros(7, 8, 8)).kind == "linear/batch/permuted"
-    assert only(permuted, torch.zeros(7, 7, 7)).kind == "linear/batch/tiny"
+    assert only(permuted, torch.zeros(7, 7, 7)).kind == "linear/batch/tiny/permuted"
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,26 @@ def test_bytes_beyond_a_cache_count_from_where_it_ends(size, beyond):
     got = named(OperatorWork("elementwise", 1.0, float(size), 0.0, float(size)))
     assert got["activations beyond the 1st cache"] == beyond
     assert got["bytes beyond the 3rd cache"] == 0
+
+
+def test_elements_of_short_lines_are_passed_over_one_by_one():
+    def elements(columns, inner=1):
+        got = named(OperatorWork("softmax", 0.0, 0, 0, 0, 1, 10, inner, columns))
+        return got["elements of short lines"]
+
+    assert elements(15) == 150
+    assert elements(16) == 0
+    assert elements(15, inner=2) == 0
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(("size", "displaced"), [(8, 0), (16, 8), (24, 24), (80, 80)])
+def test_bytes_displace_each_other_all_where_they_fill_the_caches_twice(size, displaced):
+    passed = named(OperatorWork("elementwise", 1.0, size * MIB / 2, 0, size * MIB / 2, 1, 1, 1, 9))
+    assert passed["activations displaced"] == displaced * MIB
+    product = named(OperatorWork("conv", 1.0, size * MIB, 0, 0, 1, 1, 2, 9))
+    assert product["activations displaced"] == 0
+    again = named(OperatorWork("recurrent", 1.0, 0, 0, 0, 1, 1, 256, size << 10, 5))
+    assert again["weights read again displaced"] == 5 * displaced * MIB

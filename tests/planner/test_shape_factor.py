@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.shape_factor import DIMENSIONS, KNOTS, LARGEST_LOG, ShapeFactor
+from planner.shape_factor import DIMENSIONS, KNOTS, LARGEST_LOG, Curve, ShapeFactor
 from planner.work import OperatorWork
 
 
@@ -19,7 +19,7 @@ def test_follows_a_curve_in_one_dimension_and_leaves_the_others():
     factor = ShapeFactor.fit([work(size) for size in sizes], ratios)
     assert factor.at(work(16.0)) == pytest.approx(1.6, rel=0.2)
     assert factor.at(work(4096.0)) == pytest.approx(0.8, rel=0.2)
-    assert [bool(values) for values in factor.table] == [i == 2 for i in range(len(DIMENSIONS))]
+    assert [bool(c.hundredths) for c in factor.table] == [i == 2 for i in range(len(DIMENSIONS))]
 
 
 def test_what_all_samples_share_is_in_it():
@@ -41,7 +41,23 @@ def test_disturbed_samples_hardly_matter():
     assert max(factor.at(work(size)) for size in sizes) < 1.2
 
 
-tables = st.tuples(*[st.just(()) | st.tuples(*[st.integers(-100, 100)] * KNOTS)] * len(DIMENSIONS))
+def test_beyond_what_samples_reach_it_stays_as_it_is_there():
+    sizes = 2.0 ** np.random.default_rng(0).uniform(6, 10, 400)
+    factor = ShapeFactor.fit([work(size) for size in sizes], (sizes / 256) ** 0.2)
+    assert factor.at(work(1.0)) == factor.at(work(64.0)) < 0.9
+    assert factor.at(work(2.0**20)) == factor.at(work(1024.0)) > 1.1
+    assert len(factor.to_plain()[2]) == 1 + 3
+
+
+def curves():
+    firsts = st.integers(0, KNOTS - 1)
+    values = st.lists(st.integers(-100, 100), min_size=1, max_size=KNOTS)
+    return st.just(Curve()) | st.builds(
+        lambda first, some: Curve(first, tuple(some[: KNOTS - first])), firsts, values
+    )
+
+
+tables = st.tuples(*[curves()] * len(DIMENSIONS))
 
 
 @given(tables, st.floats(0, 1e18))
