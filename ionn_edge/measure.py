@@ -63,17 +63,19 @@ def measure(
 ) -> tuple[tuple[Row, ...], float]:
     """Layers of the spread as rows, and what it takes to enter a range.
 
-    As many rounds as fit into about `seconds` of the processor's time, at least three; on a busy
-    machine into three times as many seconds. With `energy` joules as well, where this machine
-    counts them.
+    As many rounds as fit into about `seconds` of the processor's time, all threads together as one,
+    at least three; on a busy machine into three times as many seconds. With `energy` joules as
+    well, where this machine counts them.
     """
     keep_freed_memory()
     bench = Bench(device, energy_counter() if energy else None)
+    threads = torch.get_num_threads()
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     rows: list[Row] = []
     for number, probes in enumerate(spread(seed)):
         spent_s = max(
-            time.process_time() - began_cpu_s, (time.perf_counter() - began_s) / MOST_WAITING
+            (time.process_time() - began_cpu_s) / threads,
+            (time.perf_counter() - began_s) / MOST_WAITING,
         )
         # The next round will take as long as the others did.
         if number >= LEAST_ROUNDS and spent_s * (number + 1) / number > seconds:
