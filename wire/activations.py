@@ -33,7 +33,7 @@ def encode_tensor(tensor: Tensor, coding: str) -> Tensor:
     A lossy coding becomes "planes" for all but float32, and for values that it cannot hold:
     infinities, NaNs, for "float16" what overflows it. Where the result would not be shorter,
     the tensor itself comes back. "float16" is off by at most 2**-11 of a value or by 2**-25,
-    the 8-bit codings by half a step, 1/510 of a channel's range. Raises LocalProtocolError for
+    the 8-bit codings by half a step, 1/506 of a channel's range. Raises LocalProtocolError for
     an unknown coding, a tensor that is coded already, or data that does not fit its shape.
     """
     if coding not in TENSOR_CODINGS or tensor.coding != "raw":

@@ -28,13 +28,15 @@ from wire.tensors import tensor_to_numpy
 
 _STEPS = 255
 _LEAST_STEP = numpy.finfo(numpy.float32).tiny
+_LOW_BITS = numpy.uint32(0xFFFF)
 
 
 def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
     """A float32 tensor's offsets, steps and bytes; None where a value or range is not finite.
 
-    Errors: at most half a step of the channel, which is 1/510 of its range, and the rounding of
-    float32.
+    Errors: at most half a step of the channel, which is 1/506 of its range, and the rounding of
+    float32. A step has 8 significant bits, rounded up, and so half the bytes: small channels, of
+    7 x 7, have few others.
     """
     values = tensor_to_numpy(tensor)
     axis = channel_axis(values.ndim)
@@ -42,10 +44,11 @@ def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
     offset = values.min(axis=others, keepdims=True)
     with numpy.errstate(over="ignore", invalid="ignore"):
         span = values.max(axis=others, keepdims=True) - offset
-    if not numpy.isfinite(span).all():
-        return None
-    # Below the least normal number, steps would round too much themselves.
-    step = numpy.where(span > 0, numpy.maximum(span / _STEPS, _LEAST_STEP), 0).astype("<f4")
+        # Below the least normal number, steps would round too much themselves.
+        exact = numpy.where(span > 0, numpy.maximum(span / _STEPS, _LEAST_STEP), 0).astype("<f4")
+        step = ((exact.view("<u4") + _LOW_BITS) & ~_LOW_BITS).view("<f4")
+        if not numpy.isfinite(offset + step * _STEPS).all():
+            return None
     levels = numpy.subtract(values, offset, out=numpy.empty_like(values))
     levels /= numpy.where(step > 0, step, 1)
     numpy.rint(levels, out=levels)
