@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -134,7 +134,7 @@ def main() -> None:
         print(f"{'network':14}{'way':26}{'bytes':>8}{'top-1':>8}{'as exact':>10}{'error':>10}")
     for net in trained(options.quick):
         if options.quick:
-            net = Trained(net.name, net.model, net.inputs[:100], net.labels[:100])
+            net = replace(net, inputs=net.inputs[:100], labels=net.labels[:100])
         for row in costs(net):
             rows.append(asdict(row))
             if not options.json:

@@ -7,9 +7,14 @@ beside them, in turn on the same tensors. Figures are medians over the photos (s
 most over photos and cuts).
 
 The weights are seeded, not trained: half of what enters a ReLU is below zero, whatever the
-depth. Trained networks are sparser: `--zeros 0.65` lowers every convolution's biases until that
-share of its outputs is zero on other photos, and the small trained networks of
-benchmarks/trained.py come last.
+depth, and JointDNN's figure is of trained networks, whose weights cannot be had here. Trained
+networks are sparser: `--zeros 0.65` lowers every convolution's biases until that share of its
+outputs is zero on other photos. The small networks of benchmarks/trained.py, which really are
+trained, come last; of the largest, "photos-vgg", the cuts are of parts of the photos that it was
+not trained on, at 224 x 224, and "photos-vgg seeded" is the same network before its training. What
+8 bits cost their answers, benchmarks/accuracy.py tells.
+
+The last lines say which coding the planner picks by size and time, at each cut that it may.
 
     python benchmarks/activations.py [--quick] [--networks alexnet,vgg16] [--photos 3]
                                      [--zeros 0.65,0.8] [--json]
@@ -23,7 +28,7 @@ import json
 import statistics
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,13 +41,16 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import wire
-from benchmarks.trained import trained
+from benchmarks.trained import trained, untrained
 from layergraph import Executor, capture, tensor_to_buffer
 from layergraph.networks import NETWORKS, build, photos
+from planner import CutCoding, choose_codings
 
 LOSSLESS_TARGET = 2.0
 PNG_TARGET = 3.5
 EIGHT_BIT = ("affine8", "affine8-png")
+LEAST_BYTES = 1000  # Less crosses in one packet, whatever it is coded as.
+RATES_Mbit = (18.88, 80.0, 1000.0)
 # gzip at the level that the gzip command takes by itself.
 GENERAL: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], bytes]]] = {
     "gzip": (lambda data: gzip.compress(data, 6), gzip.decompress),
@@ -75,6 +83,10 @@ class Cut:
     zeros: float
     samples: dict[str, list[Sample]]
 
+    @property
+    def raw_bytes(self) -> int:
+        return self.samples["zstd"][0].raw_bytes
+
     def ratio(self, way: str) -> float:
         return statistics.median(sample.ratio for sample in self.samples[way])
 
@@ -103,13 +115,18 @@ def sample(tensor: wire.Tensor, way: str) -> Sample:
 
 
 def cuts(name: str, model: nn.Module, pictures: Sequence[torch.Tensor]) -> Iterator[Cut]:
-    """Measures the cuts behind a layer with a ReLU, all ways in turn on each tensor."""
+    """Measures the cuts behind a layer with a ReLU, all ways in turn on each tensor.
+
+    Not those of fewer than `LEAST_BYTES`.
+    """
     graph, weights = capture(model, (pictures[0],))
     executor = Executor(graph, weights)
     lives = [executor.run(0, 0, [picture]) for picture in pictures]
     for index, layer in enumerate(graph.layers):
         lives = [executor.run(index, index + 1, live) for live in lives]
         if not any("relu" in node.op for node in graph.nodes[layer.start : layer.stop]):
+            continue
+        if lives[0][0].nbytes < LEAST_BYTES:
             continue
         samples: dict[str, list[Sample]] = defaultdict(list)
         for live in lives:
@@ -154,7 +171,10 @@ def networks(
             make_sparser(model, torch.cat([next(source) for _ in range(4)]), zeros)
             yield f"{name} {zeros:.0%} zeros", model, pictures
     for net in trained(quick):
-        yield net.name, net.model, list(net.inputs[:count, None])
+        pictures = list(net.pictures[:count, None])
+        if net.name == "photos-vgg":
+            yield f"{net.name} seeded", untrained(net.name), pictures
+        yield net.name, net.model, pictures
 
 
 def print_cuts(measured: Sequence[Cut]) -> None:
@@ -168,8 +188,7 @@ def print_cuts(measured: Sequence[Cut]) -> None:
             for way in WAYS
         ]
         shape = "x".join(map(str, cut.shape[1:]))
-        raw_bytes = cut.samples["zstd"][0].raw_bytes
-        print(f"{cut.name:14}{shape:20}{cut.zeros:>10.0%}{raw_bytes / 1e3:>8.0f}", *ratios)
+        print(f"{cut.name:14}{shape:20}{cut.zeros:>10.0%}{cut.raw_bytes / 1e3:>8.0f}", *ratios)
     for title, least in (("mean", None), ("least", min)):
         row = []
         for way in WAYS:
@@ -209,6 +228,31 @@ def print_verdicts(measured: Sequence[Cut]) -> None:
               f"{png:>20.2f}{zstd:>20.2f}")  # fmt: skip
 
 
+def print_choices(measured: Sequence[Cut]) -> None:
+    print("\npicked at so many cuts, coded as fast as here")
+    for rate in RATES_Mbit:
+        for title, ways in (
+            ("without loss", [way for way in wire.TENSOR_CODINGS if way not in wire.LOSSY]),
+            ("with loss", wire.TENSOR_CODINGS),
+        ):
+            chosen = choose_codings([options(cut, ways) for cut in measured], rate * 125e3)
+            counts = Counter(each.coding for each in chosen).most_common()
+            picked = ", ".join(f"{coding} {count}" for coding, count in counts)
+            print(f"{rate:>8.2f} Mbit/s {title:14}{picked}")
+
+
+def options(cut: Cut, ways: Sequence[str]) -> list[CutCoding]:
+    """The codings of a cut as the planner gets them: medians over the photos."""
+    found = []
+    for way in ways:
+        of = cut.samples[way] if way != "raw" else [Sample(cut.raw_bytes, cut.raw_bytes, 0, 0)]
+        sizes, encode, decode = zip(
+            *((each.coded_bytes, each.encode_s, each.decode_s) for each in of), strict=True
+        )
+        found.append(CutCoding(way, *map(statistics.median, (sizes, encode, decode))))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="AlexNet only, one photo")
@@ -232,6 +276,7 @@ def main() -> None:
     else:
         print_speeds(everything)
         print_verdicts(everything)
+        print_choices(everything)
 
 
 if __name__ == "__main__":
