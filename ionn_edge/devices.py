@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class Registry:
         self.path = directory / FILE
         self._paired: dict[str, Paired] = {}
         self._writing = asyncio.Lock()
+        self._turn = threading.Lock()
+        self._keeps = self._kept = 0
         self.unkept = False
 
     def open(self) -> None:
@@ -141,12 +144,21 @@ class Registry:
             data, self.unkept = _encoded(self.all()), False
             if len(data) > MAX_BYTES:
                 raise RegistryError(f"{self.path} would be too long: unpair who does not come")
+            self._keeps += 1
             try:
-                await asyncio.to_thread(write_private, self.path, data)
+                await asyncio.to_thread(self._write, data, self._keeps)
             except StateError as error:
                 # Whoever was removed is still in the file: the next time may go better.
                 self.unkept = True
                 raise RegistryError(str(error)) from error
+
+    def _write(self, data: bytes, number: int) -> None:
+        # In a thread, which goes on where who waits for it is cancelled: what it has is older
+        # than what is written next, and must not come after it.
+        with self._turn:
+            if number > self._kept:
+                write_private(self.path, data)
+                self._kept = number
 
 
 def _encoded(known: list[Paired]) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from ionn_edge import devices
 from ionn_edge.devices import Device, Paired, Registry, RegistryError
 from pairing.identity import Identity
-from pairing.private import StateError
+from pairing.private import StateError, write_private
 from pairing.tokens import token_digest
 
 GLASSES, WATCH = Identity.create("glasses"), Identity.create("watch")
@@ -194,3 +194,28 @@ async def test_a_file_that_others_may_change_is_not_believed(tmp_path: Path) -> 
     path.chmod(0o666)
     with pytest.raises(RegistryError, match="others on this machine"):
         again(tmp_path)
+
+
+async def test_a_write_that_nobody_waits_for_any_more_brings_nobody_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = await kept(tmp_path)
+    begun, may_write = threading.Event(), threading.Event()
+
+    def slow(path: Path, data: bytes) -> bool:
+        begun.set()
+        may_write.wait(20)
+        return write_private(path, data)
+
+    monkeypatch.setattr(devices, "write_private", slow)
+    registry.seen(WATCH.fingerprint, 7.0)
+    keeping = asyncio.create_task(registry.keep())
+    await asyncio.to_thread(begun.wait, 20)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    removing = asyncio.create_task(registry.remove(GLASSES.fingerprint))
+    await asyncio.sleep(0)
+    may_write.set()
+    await removing
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [each.device.name for each in again(tmp_path).all()] == ["watch"]
