@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # A timer may be so late, by itself or behind what else there is to do.
 LATE_S = 0.3
+# Of the ranges that run here, so many are brief.
+AT_ONCE = 0.1
 
 
 @dataclass(slots=True)
@@ -60,6 +62,12 @@ class _Processor:
         self._wearer = wearer
         self._turn = asyncio.Lock()
 
+    def run_at_once(self, start: int, stop: int, live: Live) -> tuple[Live, float] | None:
+        wearer = self._wearer
+        if self._turn.locked() or wearer.rng.random() > AT_ONCE:
+            return None
+        return wearer.model.run(start, stop, live), self._takes_s(start, stop)
+
     async def run(
         self, start: int, stop: int, live: Live, wanted: Callable[[], bool]
     ) -> tuple[Live, float] | None:
@@ -67,9 +75,13 @@ class _Processor:
         async with self._turn:
             if not wanted():
                 return None
-            takes_s = (stop - start) * wearer.layer_s * wearer.rng.uniform(0.9, 1.2)
+            takes_s = self._takes_s(start, stop)
             await asyncio.sleep(takes_s)
             return wearer.model.run(start, stop, live), takes_s
+
+    def _takes_s(self, start: int, stop: int) -> float:
+        wearer = self._wearer
+        return (stop - start) * wearer.layer_s * wearer.rng.uniform(0.9, 1.2)
 
 
 class _Auditor:
