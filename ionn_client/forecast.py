@@ -12,8 +12,9 @@ import numpy as np
 
 from ionn_client.activations import Activations, raw_only
 from ionn_client.crossings import Crossings, Direction
+from ionn_client.layer_times import LayerTimes
 from ionn_client.route_sentence import route_sentence
-from ionn_client.routing import Routing
+from ionn_client.routing import MOVED, KnownRoute, Routing
 from ionn_client.stay import Stay
 from ionn_client.upload import Step
 from layergraph import LayerGraph
@@ -21,7 +22,6 @@ from layergraph.work import work
 from planner import (
     LATENCY,
     PRECISION_NOISE,
-    Correction,
     CutCoding,
     LayerCosts,
     Link,
@@ -41,9 +41,6 @@ from planner.upload import Algorithm
 from wire import DEFAULT_LIMITS, PRECISIONS
 from wire.planes import COARSE
 
-# Layer times that differ by less in all give the same routes; making the costs anew takes longer
-# than a small query.
-MOVED = 0.01
 # Larger than any link could carry: a cut that no message can hold is never chosen.
 NEVER_BYTES = 1 << 60
 
@@ -68,15 +65,13 @@ class Forecast:
         self._objective = objective
         measured = activations or raw_only(graph)
         self._crossings = Crossings(measured.up(tolerance), measured.down(), measured.up(None))
-        self._client_s = np.asarray(client_s, dtype=float)
-        self._edge_s = self._client_s.copy()
-        layers = len(graph.layers)
-        self._client_correction = Correction(layers)
-        self._edge_correction = Correction(layers)
+        self._client = LayerTimes(client_s)
+        self._edge = LayerTimes(client_s)
         self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
         self._kept: frozenset[int] = frozenset()
         # By whether they are of queries that must cross without loss, and of which layer times.
         self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
+        self._routes: dict[bool, KnownRoute] = {}
 
     def keep(self, layers: frozenset[int]) -> None:
         """These layers stay here: no route has them on the edge, no plan uploads them."""
@@ -89,17 +84,17 @@ class Forecast:
         Without a predictor the edge is taken to be as fast as the client, until it was observed.
         """
         self._limit_cuts(max_message_bytes)
-        self._edge_s = self._client_s.copy()
+        predicted_s: Sequence[float] = self._client.predicted_s.tolist()
         if predictor is not None:
-            self._edge_s = np.array([predictor.layer_s(layer) for layer in work(self._graph)])
-        self._edge_correction = Correction(len(self._graph.layers))
+            predicted_s = [predictor.layer_s(layer) for layer in work(self._graph)]
+        self._edge = LayerTimes(predicted_s)
         self._costs.clear()
 
     def observe_client(self, start: int, stop: int, seconds: float) -> None:
-        self._client_correction.observe(start, stop, self.client_range_s(start, stop), seconds)
+        self._client.observe(start, stop, seconds)
 
     def observe_edge(self, start: int, stop: int, seconds: float) -> None:
-        self._edge_correction.observe(start, stop, self.edge_range_s(start, stop), seconds)
+        self._edge.observe(start, stop, seconds)
 
     def observe_crossing_up(
         self, cut: int, coding: str, size: int | None = None, *, encode_s: float | None = None
@@ -154,21 +149,21 @@ class Forecast:
 
     def relax_edge(self) -> None:
         """Nothing was observed of the edge: let what it was observed to do fade."""
-        self._edge_correction.relax()
+        self._edge.relax()
 
     @property
     def client_s(self) -> np.ndarray:
-        return self._client_correction.apply(self._client_s)
+        return self._client.corrected_s
 
     @property
     def edge_s(self) -> np.ndarray:
-        return self._edge_correction.apply(self._edge_s)
+        return self._edge.corrected_s
 
     def client_range_s(self, start: int, stop: int) -> float:
-        return float(self.client_s[start:stop].sum())
+        return self._client.range_s(start, stop)
 
     def edge_range_s(self, start: int, stop: int) -> float:
-        return float(self.edge_s[start:stop].sum())
+        return self._edge.range_s(start, stop)
 
     def local_s(self, start: int = 0) -> float:
         """Time to run everything from cut `start` on, on the client."""
@@ -228,8 +223,25 @@ class Forecast:
         A query that tolerates a loss has it where it first crosses, and not again. `most_J`: the
         joules that it may draw; where no route draws so few, it takes the one that draws least.
         """
+        costs = self.costs(link, lossless=lossless)
+        known = self._routes.get(lossless)
+        if known is not None and known.holds(costs, link, uploaded, most_J):
+            return known.route
+        chosen = self._route(costs, link, uploaded, lossless=lossless, most_J=most_J)
+        self._routes[lossless] = KnownRoute(costs, link, uploaded, most_J, chosen)
+        return chosen
+
+    def _route(
+        self,
+        costs: LayerCosts,
+        link: Link,
+        uploaded: frozenset[int],
+        *,
+        lossless: bool,
+        most_J: float | None,
+    ) -> Route:
         routing = Routing(self._objective, link, most_J)
-        chosen = routing.best(self.costs(link, lossless=lossless), uploaded)
+        chosen = routing.best(costs, uploaded)
         crossings = [part for part in chosen.ranges if part.where == "edge"]
         if lossless or len(crossings) < 2 or self._crossings.exact_up is self._crossings.up:
             return chosen

@@ -18,6 +18,9 @@ from planner import (
 )
 from planner.objective import ROUNDING
 
+# Layer times, rates and round trips that differ by less in all give the same routes; making costs
+# and routes anew takes a good part of a small query.
+MOVED = 0.01
 # Of an exact route within a ration; more than networks need, and a bound on its time.
 MOST_LABELS = 64
 
@@ -73,3 +76,28 @@ class Routing:
         if self.most_J is not None and way.energy_J is not None:
             over_J = max(0.0, way.energy_J - self.most_J * (1 + ROUNDING))
         return over_J, self.objective.worth(way.latency_s, way.energy_J)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRoute:
+    """A route, and what it was the best for."""
+
+    costs: LayerCosts
+    link: Link
+    uploaded: frozenset[int]
+    most_J: float | None
+    route: Route
+
+    def holds(
+        self, costs: LayerCosts, link: Link, uploaded: frozenset[int], most_J: float | None
+    ) -> bool:
+        """Whether it is the best for these as well. The costs are the very same, or others."""
+        if costs is not self.costs or most_J != self.most_J:
+            return False
+        known = self.link
+        return (
+            (uploaded is self.uploaded or uploaded == self.uploaded)
+            and abs(link.up_Bps - known.up_Bps) <= MOVED * known.up_Bps
+            and abs(link.down_Bps - known.down_Bps) <= MOVED * known.down_Bps
+            and abs(link.rtt_s - known.rtt_s) <= MOVED * self.route.latency_s
+        )

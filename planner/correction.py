@@ -26,8 +26,10 @@ class Correction:
 
     def __init__(self, layers: int) -> None:
         self._log = np.zeros(layers)
-        self._seen = np.zeros(layers, dtype=np.int64)
+        self._unseen = np.ones(layers, dtype=np.bool_)
+        self._seen = 0
         self._factors: Floats | None = None  # of the logs, made when asked for
+        self._filled: Floats | None = None  # the logs, with the mean where nothing was seen
 
     def observe(self, start: int, stop: int, predicted_s: float, observed_s: float) -> None:
         """Layers [start, stop) took `observed_s` where `predicted_s` was expected of the edge.
@@ -41,18 +43,20 @@ class Correction:
         if not all(math.isfinite(t) and t > 0 for t in (predicted_s, observed_s)):
             return
         step = math.log(observed_s / predicted_s)
-        logs = self._logs()[start:stop]
-        seen = self._seen[start:stop]
-        weight = np.where(seen == 0, FIRST_WEIGHT, WEIGHT)
+        unseen, logs = self._unseen[start:stop], self._logs()[start:stop]
+        weight: float | Floats = WEIGHT
+        if self._seen < len(self._log):
+            weight = np.where(unseen, FIRST_WEIGHT, WEIGHT)
+            self._seen += int(np.count_nonzero(unseen))
+            unseen[:] = False
         bound = math.log(LARGEST)
-        self._log[start:stop] = np.clip(logs + weight * step, -bound, bound)
-        seen += 1
-        self._factors = None
+        self._log[start:stop] = np.maximum(np.minimum(logs + weight * step, bound), -bound)
+        self._factors = self._filled = None
 
     def relax(self, weight: float = 0.02) -> None:
         """Bring every factor a little nearer to 1; for queries that ran nothing on the edge."""
         self._log *= 1.0 - weight
-        self._factors = None
+        self._factors = self._filled = None
 
     def apply(self, edge_s: ArrayLike) -> Floats:
         """Predicted edge times (n seconds) times each layer's factor."""
@@ -64,7 +68,10 @@ class Correction:
         return times * self._factors
 
     def _logs(self) -> Floats:
-        known = self._seen > 0
-        if not known.any():
+        if not 0 < self._seen < len(self._log):
             return self._log
-        return np.where(known, self._log, self._log[known].mean())
+        if self._filled is None:
+            self._filled = self._log.copy()
+            # Those that were not seen are 0.
+            self._filled[self._unseen] = np.add.reduce(self._log) / self._seen
+        return self._filled

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -44,12 +45,18 @@ class Route:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The placement as maximal ranges, front to back."""
-        ranges, start = [], 0
-        for where, layers in groupby(self.placement):
-            stop = start + sum(1 for _ in layers)
-            ranges.append(Range(where, start, stop))
-            start = stop
-        return tuple(ranges)
+        return _ranges(self.placement)
+
+
+# Every query asks, and most take the route of the one before.
+@lru_cache(maxsize=16)
+def _ranges(placement: Placement) -> tuple[Range, ...]:
+    ranges, start = [], 0
+    for where, layers in groupby(placement):
+        stop = start + sum(1 for _ in layers)
+        ranges.append(Range(where, start, stop))
+        start = stop
+    return tuple(ranges)
 
 
 def route(

@@ -57,6 +57,42 @@ def test_observed_edge_times_move_the_route() -> None:
     assert "edge" in made.route(LINK, ALL).placement
 
 
+def test_a_route_is_found_once_for_what_hardly_moves() -> None:
+    made = forecast()
+    first = made.route(LINK, ALL)
+    near = Link(LINK.up_Bps * 1.009, LINK.down_Bps * 0.991, LINK.rtt_s * 1.009)
+    assert made.route(near, frozenset(range(LAYERS))) is first
+    for _ in range(3):
+        made.observe_edge(0, LAYERS, made.edge_range_s(0, LAYERS))
+    assert made.route(near, ALL) is first
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        dataclasses.replace(LINK, up_Bps=LINK.up_Bps * 1.02),
+        dataclasses.replace(LINK, down_Bps=LINK.down_Bps * 1.02),
+        dataclasses.replace(LINK, rtt_s=LINK.rtt_s + 0.01),
+    ],
+)
+def test_a_route_is_found_anew_for_another_link(link: Link) -> None:
+    made = forecast()
+    assert made.route(link, ALL).latency_s != made.route(LINK, ALL).latency_s
+    assert made.route(link, ALL) == forecast().route(link, ALL)
+
+
+def test_a_route_is_found_anew_for_other_layers_losses_rations_and_edges() -> None:
+    made = forecast()
+    first = made.route(LINK, ALL)
+    assert made.route(LINK, frozenset({0})) != first
+    assert made.route(LINK, ALL) == first
+    assert made.route(LINK, ALL, lossless=True) is not made.route(LINK, ALL)
+    again = made.route(LINK, ALL)
+    assert made.route(LINK, ALL, most_J=1.0) is not again
+    made.meet_edge(None, ROOMY)
+    assert made.route(LINK, ALL).latency_s != first.latency_s
+
+
 def test_another_edge_starts_without_what_was_observed_of_the_last() -> None:
     made = forecast()
     before = made.edge_range_s(0, LAYERS)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from ionn_client import events
+from ionn_client.layer_times import LayerTimes
 from tests.ionn_client.test_session import LAYERS, Bench, X, answer_on_edge, only, sent
 
 PREDICTED_S, ROUNDS = 0.002, 12
@@ -17,7 +18,7 @@ def asked(compute_s: float, after_s: float) -> Bench:
     bench = Bench()
     bench.upload_all()
     forecast = bench.session.forecast
-    forecast._edge_s[:] = PREDICTED_S / LAYERS
+    forecast._edge = LayerTimes([PREDICTED_S / LAYERS] * LAYERS)
     for number in range(ROUNDS):
         (message,) = sent(bench.step(events.QueryAsked(number, (X,), None), after_s=0.5))
         answer = dataclasses.replace(answer_on_edge(bench, message), compute_s=compute_s)
