@@ -124,7 +124,11 @@ def store_rows(store: Store) -> dict[str, Any]:
         "used_bytes": store.used_bytes,
         "devices": [_device_row(shelf) for shelf in store.shelves if _size(shelf)],
         "published": [
-            {"fingerprint": each.fingerprint, "total_bytes": each.total_bytes}
+            {
+                "fingerprint": each.fingerprint,
+                "name": store.published.names[each.fingerprint],
+                "total_bytes": each.total_bytes,
+            }
             for each in store.published.models.values()
         ],
         "strange_bytes": sum(each.size_bytes for each in store.strange),

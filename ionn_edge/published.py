@@ -39,6 +39,10 @@ class Published(Holdings):
         super().__init__(place)
         self.graphs = Graphs(place)
         self.models: dict[str, Model] = {}
+        # What the operator called them; "" where that is not known.
+        self.names: dict[str, str] = {}
+        # Taken, and not recorded yet.
+        self._coming: Model | None = None
 
     def open(self) -> None:
         super().open()
@@ -65,6 +69,7 @@ class Published(Holdings):
         The caller has seen to it that all of its weights are here or there, and verified. They
         are here as well before the record is, and only then no more the device's.
         """
+        name = self.names.get(model.fingerprint, "")
         moving = {
             own.name(digest): self.name(digest)
             for digest, size in model.sizes.items()
@@ -73,7 +78,7 @@ class Published(Holdings):
         try:
             for there, here in moving.items():
                 self._link(blob_path(own.place.directory, there), here)
-            self._write(model, graph)
+            self._write(model, graph, name)
         except StorageError:
             for here in moving.values():
                 remove(blob_path(self.place.directory, here))
@@ -83,7 +88,7 @@ class Published(Holdings):
         for there, here in moving.items():
             remove(blob_path(own.place.directory, there))
             own.give(there, here)
-        self._recorded(model)
+        self._recorded(model, name)
 
     def _link(self, file: Path, name: bytes) -> None:
         path = blob_path(self.place.directory, name)
@@ -98,9 +103,10 @@ class Published(Holdings):
     def take(self, model: Model, directory: Path) -> None:
         """Move what is not here of a model's weights, by files named by their digests.
 
-        They are to be verified here, where nobody else writes; until `record`, they are no
-        model's, and the next start drops them. Raises StorageError.
+        They are to be verified here, where nobody else writes. What the model needs stays until
+        `record` or `drop_coming`; the next start drops it. Raises StorageError.
         """
+        self._coming = model
         try:
             for digest, size in model.sizes.items():
                 if size and not self.is_whole(digest):
@@ -113,23 +119,30 @@ class Published(Holdings):
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
 
-    def record(self, model: Model, graph: bytes) -> None:
+    def record(self, model: Model, graph: bytes, name: str) -> None:
         """A model is published from now on, whose weights are all here. Raises StorageError."""
-        self._write(model, graph)
-        self._recorded(model)
+        self._write(model, graph, name)
+        self._recorded(model, name)
+        self._coming = None
 
-    def _write(self, model: Model, graph: bytes) -> None:
+    def drop_coming(self) -> set[bytes]:
+        """Drop what was taken for a model that was not recorded; the names of that."""
+        self._coming = None
+        return self.drop_unused()
+
+    def _write(self, model: Model, graph: bytes, name: str) -> None:
         """The record last: with it, the model is published."""
         self.graphs.keep(model.fingerprint, graph)
         if self.graphs.load(model.fingerprint) is None:
             raise StorageError("the model's graph cannot be kept")
         try:
-            self._write_record(model)
+            self._write_record(model, name)
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
 
-    def _recorded(self, model: Model) -> None:
+    def _recorded(self, model: Model, name: str) -> None:
         self.models[model.fingerprint] = model
+        self.names[model.fingerprint] = name
         self.graphs.learned(model)
 
     def lacking(self, sizes: Mapping[bytes, int]) -> int:
@@ -138,14 +151,15 @@ class Published(Holdings):
 
     def unpublish(self, fingerprint: str) -> set[bytes]:
         """Drop a model, and what of its weights no other has; the names of those."""
-        del self.models[fingerprint]
+        del self.models[fingerprint], self.names[fingerprint]
         remove(self._record(fingerprint))
         self.graphs.drop(fingerprint)
         return self.drop_unused()
 
     def drop_unused(self) -> set[bytes]:
-        """Drop what is no published model's; the names of that."""
-        used = {self.name(digest) for model in self.models.values() for digest in model.sizes}
+        """Drop what is no model's that is published, or on its way; the names of that."""
+        models = [*self.models.values(), *([self._coming] if self._coming else ())]
+        used = {self.name(digest) for model in models for digest in model.sizes}
         unused = self.blobs.keys() - used
         for name in unused:
             self.drop_blob(name)
@@ -156,25 +170,26 @@ class Published(Holdings):
     def _record(self, fingerprint: str) -> Path:
         return self.place.directory / f"{self.place.graph_name(fingerprint)}.model"
 
-    def _write_record(self, model: Model) -> None:
-        content = msgpack.packb([model.fingerprint, model.layers, model.weights])
+    def _write_record(self, model: Model, name: str) -> None:
+        content = msgpack.packb([model.fingerprint, model.layers, model.weights, name])
         write_sealed(self._record(model.fingerprint), self.place, content, durable=True)
 
     def _open_record(self, path: Path) -> None:
         content = None
         with contextlib.suppress(OSError):
             content = read_sealed(path, self.place)
-        model = None if content is None else _decoded(content)
+        model, name = (None, "") if content is None else _decoded(content)
         if model is None or self._record(model.fingerprint) != path:
             remove(path)
         else:
-            self.models[model.fingerprint] = model
+            self.models[model.fingerprint], self.names[model.fingerprint] = model, name
 
 
-def _decoded(content: bytes) -> Model | None:
+def _decoded(content: bytes) -> tuple[Model | None, str]:
+    """A record's model and name, which older ones lack."""
     # It is sealed: only another version of this package can have meant something else.
     try:
-        fingerprint, layers, rows = msgpack.unpackb(content, use_list=False)
+        fingerprint, layers, rows, *names = msgpack.unpackb(content, use_list=False)
         weights = tuple((bytes(digest), int(size), str(dtype)) for digest, size, dtype in rows)
         sound = (
             _FINGERPRINT.fullmatch(fingerprint)
@@ -182,5 +197,6 @@ def _decoded(content: bytes) -> Model | None:
             and all(len(d) == _DIGEST_BYTES and s >= 0 and t in DTYPE_BYTES for d, s, t in weights)
         )
     except (ValueError, TypeError, msgpack.UnpackException):
-        return None
-    return Model(fingerprint, int(layers), weights) if sound else None
+        return None, ""
+    model = Model(fingerprint, int(layers), weights) if sound else None
+    return model, str(names[0]) if names else ""

@@ -27,6 +27,8 @@ from ionn_edge.store import NoRoom
 
 # Of a fingerprint, at least so much names a model.
 LEAST_FINGERPRINT_CHARS = 6
+# Of a model's name, characters that are kept.
+MOST_NAME = 100
 
 
 class PublishingQuestions:
@@ -56,7 +58,8 @@ class PublishingQuestions:
         return {"store": str(box.store.directory), "published": published}
 
     async def _publish(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"fingerprint": await publish(self._box, asked["fingerprint"])}
+        name = "".join(each for each in str(asked.get("name", "")) if each.isprintable())
+        return {"fingerprint": await publish(self._box, asked["fingerprint"], name[:MOST_NAME])}
 
     async def _publish_from(self, asked: dict[str, Any]) -> dict[str, Any]:
         device = self._find(asked["device"])
@@ -67,11 +70,11 @@ class PublishingQuestions:
         return {"fingerprint": unpublish(self._box, asked["model"])}
 
 
-async def publish(box: Box, fingerprint: str) -> str:
+async def publish(box: Box, fingerprint: str, name: str = "") -> str:
     """Make the model everybody's that lies where `staging` has it put; its fingerprint.
 
-    The box believes nothing of it: a worker checks the graph, and the weights are hashed. All of
-    it is published, or nothing. Raises ControlError.
+    name: what the operator calls it. The box believes nothing of the rest: a worker checks the
+    graph, and the weights are hashed. All of it is published, or nothing. Raises ControlError.
     """
     directory, published = staged(box.store.directory), box.store.published
     loop = asyncio.get_running_loop()
@@ -87,7 +90,7 @@ async def publish(box: Box, fingerprint: str) -> str:
             published.check_sizes(model.sizes)
             if published.lacking(model.sizes):
                 raise ControlError("the model's weights are not what its graph says; nothing done")
-            published.record(model, graph)
+            published.record(model, graph, name)
         finally:
             box.evicted(box.store.drop_unpublished())
     for digest in model.sizes:

@@ -195,7 +195,7 @@ class Store:
 
     def drop_unpublished(self) -> list[tuple[str, str]]:
         """Drop what was taken for a model that is not published after all, likewise."""
-        return self._evict_relying(self.published.drop_unused())
+        return self._evict_relying(self.published.drop_coming())
 
     def _evict_relying(self, names: Set[bytes]) -> list[tuple[str, str]]:
         lost = [(shelf, shelf.relying_on(names)) for shelf in self.shelves]

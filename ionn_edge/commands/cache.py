@@ -128,6 +128,8 @@ def _lines(rows: dict[str, Any]) -> list[str]:
 
 def _model(model: dict[str, Any]) -> str:
     said: str = model["fingerprint"][:16]
+    if name := model.get("name"):
+        said = f"{name} ({said})"
     if model["total_bytes"] is not None:
         said += f"  {format_bytes(model['total_bytes'])}"
     if model.get("held_bytes") is not None and model["held_bytes"] < model["total_bytes"]:

@@ -80,7 +80,8 @@ def _publish_here(what: str, state: Path | None, store: Path | None) -> dict[str
 
     try:
         graph, weights = _captured(what)
-        return _conversed(state, store, lambda tell: _bring(tell, graph, weights))
+        name = Path(what).name
+        return _conversed(state, store, lambda tell: _bring(tell, name, graph, weights))
     except GraphError as error:
         give_up(" ".join(str(error).split()))
 
@@ -101,7 +102,10 @@ def _captured(what: str) -> tuple[LayerGraph, Callable[[], Iterable[tuple[Weight
 
 
 def _bring(
-    tell: Ask, graph: LayerGraph, weights: Callable[[], Iterable[tuple[Weight, torch.Tensor]]]
+    tell: Ask,
+    name: str,
+    graph: LayerGraph,
+    weights: Callable[[], Iterable[tuple[Weight, torch.Tensor]]],
 ) -> dict[str, Any]:
     import msgpack
 
@@ -117,7 +121,7 @@ def _bring(
             put(directory / GRAPH, [msgpack.packb(graph.to_plain())])
             for weight, tensor in weights():
                 put(directory / weight.digest.hex(), [weight_bytes_view(tensor)])
-            tell("publish", fingerprint=fingerprint)
+            tell("publish", fingerprint=fingerprint, name=name)
     return {**said, "was_published": there["published"]}
 
 

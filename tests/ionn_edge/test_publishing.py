@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,16 +21,21 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from ionn_edge import admission
 from ionn_edge import staging as staging_module
-from ionn_edge.blobs import StorageError
+from ionn_edge.blobs import StorageError, digest_of
 from ionn_edge.box import Box
+from ionn_edge.cache import store_rows
 from ionn_edge.cli import app
+from ionn_edge.config import Config
 from ionn_edge.control import ControlError
 from ionn_edge.devices import LOOPBACK
 from ionn_edge.nursery import Nursery
-from ionn_edge.publishing import PublishingQuestions, publish, unpublish
+from ionn_edge.publishing import MOST_NAME, PublishingQuestions, publish, unpublish
+from ionn_edge.sealed import write_sealed
 from ionn_edge.staging import GRAPH as GRAPH_FILE
 from ionn_edge.staging import drop_staged, put, staged, staging
+from ionn_edge.store import Store
 from layergraph import LayerGraph, save_captured
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
@@ -176,6 +184,90 @@ async def test_what_the_budget_has_no_room_for_is_refused_before_it_is_written(
         assert list(box.store.published.models) == [NAME]
 
 
+@SESSION
+async def test_what_is_on_its_way_stays_while_another_model_goes(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_graph, other_weights = another(1)
+    hashing, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> bytes | None:
+        hashing.set()
+        assert may_go_on.wait(30)
+        return digest_of(path)
+
+    async with serve() as (box, url):
+        await bring(box)
+        monkeypatch.setattr(admission, "digest_of", slowly)
+        # It shares two weights with the first, which are there and not brought.
+        bringing = asyncio.create_task(bring(box, other_graph, other_weights))
+        assert await asyncio.to_thread(hashing.wait, 30)
+        assert unpublish(box, NAME) == NAME
+        may_go_on.set()
+        assert await bringing == other_graph.fingerprint
+        assert list(box.store.published.models) == [other_graph.fingerprint]
+        assert box.store.published.used_bytes == 768
+        async with Peer(url) as peer:
+            await peer.greet()
+            have = await peer.ask(other_graph)
+            assert isinstance(have, messages.Have)
+            assert not lacking(have)
+            await _runs(peer, other_graph, other_weights)
+
+
+@SESSION
+async def test_what_was_on_its_way_goes_if_it_comes_to_nothing(serve: Serve) -> None:
+    other_graph, other_weights = another(1)
+    async with serve() as (box, _):
+        await bring(box)
+        with staging(box.store.directory, 0) as directory:
+            stage(directory, other_graph, other_weights)
+            path = directory / other_graph.weights[1].digest.hex()
+            path.write_bytes(b"x" * 256)
+            with pytest.raises(ControlError, match="not what its graph says"):
+                await publish(box, other_graph.fingerprint)
+        assert box.store.published.used_bytes == 768
+        unpublish(box, NAME)
+        assert (files(box), box.store.published.used_bytes) == ([], 0)
+
+
+@SESSION
+async def test_a_models_name_is_kept_and_terminals_obey_none(tmp_path: Path) -> None:
+    def asked(box: Box) -> Any:
+        return PublishingQuestions(box, lambda what: what).handlers()["publish"]
+
+    def names(store: Store) -> list[str]:
+        return [row["name"] for row in store_rows(store)["published"]]
+
+    with opened_store(tmp_path) as box:
+        with staging(box.store.directory, 0) as directory:
+            stage(directory)
+            name = "resnet\x1b[2J\n" + "x" * 1000
+            await asked(box)({"fingerprint": NAME, "name": name})
+        kept = "resnet[2J" + "x" * (MOST_NAME - 9)
+        assert names(box.store) == [kept]
+        await box.nursery.close()
+    with opened_store(tmp_path) as box:
+        assert names(box.store) == [kept]
+        # As an earlier version wrote it.
+        published = box.store.published
+        (model,) = published.models.values()
+        content = msgpack.packb([model.fingerprint, model.layers, model.weights])
+        write_sealed(published._record(NAME), published.place, content)
+    with opened_store(tmp_path) as box:
+        assert names(box.store) == [""]
+
+
+@contextlib.contextmanager
+def opened_store(directory: Path) -> Iterator[Box]:
+    box = Box(Config(store=directory / "store", state=directory / "state", threads=1))
+    box.open()
+    try:
+        yield box
+    finally:
+        box.close()
+
+
 HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another graph": (
         lambda at: (at / GRAPH_FILE).write_bytes(msgpack.packb(chain(2)[0].to_plain())),
@@ -275,7 +367,7 @@ def publish(store):
         for name in store.published.unverified():
             path = store.published.place.directory / name.hex()
             store.published.verified(name, digest_of(path))
-        store.published.record(MODEL, b"graph")
+        store.published.record(MODEL, b"graph", "a network")
 
 def child(directory, steps):
     store = Store(directory, 1000)
@@ -387,9 +479,11 @@ def test_a_stopped_box_publishes_a_file_when_it_starts(tmp_path: Path) -> None:
     code, said = _command(tmp_path, "cache", "ls", "--json")
     rows = json.loads(said)
     assert (rows["published"], rows["used_bytes"]) == (
-        [{"fingerprint": NAME, "total_bytes": 768}],
+        [{"fingerprint": NAME, "name": "model.safetensors", "total_bytes": 768}],
         768,
     )
+    code, said = _command(tmp_path, "cache", "ls")
+    assert f"  model.safetensors ({NAME[:16]})  768 bytes\n" in said
     code, said = _command(tmp_path, "unpublish", NAME[:8])
     assert (code, said) == (0, f"{NAME[:16]} is not published any more.\n")
     assert list((tmp_path / "store" / "published").iterdir()) == []
