@@ -14,12 +14,14 @@ from typing import cast
 import aiohttp
 
 from ionn_client.access import Access
+from ionn_client.flood import Unasked
 from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
 from wire.eager import Work, begun
 
 PATH = "/ionn"
 CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 0.5
+UNANSWERED = (messages.Pong, messages.Cancel, messages.Bye)
 # Linux only.
 TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 SO_PRIORITY: int | None = getattr(socket, "SO_PRIORITY", None)
@@ -55,6 +57,7 @@ class Connection:
         self._unsent: Work | None = None
         self._waiting = asyncio.Event()
         self._closing = False
+        self._unasked = Unasked()
         self._tasks: tuple[asyncio.Task[str], ...] = ()
 
     @classmethod
@@ -71,7 +74,8 @@ class Connection:
                     headers=access.headers,
                     ssl=access.tls,
                     compress=0,
-                    autoping=True,
+                    # Pings are counted: a flood of them is a flood.
+                    autoping=False,
                     heartbeat=None,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                     max_msg_size=limits.max_frame_bytes,
@@ -123,13 +127,15 @@ class Connection:
                 self._tasks = ()
                 if self._unsent is not None:
                     self._unsent.close()
-                await self._socket.close()
+                await hung_up(self._socket, CLOSE_TIMEOUT_S if self._closing else 0.0)
                 self.ended.set()
         return _reason(ended)
 
     def send(self, message: messages.Message) -> None:
         """`flush` follows. Raises LocalProtocolError for what cannot be sent."""
         self._frames.extend(self._encoder.encode(message))
+        if not isinstance(message, UNANSWERED):
+            self._unasked.asked()
 
     def flush(self) -> None:
         """Send what waits: at once as far as the socket takes it, the rest by `converse`."""
@@ -162,17 +168,32 @@ class Connection:
         self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
     ) -> str:
         connected()
-        decoder = Decoder(self._limits)
+        decoder, clock, size_bytes = Decoder(self._limits), asyncio.get_running_loop().time, 0
         async for frame in self._socket:
-            if frame.type is not aiohttp.WSMsgType.BINARY:
+            message = None
+            if frame.type is aiohttp.WSMsgType.PING:
+                await self._pong(frame.data)
+            elif frame.type is aiohttp.WSMsgType.BINARY:
+                try:
+                    message = decoder.feed(frame.data)
+                except RemoteProtocolError as error:
+                    return f"the edge broke the protocol: {error}"
+                size_bytes += len(frame.data)
+                if message is None:
+                    continue
+            elif frame.type is not aiohttp.WSMsgType.PONG:
                 return f"the edge sent a {frame.type.name.lower()} frame"
-            try:
-                message = decoder.feed(frame.data)
-            except RemoteProtocolError as error:
-                return f"the edge broke the protocol: {error}"
+            if self._unasked.flooded(size_bytes, clock()):
+                return "the edge floods this device with what nobody asked for"
+            size_bytes = 0
             if message is not None and not heard(message):
                 return "closed"
         return "the connection ended"
+
+    async def _pong(self, data: bytes) -> None:
+        # Closed already, maybe, which the next frame will tell.
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await self._socket.pong(data)
 
     def _cork(self, corked: bool) -> None:
         """Let several frames leave in the same packets, and wake nobody for a header alone."""
@@ -195,6 +216,16 @@ class Connection:
                     await self._waiting.wait()
         except (aiohttp.ClientError, OSError) as error:
             return f"the connection broke: {cause(error)}"
+
+
+async def hung_up(
+    opened: aiohttp.ClientWebSocketResponse, patience_s: float = CLOSE_TIMEOUT_S
+) -> None:
+    """Say goodbye, and hear the other side's for so long in all: aiohttp begins to wait anew with
+    whatever is said instead."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await opened.close()
 
 
 def _reason(ended: Sequence[str | BaseException]) -> str:

@@ -21,7 +21,7 @@ import aiohttp
 
 from ionn_client.access import Access, http_session
 from ionn_client.address import EdgeAddress
-from ionn_client.connection import Connection, cause
+from ionn_client.connection import Connection, cause, hung_up
 from ionn_client.errors import CertificateChanged, EdgeUnreachable, PairingError
 from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.exchange import ClientExchange
@@ -125,7 +125,10 @@ async def _opened(attempt: Attempt) -> AsyncIterator[aiohttp.ClientWebSocketResp
             url, ssl=client_context(None, None), compress=0, max_msg_size=MAX_FRAME_BYTES
         ) as opened,
     ):
-        yield opened
+        try:
+            yield opened
+        finally:
+            await hung_up(opened)
 
 
 async def _exchange(
