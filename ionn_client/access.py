@@ -215,7 +215,7 @@ class Access:
         if self.box is None or self.boxes is None or self.box.confirmed:
             return
         decide = self.boxes.confirm if known else self.boxes.refuse
-        await asyncio.to_thread(decide, self.box.fingerprint)
+        await asyncio.to_thread(decide, self.box)
         if known:
             self.box = replace(self.box, confirmed=True, quarantined=None)
 

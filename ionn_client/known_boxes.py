@@ -124,19 +124,36 @@ class KnownBoxes:
     def remove(self, fingerprint: str) -> None:
         self._change(lambda boxes: [box for box in boxes if box.fingerprint != fingerprint])
 
-    def confirm(self, fingerprint: str) -> None:
-        """The box has shown that it kept its half: what was before is over."""
-        self._update(fingerprint, confirmed=True, former_token=None, quarantined=None)
+    def confirm(self, box: KnownBox) -> None:
+        """The box has shown that it kept its half: what was before is over.
 
-    def refuse(self, fingerprint: str) -> None:
-        """The box has shown that it did not: what held before holds again, if anything did."""
+        Where another program has begun to pair anew since, it is what holds if that fails.
+        """
+
+        def kept(known: KnownBox) -> KnownBox:
+            if known.fingerprint != box.fingerprint:
+                return known
+            if known.token == box.token:
+                return replace(known, confirmed=True, former_token=None, quarantined=None)
+            return known if known.confirmed else replace(known, former_token=box.token)
+
+        self._change(lambda boxes: map(kept, boxes))
+
+    def refuse(self, box: KnownBox) -> None:
+        """The box has shown that it did not: what held before holds again, if anything did.
+
+        What another program has got since is not touched.
+        """
 
         def without(boxes: list[KnownBox]) -> Iterable[KnownBox]:
-            for box in boxes:
-                if box.fingerprint != fingerprint or box.confirmed:
-                    yield box
-                elif box.former_token is not None:
-                    yield replace(box, token=box.former_token, former_token=None, confirmed=True)
+            for known in boxes:
+                its = known.fingerprint == box.fingerprint and known.token == box.token
+                if not its or known.confirmed:
+                    yield known
+                elif known.former_token is not None:
+                    yield replace(
+                        known, token=known.former_token, former_token=None, confirmed=True
+                    )
 
         self._change(without)
 

@@ -158,7 +158,7 @@ async def _exchange(
         exchange.receive(await _frame(opened))
     except (PairingFailed, *TROUBLES) as error:
         raise _NotConfirmed(box) from error
-    await asyncio.to_thread(boxes.confirm, box.fingerprint)
+    await asyncio.to_thread(boxes.confirm, box)
     return replace(box, confirmed=True, quarantined=None)
 
 

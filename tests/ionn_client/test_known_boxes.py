@@ -74,8 +74,8 @@ def test_the_token_that_held_last_outlives_two_pairings_that_fail(tmp_path: Path
     boxes = KnownBoxes(tmp_path)
     sure = boxes.add(known(token="held"))
     for token in ("one", "two"):
-        boxes.add(known(token=token, confirmed=False))
-    boxes.refuse(sure.fingerprint)
+        tried = boxes.add(known(token=token, confirmed=False))
+    boxes.refuse(tried)
     assert boxes.all() == [sure]
 
 
@@ -84,8 +84,7 @@ def test_a_pairing_that_fails_does_not_clear_a_liar(tmp_path: Path) -> None:
     liar = boxes.add(known())
     boxes.quarantine(liar.fingerprint, "it lied")
     for outcome, why in ((boxes.refuse, "it lied"), (boxes.confirm, None)):
-        boxes.add(known(token="new", confirmed=False))
-        outcome(liar.fingerprint)
+        outcome(boxes.add(known(token="new", confirmed=False)))
         (box,) = boxes.all()
         assert (box.confirmed, box.quarantined) == (True, why)
 
@@ -119,13 +118,12 @@ def test_a_box_is_forgotten_and_quarantined_for_good(tmp_path: Path) -> None:
 def test_probation_ends_one_way_or_the_other(tmp_path: Path) -> None:
     boxes = KnownBoxes(tmp_path)
     box = boxes.add(known(confirmed=False))
-    boxes.confirm(box.fingerprint)
+    boxes.confirm(box)
     assert [box.confirmed for box in boxes.all()] == [True]
-    boxes.refuse(box.fingerprint)
+    boxes.refuse(box)
     assert len(boxes.all()) == 1, "what is confirmed is not on probation"
     boxes.remove(box.fingerprint)
-    boxes.add(known(confirmed=False))
-    boxes.refuse(box.fingerprint)
+    boxes.refuse(boxes.add(known(confirmed=False)))
     assert boxes.all() == []
 
 
@@ -134,7 +132,7 @@ def test_pairing_anew_in_vain_loses_nothing(tmp_path: Path) -> None:
     boxes.add(known(token="old"))
     again = boxes.add(known(token="new", confirmed=False))
     assert (again.token, again.former_token) == ("new", "old")
-    boxes.refuse(again.fingerprint)
+    boxes.refuse(again)
     (box,) = boxes.all()
     assert (box.token, box.former_token, box.confirmed) == ("old", None, True)
 
@@ -142,9 +140,25 @@ def test_pairing_anew_in_vain_loses_nothing(tmp_path: Path) -> None:
 def test_pairing_anew_drops_what_was(tmp_path: Path) -> None:
     boxes = KnownBoxes(tmp_path)
     boxes.add(known(token="old"))
-    boxes.confirm(boxes.add(known(token="new", confirmed=False)).fingerprint)
+    boxes.confirm(boxes.add(known(token="new", confirmed=False)))
     (box,) = boxes.all()
     assert (box.token, box.former_token, box.confirmed) == ("new", None, True)
+
+
+def test_two_that_pair_at_once_do_not_settle_each_others_pairing(tmp_path: Path) -> None:
+    boxes = KnownBoxes(tmp_path)
+    first = boxes.add(known(token="first", confirmed=False))
+    second = boxes.add(known(token="second", confirmed=False))
+    boxes.refuse(first)
+    assert boxes.all() == [second], "nobody knows yet"
+    boxes.confirm(first)
+    assert [(box.token, box.confirmed) for box in boxes.all()] == [("second", False)]
+    boxes.refuse(second)
+    assert [(box.token, box.confirmed) for box in boxes.all()] == [("first", True)]
+    third = boxes.add(known(token="third", confirmed=False))
+    boxes.confirm(third)
+    boxes.confirm(first)
+    assert [(box.token, box.confirmed) for box in boxes.all()] == [("third", True)]
 
 
 # Several programs, and files that are not as they were written.
