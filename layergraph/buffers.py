@@ -18,6 +18,8 @@ from layergraph.symbols import DTYPE_NAMES, DTYPES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 _ALIGNMENT_BYTES = 16
+# Those that numpy has, and of which any bytes are one.
+_NUMPY_DTYPES = frozenset(DTYPES) - {"bool", "bfloat16"}
 
 
 def tensor_to_buffer(
@@ -29,6 +31,9 @@ def tensor_to_buffer(
     elements in that order, so a dense tensor is not copied. The view keeps the tensor alive.
     Raises InvalidInput for an element type without a name.
     """
+    if (dense := _dense_memory(tensor)) is not None:
+        name, shape = DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)
+        return name, shape, stride_order(tensor), dense
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype not in DTYPE_NAMES or tensor.layout is not torch.strided:
         raise InvalidInput(f"a {tensor.layout} tensor of {tensor.dtype} cannot be sent")
@@ -44,6 +49,21 @@ def tensor_to_buffer(
         order,
         dense_bytes(tensor.permute(order)),
     )
+
+
+def _dense_memory(tensor: torch.Tensor) -> memoryview | None:
+    """The bytes of a tensor that is as most are; None where more is to be asked and done.
+
+    Each call of torch's takes microseconds where it is not in a loop.
+    """
+    if tensor.dtype not in DTYPE_NAMES or not tensor.numel() or not tensor.is_contiguous():
+        return None
+    try:
+        array: Any = tensor.numpy()
+    # Of another device or layout, or of a dtype that numpy has not; conjugated, or with a gradient.
+    except (RuntimeError, TypeError):
+        return None
+    return memoryview(array.reshape(-1).view("u1"))
 
 
 def tensor_from_buffer(
@@ -68,8 +88,15 @@ def tensor_from_buffer(
         raise InvalidInput(
             f"{dtype}{list(shape)} needs {expected_bytes} bytes; there are {view.nbytes}"
         )
-    flat = _flat_from(view, dtype)
-    permuted = flat.view([shape[dim] for dim in order])
+    ordered = [shape[dim] for dim in order]
+    if view.readonly and view.nbytes and view.c_contiguous and dtype in _NUMPY_DTYPES:
+        permuted = torch.empty(ordered, dtype=DTYPES[dtype])
+        array: Any = permuted.numpy()
+        memoryview(array.reshape(-1).view("u1"))[:] = view.cast("B")
+    else:
+        permuted = _flat_from(view, dtype).view(ordered)
+    if list(order) == list(range(len(shape))):
+        return permuted
     return permuted.permute([order.index(dim) for dim in range(len(shape))])
 
 

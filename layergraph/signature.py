@@ -25,7 +25,8 @@ class Signature:
 
     `literals` holds the inputs that are no tensors, by leaf number: the graph was captured for
     exactly these values. `leaves` says what each leaf of the result is: the position of a
-    tensor among those live at the last cut, a constant, or a plain value.
+    tensor among those live at the last cut, a constant, or a plain value. `flat`: called with
+    tensors only, by position.
     """
 
     in_spec: pytree.TreeSpec
@@ -35,11 +36,15 @@ class Signature:
     live_inputs: tuple[int, ...]
     literals: tuple[tuple[int, Any], ...]
     leaves: tuple[_Live | _Literal | torch.Tensor, ...]
+    flat: bool = False
 
     def flatten(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
     ) -> tuple[torch.Tensor, ...]:
         """The tensors live at cut 0. Raises InvalidInput for a call unlike the captured one."""
+        if self._is_flat(args) and not kwargs:
+            given = [self._tensor(number, leaf) for number, leaf in enumerate(args)]
+            return tuple(given[number] for number in self.live_inputs)
         kwargs = dict(kwargs or {})
         if set(kwargs) != set(self.keywords):
             raise InvalidInput(
@@ -60,6 +65,11 @@ class Signature:
                     " Capture the model again for another value"
                 )
         return tuple(tensors[number] for number in self.live_inputs)
+
+    def _is_flat(self, args: Sequence[Any]) -> bool:
+        if not self.flat or len(args) != len(self.inputs):
+            return False
+        return all(isinstance(leaf, torch.Tensor) for leaf in args)
 
     def unflatten(self, live: Sequence[torch.Tensor]) -> Any:
         """The caller's structure from the tensors live at the last cut."""
@@ -110,6 +120,7 @@ def sign(
             if not isinstance(leaf, torch.Tensor)
         ),
         leaves=tuple(_described(graph, argument, last) for argument in graph.outputs),
+        flat=not kwargs and all(isinstance(leaf, torch.Tensor) for leaf in args),
     )
 
 

@@ -35,6 +35,37 @@ def test_dense_strides_come_back(order: list[int], sizes: list[int]) -> None:
     assert [back.stride(d) for d in significant] == [tensor.stride(d) for d in significant]
 
 
+@given(
+    st.sampled_from(sorted(DTYPES)),
+    st.permutations(range(3)),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3),
+)
+def test_what_may_not_be_shared_is_the_same_where_torch_allocates(
+    name: str, order: list[int], sizes: list[int]
+) -> None:
+    dense = torch.arange(torch.Size(sizes).numel()).view(sizes).to(DTYPES[name])
+    tensor = dense.permute(order)
+    dtype, shape, sent_order, data = tensor_to_buffer(tensor)
+    back = tensor_from_buffer(dtype, shape, sent_order, bytes(data))
+    shared = tensor_from_buffer(dtype, shape, sent_order, bytearray(data))
+    assert torch.equal(back, tensor)
+    assert back.stride() == shared.stride()
+    assert back.data_ptr() % 64 == 0
+
+
+def test_a_contiguous_tensor_is_not_copied() -> None:
+    tensor = torch.zeros(2, 3, dtype=torch.float16)
+    *_, data = tensor_to_buffer(tensor)
+    data[:] = bytes(range(12))
+    assert bytes(tensor.view(torch.uint8).numpy()) == bytes(range(12))
+
+
+def test_a_negative_view_is_sent_as_what_it_means() -> None:
+    tensor = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
+    assert tensor.is_neg()
+    assert torch.equal(tensor_from_buffer(*tensor_to_buffer(tensor)), torch.tensor([-2.0, 4.0]))
+
+
 def test_channels_last_stays_channels_last() -> None:
     tensor = torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last)
     back = tensor_from_buffer(*tensor_to_buffer(tensor))
