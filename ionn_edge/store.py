@@ -27,6 +27,7 @@ from ionn_edge.places import Place
 from ionn_edge.published import Published
 from ionn_edge.shelf import Shelf
 from ionn_edge.staging import drop_staged
+from pairing.private import StateError, own_directory
 
 __all__ = ["NoRoom", "Store", "WrongSize"]
 _DIRECTORY = re.compile(r"[0-9a-f]{64}")
@@ -64,7 +65,7 @@ class Store:
         self._secret = secret
         self.published = Published(Place.of_all(self.directory, secret))
         try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            own_directory(self.directory)
             self._take_lock()
             self._scan(devices)
         except BlockingIOError:
@@ -73,6 +74,8 @@ class Store:
                 f"another edge uses the store {self.directory}: stop that one, or give this one"
                 " another --store"
             ) from None
+        except StateError as error:
+            raise StorageError(str(error)) from error
         except OSError as error:
             self.close()
             reason = (error.strerror or type(error).__name__).lower()

@@ -50,6 +50,18 @@ def write(store: Store, name: str, owner: object) -> None:
     store.shelf(ME).finish(part)
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_store_in_which_others_could_put_weights_in_place_of_ours_is_none(
+    tmp_path: Path, mode: int
+) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(StorageError, match="others on this machine can change"):
+        opened(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    tmp_path.chmod(0o755)
+    opened(tmp_path).close()
+
+
 # Files.
 
 
