@@ -9,10 +9,11 @@ remains at the end is nothing, but it counts on both sides. Two bounds stand bes
 "equal noise" is what a perfect code could gain whose answers are as noisy. Of normally distributed
 weights, which seeded convolutions are, no code of b bits each leaves less noise than 4^-b of their
 power (Shannon 1959; T. M. Cover and J. A. Thomas, "Elements of Information Theory", section 10.3).
-The noise of all layers at float12 may be spread over them as shortens the upload most. A layer's
-bytes delay by s / rate what all later ones gain, so the area under the latency curve above its end
-is a sum over layers of b times weights times the latency until then that is above the last; under
-a given sum of 4^-b it is least where 4^-b is in proportion to that (reverse water-filling).
+Layers run whole, and the noise of all at float12 may be spread over them as shortens the upload
+most. A layer's bytes delay by s / rate what all later ones gain, so the area under the latency
+curve above its end is a sum over layers of b times weights times the latency until then that is
+above the last; under a given sum of 4^-b it is least where 4^-b is in proportion to that (reverse
+water-filling).
 
 "no bytes" is the exact mean over the latency that remains at the end: what the edge would gain if
 it had all layers from the first moment, which no order, plane, piece of a layer or code can beat.
