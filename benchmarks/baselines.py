@@ -4,7 +4,8 @@
 
 A query is some bytes up and ANSWER_BYTES down; an upload is confirmed when the server has it all.
 `Naive` is what one writes first: frames over one asyncio stream with its default buffers, queries
-first in user space. `Echo` is the least that a query can cost. gRPC (asyncio, one channel) sends
+first in user space. `Echo` is the least that a query can cost, `EncryptedEcho` the least with the
+encryption that a paired edge has. gRPC (asyncio, one channel) sends
 the upload as a stream and queries as unary calls; no protobuf on either side.
 """
 
@@ -15,10 +16,14 @@ import asyncio
 import itertools
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, Self
+
+from pairing.identity import Identity
+from pairing.tls import client_context, server_context
 
 try:
     import grpc
@@ -64,6 +69,14 @@ class Echo:
 
     async def close(self) -> None:
         await _end(self._writer)
+
+
+class EncryptedEcho(Echo):
+    """The same over TLS 1.3. Whose the server is does not matter here."""
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> Self:
+        return cls(*await _stream(host, port, client_context(None, None)))
 
 
 class Naive:
@@ -161,8 +174,10 @@ async def _pieces(size: int) -> AsyncIterator[bytes]:
         yield piece[: size - sent]
 
 
-async def _stream(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection(host, port)
+async def _stream(
+    host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return reader, writer
 
@@ -179,7 +194,7 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 
 
 async def serve_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of `Echo` or `Naive`, until it ends."""
+    """One connection of `Echo`, `EncryptedEcho` or `Naive`, until it ends."""
     answer = bytes(ANSWER_BYTES)
     try:
         while True:
@@ -221,6 +236,9 @@ async def serve_grpc(bind: str) -> tuple[Any, int]:
 async def _serve(bind: str) -> None:
     frames = await asyncio.start_server(serve_frames, bind, 0)
     ports = {"frames": frames.sockets[0].getsockname()[1]}
+    tls = server_context(Identity.create("echo"), ())
+    encrypted = await asyncio.start_server(serve_frames, bind, 0, ssl=tls)
+    ports["encrypted frames"] = encrypted.sockets[0].getsockname()[1]
     if grpc is not None:
         _server, ports["grpc"] = await serve_grpc(bind)
     print(json.dumps(ports), flush=True)

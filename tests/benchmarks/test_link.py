@@ -21,6 +21,9 @@ from link_figures.figures import Figure, at_least, at_most, percentile
 from link_figures.loaded import Round
 from link_figures.path import Cell, cpu_s
 
+from pairing.identity import Identity
+from pairing.tls import server_context
+
 
 @pytest.mark.parametrize(
     ("values", "share", "value"),
@@ -75,6 +78,17 @@ async def test_a_baseline_answers_queries_of_every_size(servers: dict[str, int],
     for size in (1, 1_000, 300_000):
         await asyncio.wait_for(contender.query(bytes(size)), 10)
     await contender.close()
+
+
+async def test_the_encrypted_echo_is_encrypted() -> None:
+    tls = server_context(Identity.create("echo"), ())
+    server = await asyncio.start_server(baselines.serve_frames, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        echo = await baselines.EncryptedEcho.open(*server.sockets[0].getsockname())
+        assert echo._writer.get_extra_info("cipher")[1] == "TLSv1.3"
+        for size in (1, 300_000):
+            await asyncio.wait_for(echo.query(bytes(size)), 10)
+        await echo.close()
 
 
 async def test_the_naive_connection_uploads_everything_and_answers_meanwhile(
