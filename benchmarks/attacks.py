@@ -240,6 +240,18 @@ async def small(access: Access) -> None:
             await asyncio.gather(reading, return_exceptions=True)
 
 
+async def records(access: Access) -> None:
+    """A large frame in TLS records of one byte, some hundred at a time."""
+    async with talk(access) as talking:
+        transport = talking.link._response.connection.transport  # type: ignore[union-attr]
+        transport.write(b"\x82\xff" + (1 << 20).to_bytes(8) + bytes(4))
+        while not transport.is_closing():
+            for _ in range(400):
+                transport.write(b"\0")
+            await asyncio.sleep(0.001)
+        raise ConnectionError("the edge closed the connection")
+
+
 async def offers(access: Access) -> None:
     """A new model each time, which needs a worker to be checked."""
     for width in itertools.count(os.getpid() % 1000 + 8):
@@ -305,6 +317,7 @@ ATTACKS: dict[str, tuple[Callable[[Access], Awaitable[None]], int]] = {
     "held-back": (held_back, PARALLEL),
     "drip": (drip, PARALLEL),
     "small": (small, PARALLEL),
+    "records": (records, PARALLEL),
     "offers": (offers, PARALLEL),
     "executes": (executes, PARALLEL),
     "half-open": (half_open, 1),

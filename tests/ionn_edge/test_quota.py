@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import torch
 
 from ionn_edge import config
 from ionn_edge.config import Config
+from ionn_edge.nursery import Nursery
 from ionn_edge.quota import Quota
+from tests.ionn_edge.peer import Peer, chain, execute
+from tests.ionn_edge.visitors import Paired, two_devices
+from wire import messages
 
 
 @dataclass(eq=False)
@@ -154,3 +162,44 @@ def test_waiting_tensors_of_all_devices_count_too() -> None:
     modest.sessions.add(Asker(0, 1, 5))
     assert modest.refusal(0.0, 5) is None
     assert modest.refusal(0.0, 6) == "this edge's open queries hold 95 bytes of tensors already"
+
+
+GRAPH, WEIGHTS = chain(3)
+X = torch.zeros(1, 8)
+
+
+async def refusal(peer: Peer) -> str:
+    error = await peer.hear(messages.Error)
+    assert error.code == "overloaded"
+    return error.text
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_box_with_512_open_queries_takes_one_of_who_has_none(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    most = Config().box_queries
+    assert most == 512
+    async with (
+        two_devices(tmp_path, nursery, max_queries=600, device_queries=600) as (at, glasses, watch),
+        Paired(glasses, at) as greedy,
+        Paired(watch, at) as modest,
+    ):
+        for peer in (greedy, modest):
+            await peer.open(GRAPH, WEIGHTS)
+        workers = [link._worker.pid for link in at.box.clients]  # type: ignore[attr-defined]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for query in range(most + 1):
+                await greedy.send(execute(query, 0, 3, (X,)))
+            assert await refusal(greedy) == (
+                "this edge has 512 queries open already; wait for their answers"
+            )
+            await modest.send(execute(1, 0, 3, (X,)), execute(2, 0, 3, (X,)))
+            assert "has 512 queries" in await refusal(modest)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        assert (await modest.hear(messages.Result)).query == 1
+        assert (await greedy.hear(messages.Result)).query == 0

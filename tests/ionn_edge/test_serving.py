@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,36 @@ async def test_no_network_is_served_by_workers_that_are_not_shut_in(
 )  # fmt: skip
 def test_loopback_is_what_only_this_machine_reaches(host: str, is_one: bool) -> None:
     assert is_loopback(host) is is_one
+
+
+_GARBAGE = """
+import gc, json, sys
+from pathlib import Path
+from ionn_edge.config import Config
+from ionn_edge.server import run
+
+place = Path(sys.argv[1])
+config = Config(store=place / "store", state=place / "a file", port=0, threads=1)
+config.state.write_text("")
+try:
+    run(config, print)
+except Exception as error:
+    print(type(error).__name__, file=sys.stderr)
+before = [each["collections"] for each in gc.get_stats()]
+for _ in range(200_000):
+    cycle = []
+    cycle.append(cycle)
+after = [each["collections"] for each in gc.get_stats()]
+looks = [then - first for first, then in zip(before, after, strict=True)]
+print(json.dumps([gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects()), looks]))
+"""
+
+
+def test_a_box_looks_for_young_garbage_often_and_through_everything_seldom(tmp_path: Path) -> None:
+    run = [sys.executable, "-c", _GARBAGE, str(tmp_path)]
+    said = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    enabled, spared, looked_through, (young, middle, all_of_it) = json.loads(said.stdout)
+    assert enabled
+    # All that was imported is spared: what is looked through is what a box makes while it serves.
+    assert spared > 20_000 > 5 * looked_through
+    assert (young > 200, middle > 40, all_of_it) == (True, True, 0)
