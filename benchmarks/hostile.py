@@ -14,7 +14,12 @@ an edge of its own, so that none is measured against what another left behind.
 
 What is fair here. A real attacker and the neighbour's device bring processors of their own; all
 share this machine's. Attackers therefore run on what nobody else wants of them (SCHED_IDLE: they
-get all that is left, and the edge is attacked as fast as it reads). Memory is looked at in the
+get all that is left, and the edge is attacked as fast as it reads). The neighbour's device runs
+like any process, in quiet as in storm, so that what it computes for a query is in both figures.
+What flatters the edge: an attacker with processors of its own could begin what it says sooner.
+What does not: a kernel that does not preempt itself lets attackers finish a call, and their calls
+count as the edge's delay. Of 500 queries in a part, five decide; whatever else the machine does in
+these seconds is in both, and more in a storm, when no processor is idle. Memory is looked at in the
 first seconds of each attack, and latency after these, in quiet as in storm: adding up all pages of
 all processes takes tens of milliseconds, in which a process can change none of them, and would be
 most of what the p99 shows. The neighbour asks throughout.
