@@ -108,9 +108,9 @@ class Access:
         address = EdgeAddress.parse(edge)
         if not is_loopback(address.host):
             raise NotPaired(
-                f"no box is known by {edge!r}, and only a box on this machine may be unpaired:"
-                " pair first, by `ionn pair URI` with the URI that the box shows, or by"
-                " `ionn discover` and `ionn pair NAME` with its code"
+                f"no box is known by {edge!r}{boxes.near(edge)}, and only a box on this machine"
+                " may be unpaired: pair first, by `ionn pair URI` with the URI that the box shows,"
+                " or by `ionn discover` and `ionn pair NAME` with its code"
             )
         return cls(address)
 

@@ -5,6 +5,8 @@ A command is imported once it is chosen: those that compute need torch, which ta
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from ionn_client.errors import OffloadError
+from ionn_client.interrupt import INTERRUPTED, leaving_at_once
 
 # Where it is under `commands`, and its first sentence, for the list of all.
 COMMANDS = {
@@ -71,7 +74,9 @@ class Later(TyperCommand):
         self._imported = imported
 
     def make_context(self, *args: Any, **settings: Any) -> Any:
-        return _as_command(self._imported()).make_context(*args, **settings)
+        with leaving_at_once():
+            found = self._imported()
+        return _as_command(found).make_context(*args, **settings)
 
 
 class Commands(TyperGroup):
@@ -121,19 +126,38 @@ def ionn() -> None:
 
 
 def main() -> None:
-    """Run the command line; a foreseeable failure is one line and exit code 2."""
+    """Run the command line. What can be foreseen to go wrong is one line, and exit code 2 where
+    something else has to be typed, 1 where it failed; 130 after Ctrl-C."""
     # Without this, a terminated demo or benchmark would leave its edge process behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a question mark in its place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except _foreseeable() as error:
-        print(f"ionn: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"ionn: {_said(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, (ValueError, *_known("load", "UnknownModel"))) else 1)
 
 
 def _foreseeable() -> tuple[type[Exception], ...]:
-    """What is wrong with a model among them, where one was looked at at all."""
-    graphs = sys.modules.get("layergraph.errors")
-    return (OffloadError, ValueError, OSError, *((graphs.GraphError,) if graphs else ()))
+    return (OffloadError, ValueError, OSError, *_known("errors", "GraphError"))
+
+
+def _known(module: str, name: str) -> tuple[type[Exception], ...]:
+    """What can be wrong with a model, where one was looked at at all."""
+    imported = sys.modules.get(f"layergraph.{module}")
+    return (getattr(imported, name),) if imported else ()
+
+
+def _said(error: Exception) -> str:
+    """Without the number of an OSError, which nobody knows."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{where}{error.strerror.lower()}"

@@ -6,6 +6,7 @@ One private file, `known_boxes.json`, in the client's state directory beside the
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -25,9 +26,15 @@ YEAR_10000_S = 253_402_300_800
 
 
 def default_state() -> Path:
-    """Where identity and pairings live: $XDG_STATE_HOME/ionn/client, or under ~/.local/state."""
+    """Where identity and pairings live: $XDG_STATE_HOME/ionn/client, or under ~/.local/state.
+
+    Raises ValueError for a user who has no home directory.
+    """
     home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "ionn" / "client"
+    try:
+        return (Path(home) if home else Path.home() / ".local" / "state") / "ionn" / "client"
+    except RuntimeError:
+        raise ValueError("this user has no home directory: give --state, or set HOME") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,11 @@ class KnownBoxes:
             return None
         there = [box for box in boxes if box.address == address]
         return max(there, key=lambda box: box.paired_at_s, default=None)
+
+    def near(self, what: str) -> str:
+        """ " (did you mean NAME?)", or "" where no name here comes close."""
+        found = difflib.get_close_matches(what, [box.name for box in self.all()], 1)
+        return f" (did you mean {found[0]}?)" if found else ""
 
     def get(self, fingerprint: str) -> KnownBox | None:
         return next((box for box in self.all() if box.fingerprint == fingerprint), None)

@@ -65,7 +65,11 @@ class EdgeProcess:
             "--store", store, *self._options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for whoever started it, who ends it then.
         )
         try:
             self._start()

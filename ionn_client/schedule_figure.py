@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def check_picture(path: Path) -> None:
         raise ValueError(f"--figure is a file ending in {', '.join(FORMATS)}, not {path}")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"--figure: there is no folder {path.parent}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--figure: nothing can be written to {path.absolute().parent}")
 
 
 def draw_plan(

@@ -7,6 +7,7 @@ network, device and edge, and is never overwritten.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ def check_cache(path: Path, objective: Objective) -> None:
         raise ValueError(f"--cache: {path} is not a file")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"--cache: there is no folder {path.parent}")
+    if not path.exists() and not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--cache: nothing can be written to {path.absolute().parent}")
 
 
 def cached_schedules(

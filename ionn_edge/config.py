@@ -32,14 +32,20 @@ def usable_threads() -> int:
 
 def default_store() -> Path:
     """Where weights are kept: the user's cache directory."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "ionn" / "edge"
+    return _of_the_user("XDG_CACHE_HOME", ".cache", "--store")
 
 
 def default_state() -> Path:
     """Where the box's identity and its paired devices are kept: the user's state directory."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "ionn" / "edge"
+    return _of_the_user("XDG_STATE_HOME", ".local/state", "--state")
+
+
+def _of_the_user(variable: str, below_home: str, option: str) -> Path:
+    """Raises ValueError for a user who has no home directory."""
+    try:
+        return Path(os.environ.get(variable) or Path.home() / below_home) / "ionn" / "edge"
+    except RuntimeError:
+        raise ValueError(f"this user has no home directory: give {option}, or set HOME") from None
 
 
 def default_name() -> str:

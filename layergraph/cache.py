@@ -48,7 +48,10 @@ def capture_cached(
     """
     kwargs = dict(kwargs or {})
     model.eval()
-    folder = Path(directory) if directory is not None else _default_directory()
+    try:
+        folder = Path(directory) if directory is not None else _default_directory()
+    except RuntimeError:  # This user has no home directory, and so no cache.
+        return capture(model, args, kwargs)
     path = folder / f"{_key(model, args, kwargs)}.safetensors"
     stored = _load(path, model, args, kwargs)
     if stored is not None:

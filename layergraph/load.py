@@ -75,7 +75,7 @@ def _network(name: str, seed: int) -> LoadedModel:
     info = NETWORKS.get(name)
     if info is None:
         raise UnknownModel(
-            f"there is no network {name!r}{_near(name, NETWORKS)}. The networks are"
+            f"there is no network {name!r}{_near(name, NETWORKS)}{_file(name)}. The networks are"
             f" {', '.join(NETWORKS)}; others are named torchvision:NAME, timm:NAME,"
             " transformers:NAME or package.module:factory"
         )
@@ -239,4 +239,11 @@ def _near(name: str, names: Iterable[str]) -> str:
     by_lower_case = {other.lower(): other for other in names}
     found = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
     close = [by_lower_case[key] for key in found]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _file(name: str) -> str:
+    """What to do with a model of one's own."""
+    if "/" not in name and not name.endswith((".py", ".pt", ".pth", ".pt2", ".safetensors")):
+        return ""
+    return ": a file is none, but a function that returns your model is, as package.module:factory"

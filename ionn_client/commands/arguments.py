@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +54,17 @@ Precision = Annotated[
         " is uploaded.",
     ),
 ]
+
+
+def made(out: Path) -> Path:
+    """The directory, there before minutes go by. ValueError if nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out: cannot make {out}: {(error.strerror or '').lower()}") from None
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"--out: nothing can be written to {out}")
+    return out
 
 
 def print_json(value: Any) -> None:

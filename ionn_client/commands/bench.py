@@ -20,6 +20,7 @@ from ionn_client.commands.arguments import (
     Rate,
     RoundTrip,
     Slowdown,
+    made,
     print_json,
 )
 from ionn_client.device import device_slowdown
@@ -27,7 +28,9 @@ from ionn_client.emulate import LinkSpec
 from ionn_client.scenario import EXACT
 from ionn_client.trial import SCHEMES, Scheme, Subject, Trial, run_trial, subject
 
-app = typer.Typer(no_args_is_help=True, help="Measure, with baselines in the same run.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Measure, with baselines in the same run."
+)
 LABELS = {
     "local": "device alone",
     "all-at-once": "all at once",
@@ -66,6 +69,7 @@ def latency(
     """
     console = Console(stderr=as_json)
     spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
+    out = made(out)
     subjects = {name: subject(name, runs=1 if quick else 5) for name in network}
     alexnet = subjects["alexnet"].profiled if "alexnet" in subjects else None
     factor = device_slowdown(slowdown, alexnet)
@@ -172,7 +176,6 @@ def _median_ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     stem = out / f"latency-{report['network'].replace(':', '-').replace('/', '-')}"
     records: list[dict[str, Any]] = [{"event": "report", **report}]
     for name, runs in trials.items():

@@ -21,6 +21,7 @@ from ionn_client.commands.arguments import (
     Rate,
     RoundTrip,
     Slowdown,
+    made,
 )
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
@@ -54,6 +55,7 @@ def demo(
     """
     console = Console(stderr=as_json)
     spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
+    out = made(out)
     console.print(f"Capturing {network} and timing its layers on this machine ...", highlight=False)
     what = subject(network)
     factor = device_slowdown(slowdown, what.profiled if network == "alexnet" else None)
@@ -117,7 +119,6 @@ def _records(what: Subject, spec: LinkSpec, factor: float, trial: Trial) -> list
 
 
 def _write(records: Sequence[dict[str, Any]], out: Path, network: str) -> tuple[Path, Path]:
-    out.mkdir(parents=True, exist_ok=True)
     name = "".join(letter if letter.isalnum() else "-" for letter in network)
     log, picture = out / f"demo-{name}.jsonl", out / f"demo-{name}.png"
     log.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -28,8 +28,9 @@ def devices(context: typer.Context, state: State = None, as_json: Json = False) 
     """List the boxes that this device is paired with."""
     if context.invoked_subcommand is not None:
         return
-    known = KnownBoxes(state)
-    boxes = known.all()
+    if state is not None and not state.exists():
+        raise ValueError(f"--state {state}: there is no such directory")
+    boxes = KnownBoxes(state).all()
     if as_json:
         print_json([described(box) for box in boxes])
         return
@@ -61,7 +62,7 @@ def forget(
     known = KnownBoxes(state)
     found = known.find(box)
     if found is None:
-        raise NotPaired(f"no box is known by {box!r}: see `ionn devices`")
+        raise NotPaired(f"no box is known by {box!r}{known.near(box)}: see `ionn devices`")
     known.remove(found.fingerprint)
     if as_json:
         print_json({**described(found), "forgotten": True})

@@ -68,7 +68,7 @@ def pair_box(
 
 def _attempt(box: str, code: str | None, known: KnownBoxes) -> Attempt:
     if box == "-":
-        box = typer.prompt("The URI that the box shows", err=True)
+        box = _prompted("The URI that the box shows")
         if "/pair" not in box:
             raise ValueError("that is no pairing URI: one looks like " + SHAPE)
     if "://" in box and "/pair" in box:
@@ -94,13 +94,22 @@ def _address(box: str, known: KnownBoxes) -> EdgeAddress:
 def _asked(box: str) -> str:
     for _ in range(MOST_SLIPS):
         try:
-            typed: str = typer.prompt(f"The code that {box} shows", err=True)
-        except typer.Abort:
-            typer.echo(err=True)
-            break
-        try:
-            return parse_code(typed)
+            return parse_code(_prompted(f"The code that {box} shows"))
         except ValueError as error:
             # Not sent: a slip costs no guess.
             typer.echo(f"Not a code: {error}.", err=True)
     raise PairingError("not paired: no code was given. The box still shows the same one")
+
+
+def _prompted(text: str) -> str:
+    """What the person types. Raises PairingError at the end of input."""
+    try:
+        typed: str = typer.prompt(text, err=True)
+    except typer.Abort as end:
+        typer.echo(err=True)
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise PairingError(
+            "not paired: nothing was typed. The box still shows the same code"
+        ) from None
+    return typed

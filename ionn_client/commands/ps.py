@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 from typing import Annotated
 
 import aiohttp
@@ -74,6 +75,8 @@ async def ask_load(edge: Access) -> tuple[messages.Welcome, messages.Load]:
             raise told from None
         if isinstance(told, TurnedAway):
             raise NotPaired(f"{edge}: {told}") from None
-        raise EdgeUnreachable(f"no edge at {edge}: {told or cause(error)}") from None
+        refused = getattr(error, "errno", None) == errno.ECONNREFUSED
+        advice = ". Is `ionn edge serve` running there? Another box: --edge NAME" * refused
+        raise EdgeUnreachable(f"no edge at {edge}: {told or cause(error)}{advice}") from None
     except RemoteProtocolError as error:
         raise EdgeRejected(f"{edge} does not speak the protocol: {error}", "malformed") from None

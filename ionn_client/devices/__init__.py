@@ -91,7 +91,10 @@ def load_device(name: str) -> DeviceProfile:
         raise ValueError(f"no device profile {name!r}; there are {listed}, or FILE.toml.{meant}")
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise ValueError(f"cannot read the device profile {name}: {why}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read the device profile {name}: {error}") from None
     try:
         return _from_plain(path.stem, plain)

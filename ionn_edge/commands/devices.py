@@ -31,6 +31,8 @@ def devices(state: State = None, as_json: Json = False) -> None:
         try:
             rows = ask(directory, "devices")
         except NotRunning:
+            if state is not None and not state.is_dir():
+                raise ValueError(f"--state {state}: there is no such directory") from None
             rows = [row(paired) for paired in _opened(directory).all()]
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -16,10 +16,10 @@ from ionn_edge.engine import EngineError
 from pairing.private import StateError
 
 
-def give_up(text: str) -> NoReturn:
-    """One line, and exit code 2."""
+def give_up(text: str, code: int = 1) -> NoReturn:
+    """One line, and an exit code: 2 where something else has to be typed, 1 where it failed."""
     print(f"ionn edge: {text}", file=sys.stderr)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 @contextlib.contextmanager
@@ -27,8 +27,7 @@ def complaining() -> Iterator[None]:
     """What can be foreseen to go wrong inside is one line."""
     try:
         yield
-    except (
-        *(ValueError, StorageError, EngineError),
-        *(ControlError, RegistryError, StateError),
-    ) as error:
+    except ValueError as error:
+        give_up(str(error), 2)
+    except (StorageError, EngineError, ControlError, RegistryError, StateError) as error:
         give_up(str(error))

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import segno
 
@@ -31,10 +32,15 @@ def pairing_lines(pairing: Mapping[str, Any]) -> list[str]:
         "To pair one device, on it:",
         f"  ionn pair '{uri}'",
         f"or, on the same network, with the code  {code}",
-        "  ionn discover, then ionn pair NAME",
+        f"  ionn pair {_place(uri)}",
         f"The device then shows this box's certificate as  {short(pairing['fingerprint'])}",
         *(qr_lines(uri) if on_terminal() else ()),
     ]
+
+
+def _place(uri: str) -> str:
+    """HOST:PORT of a pairing URI."""
+    return urlsplit(uri).netloc
 
 
 def qr_lines(uri: str) -> list[str]:

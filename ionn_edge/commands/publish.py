@@ -77,13 +77,15 @@ def unpublish(
 def _publish_here(what: str, state: Path | None, store: Path | None) -> dict[str, Any]:
     """Publish what this process captures, or reads from a file."""
     from layergraph.errors import GraphError
+    from layergraph.load import UnknownModel
 
     try:
         graph, weights = _captured(what)
         name = Path(what).name
         return _conversed(state, store, lambda tell: _bring(tell, name, graph, weights))
     except GraphError as error:
-        give_up(" ".join(str(error).split()))
+        mistyped = isinstance(error, UnknownModel)
+        give_up(" ".join(str(error).split()), 2 if mistyped else 1)
 
 
 def _captured(what: str) -> tuple[LayerGraph, Callable[[], Iterable[tuple[Weight, torch.Tensor]]]]:

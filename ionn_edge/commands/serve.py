@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,6 +117,8 @@ def serve(
 
 
 def _run(config: Config, as_json: bool) -> None:
+    if sys.stderr.isatty():
+        print("Starting ...", file=sys.stderr, flush=True)
     # Not needed to say what is wrong with the options.
     from ionn_edge import server
 

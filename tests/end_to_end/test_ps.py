@@ -50,6 +50,6 @@ async def test_the_command_ends_in_one_line() -> None:
             stderr=asyncio.subprocess.PIPE,
         )
         _, said = await ps.communicate()
-    assert ps.returncode == 2
+    assert ps.returncode == 1
     (line,) = said.decode().splitlines()
     assert line.startswith(f"ionn: ionn://{address} answers, but")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ionn_client import cli
+from ionn_client import cli, connect_sync
 from ionn_client.commands import demo
 from ionn_client.figure import read_records
+from layergraph.load import load
 from tests.support import quick_edge
 
 FAST = ["--network", "lenet", "--device-slowdown", "50"]
@@ -33,11 +33,13 @@ def ionn_json(*args: str) -> Any:
     return json.loads(ionn(*args, "--json"))
 
 
-def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+def mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str, code: int = 2
+) -> str:
     monkeypatch.setattr(sys, "argv", ["ionn", *args])
     with pytest.raises(SystemExit) as stop:
         cli.main()
-    assert stop.value.code == 2
+    assert stop.value.code == code
     return capsys.readouterr().err
 
 
@@ -109,10 +111,13 @@ def test_run_and_ps_with_a_box_and_without_one(
         ).splitlines()
         queries = [json.loads(line) for line in lines]
         assert [query["difference"] for query in queries] == [0.0] * 3
+        # Three queries may be faster than the upload, or its beginning.
+        lenet = load("lenet")
+        with connect_sync(lenet.model, lenet.args, edge=edge.address) as net:
+            net.uploaded(60)
         report = ionn_json("ps", "--edge", edge.address)
-        assert [model["total_bytes"] for model in report["models"]] == [431_080 * 4]
-        # Three queries may be faster than the upload.
-        assert re.search(r"[01]\.\d of 1\.7 MB", ionn("ps", "--edge", edge.address))
+        assert [model["held_bytes"] for model in report["models"]] == [431_080 * 4]
+        assert "1.7 of 1.7 MB" in ionn("ps", "--edge", edge.address)
         args = ("--activation-tolerance", "0.05", "--queries", "1", "--interval", "0")
         (line,) = ionn("run", "--edge", edge.address, *args, "--json", *FAST).splitlines()
         query = json.loads(line)
@@ -120,7 +125,7 @@ def test_run_and_ps_with_a_box_and_without_one(
         assert query["difference"] <= 0.05 * query["lossy"]
     text = ionn("run", "--edge", edge.address, "--queries", "1", "--interval", "0", *FAST)
     assert "1 of 1 exact answers equal" in text
-    assert "no edge at" in mistake(monkeypatch, capsys, "ps", "--edge", edge.address)
+    assert "no edge at" in mistake(monkeypatch, capsys, "ps", "--edge", edge.address, code=1)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +154,10 @@ def test_run_and_ps_with_a_box_and_without_one(
         ([*RUN, "--stay", "10min", "--precision", "progressive", *POWER], "--stay"),
         ([*RUN, "--queries-per-hour", "nan"], "--queries-per-hour"),
         (["ps", "--edge", "box:port"], "port"),
+        (["devices", "--state", "/dev/nowhere"], "no such directory"),
+        (["edge", "devices", "--state", "/dev/nowhere"], "no such directory"),
+        (["demo", "--out", "/dev/null/out"], "--out"),
+        (["profile", "--network", "./mine.pt"], "package.module:factory"),
         (["demo", "--device-slowdown", "0.5"], "device-slowdown"),
         (["demo", "--precision", "rough"], "progressive"),
         (["no-such-command"], "no-such-command"),

@@ -126,5 +126,5 @@ def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     ran = CliRunner().invoke(app, ["calibrate", "--store", str(file / "store")])
-    assert ran.exit_code == 2
+    assert ran.exit_code == 1
     assert "cannot keep the calibration" in ran.stderr

@@ -50,12 +50,14 @@ async def test_a_running_box_is_asked(tmp_path: Path) -> None:
                 assert done.stdout == f"Unpaired glasses ({glasses.id[:12]}).\n"
                 assert at.guard.registry.get(glasses.id) is None
                 done = await asked("unpair", "glasses", state=state)
-                assert (done.exit_code, done.stdout) == (2, "")
+                assert (done.exit_code, done.stdout) == (1, "")
                 assert "no paired device is called 'glasses'" in done.stderr
 
 
 async def test_without_a_running_box_its_files_are_what_counts(tmp_path: Path) -> None:
     state, store = tmp_path / "state", tmp_path / "store"
+    assert "no such directory" in (await asked("devices", state=state)).stderr
+    state.mkdir(mode=0o700)
     assert "No device is paired" in (await asked("devices", state=state)).stdout
     registry = await kept(state)
     store.mkdir()
@@ -72,14 +74,14 @@ async def test_without_a_running_box_its_files_are_what_counts(tmp_path: Path) -
     after.open()
     assert [each.device.name for each in after.all()] == ["watch"]
     done = await asked("pair", state=state)
-    assert (done.exit_code, "no box runs" in done.stderr) == (2, True)
+    assert (done.exit_code, "no box runs" in done.stderr) == (1, True)
 
 
 async def test_two_devices_of_one_name_are_told_apart_by_their_ids(tmp_path: Path) -> None:
     registry = await kept(tmp_path)
     await registry.add(paired(WATCH, "glasses"))
     done = await asked("unpair", "glasses", state=tmp_path)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     for identity in (GLASSES, WATCH):
         assert identity.fingerprint[:12] in done.stderr
     store = str(tmp_path / "store")
@@ -92,7 +94,7 @@ async def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
     registry.path.write_bytes(b"{")
     for words in (["devices"], ["unpair", "glasses"]):
         done = await asked(*words, state=tmp_path)
-        assert (done.exit_code, done.stdout) == (2, "")
+        assert (done.exit_code, done.stdout) == (1, "")
         (text,) = done.stderr.splitlines()
         assert text.startswith("ionn edge: ")
         assert "is damaged" in text

@@ -140,7 +140,7 @@ def test_a_paired_box_says_how_to_pair_and_has_its_state_to_itself(tmp_path: Pat
             assert "ionn run --edge hall" in text
             assert "█" not in text, "nobody looks through a pipe"
             another = CliRunner().invoke(cli.app, paired)
-            assert another.exit_code == 2
+            assert another.exit_code == 1
             assert "a box runs with the state in" in complaint(another.stdout, another.stderr)
         finally:
             process.terminate()
@@ -170,30 +170,38 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
             timeout=TIMEOUT_S,
             check=False,
         )
-    assert done.returncode == 2, done
+    assert done.returncode == 1, done
     text = complaint(done.stdout, done.stderr)
     assert f"cannot listen on 127.0.0.1:{port}: address already in use" in text
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "code", "reason"),
     [
-        (["--bind", "192.0.2.1"], "cannot listen on 192.0.2.1:7431"),
-        (["--memory", "lots"], "a size looks like 512M or 4G, not 'lots'"),
-        (["--device", "tpu"], "the device is cpu or cuda"),
-        (["--store", "/dev/null/store", "--port", "0"], "the store /dev/null/store cannot be used"),
-        (["--state", "/dev/null/state", "--port", "0"], "nothing can be kept in /dev/null/state"),
-        (["--unpaired", "--bind", "0.0.0.0", "--port", "0"], "serves this machine only"),
-        (["--unpaired", "--bind", "::", "--port", "0"], "serves this machine only"),
-        (["--name", "a\nb", "--port", "0"], "a name is printable"),
+        (["--bind", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:7431"),
+        (["--memory", "lots"], 2, "a size looks like 512M or 4G, not 'lots'"),
+        (["--device", "tpu"], 2, "the device is cpu or cuda"),
+        (
+            ["--store", "/dev/null/store", "--port", "0"],
+            1,
+            "the store /dev/null/store cannot be used",
+        ),
+        (
+            ["--state", "/dev/null/state", "--port", "0"],
+            1,
+            "nothing can be kept in /dev/null/state",
+        ),
+        (["--unpaired", "--bind", "0.0.0.0", "--port", "0"], 2, "serves this machine only"),
+        (["--unpaired", "--bind", "::", "--port", "0"], 2, "serves this machine only"),
+        (["--name", "a\nb", "--port", "0"], 2, "a name is printable"),
     ],
     ids=["bind", "memory", "device", "store", "state", "unpaired", "unpaired, IPv6", "name"],
 )
 def test_a_bad_option_is_one_clear_line(
-    options: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], code: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = CliRunner().invoke(cli.app, ["serve", "--threads", "1", *options])
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == code, done.output
     assert reason in complaint(done.stdout, done.stderr)
