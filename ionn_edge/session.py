@@ -8,32 +8,17 @@ draining are here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ionn_edge import events
 from ionn_edge.config import Config
 from ionn_edge.events import Command, Event, Model
 from ionn_edge.intake import Intake, have_of
+from ionn_edge.open_queries import OpenQueries, tensor_bytes
 from ionn_edge.quota import Quota
 from wire import Conversation, RemoteProtocolError, Role, State, error_message, messages, negotiate
 
 _SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.ASKED, State.EVICTED})
 _HOLDING = frozenset({State.READY, State.ASKED, State.BULK})
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    execute: messages.Execute
-    received_at: float
-    deadline_at: float | None
-
-    @property
-    def number(self) -> int:
-        return self.execute.query
-
-    @property
-    def tensor_bytes(self) -> int:
-        return _tensor_bytes(self.execute.tensors)
 
 
 class Session:
@@ -63,10 +48,7 @@ class Session:
         self._pinged = False
         self._offered = ""
         self._intake: Intake | None = None
-        self._waiting: dict[int, _Query] = {}
-        self._running: _Query | None = None
-        self._running_since = 0.0
-        self._unwanted = False
+        self._open = OpenQueries()
         self._worker_ready = False
         self._deaths = 0
         self._drain_until: float | None = None
@@ -79,26 +61,26 @@ class Session:
 
     @property
     def running(self) -> int:
-        return int(self._running is not None)
+        return self._open.running
 
     @property
     def queued(self) -> int:
-        return len(self._waiting)
+        return self._open.queued
 
     @property
     def waiting_bytes(self) -> int:
         """Tensors of queries that wait."""
-        return sum(query.tensor_bytes for query in self._waiting.values())
+        return self._open.waiting_bytes
 
     @property
     def could_run(self) -> bool:
         """Whether a query waits for nothing but its turn."""
-        return self._worker_ready and self._running is None and bool(self._waiting)
+        return self._worker_ready and not self.running and self.queued > 0
 
     @property
     def busy(self) -> bool:
         """Whether a query is open, which forbids eviction."""
-        return self._running is not None or bool(self._waiting)
+        return self.running + self.queued > 0
 
     @property
     def wake_at(self) -> float | None:
@@ -106,9 +88,9 @@ class Session:
         if self.closed:
             return None
         config = self.config
-        times = [q.deadline_at for q in self._waiting.values() if q.deadline_at is not None]
-        if self._running is not None:
-            times.append(self._running_since + config.range_timeout_s)
+        times = self._open.deadlines()
+        if (running_since := self._open.runs_since()) is not None:
+            times.append(running_since + config.range_timeout_s)
         if self._drain_until is not None:
             times.append(self._drain_until)
         if self._conversation.state is State.HELLO:
@@ -166,7 +148,7 @@ class Session:
             case events.RangeRan():
                 self._ran(event)
             case events.RangeFailed(query, code, text):
-                if self._settle(query):
+                if self._open.settle(query):
                     self._answer_error(query, code, text)
             case events.WorkerLost(reason):
                 self._worker_lost(reason)
@@ -198,8 +180,7 @@ class Session:
     def _end(self, farewell: messages.Message | None = None) -> None:
         if farewell is not None:
             self._send(farewell)
-        self._waiting.clear()
-        self._running = None
+        self._open.drop()
         self._do(events.EndLane())
         self._do(events.StopWorker())
         self._do(events.CloseConnection())
@@ -236,9 +217,7 @@ class Session:
             case messages.Execute():
                 self._execute(message)
             case messages.Cancel(query):
-                self._waiting.pop(query, None)
-                if self._running is not None and self._running.number == query:
-                    self._unwanted = True
+                self._open.cancel(query)
             case messages.Ping(token):
                 self._send(messages.Pong(token, self._now))
             case messages.GetLoad():
@@ -302,12 +281,9 @@ class Session:
     def _evicted(self, epoch: str) -> None:
         assert self.model is not None
         # Only where somebody has had it forgotten: room is made of what is not busy.
-        lost = [self._running] if self._running is not None and not self._unwanted else []
-        text = "the model was dropped; offer it again"
-        for query in (*lost, *self._waiting.values()):
+        for query in self._open.drop():
+            text = "the model was dropped; offer it again"
             self._answer_error(query.number, "not-uploaded", text)
-        self._running = None
-        self._waiting.clear()
         fingerprint, self.model, self._intake = self.model.fingerprint, None, None
         self._worker_ready = False
         self._do(events.EndLane())
@@ -320,14 +296,13 @@ class Session:
 
     def _execute(self, execute: messages.Execute) -> None:
         number = execute.query
-        if number in self._waiting or (self._running and self._running.number == number):
+        if number in self._open:
             raise RemoteProtocolError(f"query {number} is open already", "unexpected")
         refusal = self._refusal(execute) or self._quota_refusal(execute)
         if refusal is not None:
             self._answer_error(number, *refusal)
             return
-        deadline_at = None if execute.deadline_s is None else self._now + execute.deadline_s
-        self._waiting[number] = _Query(execute, self._now, deadline_at)
+        self._open.add(execute, self._now)
 
     def _refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
         model = self.model
@@ -340,8 +315,8 @@ class Session:
             return "overloaded", "the edge is stopping"
         if self.queued + self.running >= self.config.max_queries:
             return "overloaded", f"{self.config.max_queries} queries are open already"
-        size = self.waiting_bytes + _tensor_bytes(execute.tensors)
-        if self._waiting and size > self.config.max_waiting_bytes:
+        size = self.waiting_bytes + tensor_bytes(execute)
+        if self.queued and size > self.config.max_waiting_bytes:
             return "overloaded", f"open queries hold {size} bytes of tensors"
         if self._deaths > self.config.max_restarts:
             return "execution", f"the worker failed {self._deaths} times in a row; connect again"
@@ -349,16 +324,14 @@ class Session:
 
     def _quota_refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
         # Last: a query that is refused for another reason uses nothing up.
-        size = _tensor_bytes(execute.tensors)
+        size = tensor_bytes(execute)
         text = None if self._quota is None else self._quota.refusal(self._now, size)
         return None if text is None else ("overloaded", text)
 
     def _run_next(self) -> None:
         if not self.could_run or (self._quota is not None and not self._quota.may_run(self)):
             return
-        query = self._waiting.pop(next(iter(self._waiting)))
-        self._running, self._running_since, self._unwanted = query, self._now, False
-        asked = query.execute
+        asked = self._open.begin(self._now)
         self._do(
             events.RunRange(
                 *(asked.query, asked.start, asked.stop),
@@ -367,7 +340,7 @@ class Session:
         )
 
     def _ran(self, ran: events.RangeRan) -> None:
-        query = self._settle(ran.query)
+        query = self._open.settle(ran.query)
         if query is not None:
             self._deaths = 0
             queue_s = max(ran.began_at - query.received_at, 0.0)
@@ -378,22 +351,10 @@ class Session:
                 )
             )
 
-    def _settle(self, number: int) -> _Query | None:
-        """The running query is over; None if nobody wants its answer any more."""
-        query = self._running
-        if query is None or query.number != number:
-            return None
-        self._running = None
-        return None if self._unwanted else query
-
     def _worker_lost(self, reason: str) -> None:
         self._worker_ready = False
         self._deaths += 1
-        lost = [self._running] if self._running is not None and not self._unwanted else []
-        lost.extend(self._waiting.values())
-        self._running = None
-        self._waiting.clear()
-        for query in lost:
+        for query in self._open.drop():
             self._answer_error(query.number, "execution", reason)
         if self._deaths <= self.config.max_restarts:
             self._do(events.RestartWorker())
@@ -402,14 +363,12 @@ class Session:
 
     def _expire(self) -> None:
         now = self._now
-        for query in list(self._waiting.values()):
-            if query.deadline_at is not None and now >= query.deadline_at:
-                del self._waiting[query.number]
-                waited_s = now - query.received_at
-                text = f"the deadline passed before the range ran (waited {waited_s:.3f} s)"
-                self._answer_error(query.number, "deadline", text)
-        timeout_s = self.config.range_timeout_s
-        if self._running is not None and now >= self._running_since + timeout_s:
+        for query in self._open.expired(now):
+            waited_s = now - query.received_at
+            text = f"the deadline passed before the range ran (waited {waited_s:.3f} s)"
+            self._answer_error(query.number, "deadline", text)
+        timeout_s, running_since = self.config.range_timeout_s, self._open.runs_since()
+        if running_since is not None and now >= running_since + timeout_s:
             self._do(events.StopWorker())
             self._worker_lost(f"the range ran for more than {timeout_s:g} s and was stopped")
         self._expect_life()
@@ -428,7 +387,3 @@ class Session:
     def _drain(self, until: float) -> None:
         if not self.busy or self._now >= until:
             self._end(messages.Bye("draining"))
-
-
-def _tensor_bytes(tensors: tuple[messages.Tensor, ...]) -> int:
-    return sum(memoryview(tensor.data).nbytes for tensor in tensors)

@@ -36,7 +36,7 @@ SANS_IO = (
         "route_sentence", "routing", "battery", "audit", "breaker", "hedging",
         "lateness", "layer_times", "liveness", "replies", "trust",
     )),
-    "ionn_edge/session.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
+    "ionn_edge/session.py", "ionn_edge/open_queries.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
     "pairing/exchange.py", "pairing/frames.py", "pairing/uri.py", "pairing/tokens.py",
 )  # fmt: skip
 
