@@ -290,7 +290,8 @@ class Link:
         config, decoder = self._box.config, Decoder(self._box.config.limits, HEARD[Role.EDGE])
         spent_s = 0.0
         async for frame in self._socket:
-            began_s = time.perf_counter()
+            # Not what others took meanwhile.
+            began_s = time.thread_time()
             if frame.type is aiohttp.WSMsgType.PING:
                 with contextlib.suppress(OSError, aiohttp.ClientError):
                     await self._socket.pong(frame.data)
@@ -299,7 +300,7 @@ class Link:
             if event is not None:
                 self._post(event)
             size_bytes = len(frame.data) if isinstance(frame.data, bytes) else 0
-            spent_s += cost_s(size_bytes, time.perf_counter() - began_s)
+            spent_s += cost_s(size_bytes, time.thread_time() - began_s)
             if spent_s >= TURN_S:
                 rest_s = self._box.rest_s(self.device, spent_s)
                 spent_s = 0.0
@@ -461,8 +462,8 @@ class Link:
                 began_s = time.thread_time()
                 if worker is self._worker:
                     self._answered(answer, model)
-                # To read it and to encrypt what is said of it takes as long as a question does.
-                spent_s += max(time.thread_time() - began_s, SMALL_S)
+                # Small ones are in what questions count.
+                spent_s += max(time.thread_time() - began_s - SMALL_S, 0.0)
                 if spent_s >= TURN_S:
                     rest_s, spent_s = self._box.rest_s(self.device, spent_s), 0.0
                     await asyncio.sleep(rest_s)
