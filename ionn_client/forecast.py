@@ -15,6 +15,7 @@ from ionn_client.crossings import Crossings, Direction
 from ionn_client.layer_times import LayerTimes
 from ionn_client.route_sentence import route_sentence
 from ionn_client.routing import MOVED, KnownRoute, Routing
+from ionn_client.sendable import SendableCuts
 from ionn_client.stay import Stay
 from ionn_client.upload import Step
 from layergraph import LayerGraph
@@ -41,9 +42,6 @@ from planner.upload import Algorithm
 from wire import DEFAULT_LIMITS, PRECISIONS
 from wire.planes import COARSE
 
-# Larger than any link could carry: a cut that no message can hold is never chosen.
-NEVER_BYTES = 1 << 60
-
 
 class Forecast:
     """Costs of one model on this client and one edge.
@@ -67,7 +65,7 @@ class Forecast:
         self._crossings = Crossings(measured.up(tolerance), measured.down(), measured.up(None))
         self._client = LayerTimes(client_s)
         self._edge = LayerTimes(client_s)
-        self._limit_cuts(DEFAULT_LIMITS.max_message_bytes)
+        self._sendable = SendableCuts(graph, DEFAULT_LIMITS.max_message_bytes)
         self._kept: frozenset[int] = frozenset()
         # By whether they are of queries that must cross without loss, and of which layer times.
         self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
@@ -83,7 +81,7 @@ class Forecast:
 
         Without a predictor the edge is taken to be as fast as the client, until it was observed.
         """
-        self._limit_cuts(max_message_bytes)
+        self._sendable = SendableCuts(self._graph, max_message_bytes)
         predicted_s: Sequence[float] = self._client.predicted_s.tolist()
         if predictor is not None:
             predicted_s = [predictor.layer_s(layer) for layer in work(self._graph)]
@@ -141,12 +139,6 @@ class Forecast:
         crossings = self._crossings
         return crossings.exact_up if lossless else crossings.up, crossings.down
 
-    def _limit_cuts(self, max_message_bytes: int) -> None:
-        graph = self._graph
-        self._sendable = [
-            _fits_the_wire(graph, cut, max_message_bytes) for cut in range(len(graph.cuts))
-        ]
-
     def relax_edge(self) -> None:
         """Nothing was observed of the edge: let what it was observed to do fade."""
         self._edge.relax()
@@ -191,8 +183,8 @@ class Forecast:
             client_s,
             edge_s,
             sizes,
-            self._cut_bytes(up),
-            self._cut_bytes(down),
+            self._sendable.bytes(up),
+            self._sendable.bytes(down),
             cut_up_s=[option.coding_s for option in up],
             cut_down_s=[option.coding_s for option in down],
             edges=graph.edges,
@@ -203,12 +195,6 @@ class Forecast:
         if weight_bytes is None:
             self._costs[lossless] = times, costs
         return costs
-
-    def _cut_bytes(self, chosen: Sequence[CutCoding]) -> list[float]:
-        return [
-            option.bytes if sendable else NEVER_BYTES
-            for option, sendable in zip(chosen, self._sendable, strict=True)
-        ]
 
     def route(
         self,
@@ -314,11 +300,3 @@ class Forecast:
         """One line: which layers run where, and why."""
         here = self.local_route()
         return route_sentence(self._graph, chosen, here, uploaded, self.up_coding, self.down_coding)
-
-
-def _fits_the_wire(graph: LayerGraph, cut: int, max_message_bytes: int) -> bool:
-    sizes = [spec.nbytes for spec in graph.cut_specs(cut)]
-    # Leave room for the header.
-    most = min(max_message_bytes, DEFAULT_LIMITS.max_message_bytes)
-    most -= DEFAULT_LIMITS.max_header_bytes
-    return len(sizes) <= DEFAULT_LIMITS.max_tensors and sum(sizes) <= most

@@ -34,7 +34,7 @@ SANS_IO = (
         "session", "dialogue", "watch", "context", "uploading", "queries", "lane", "upload",
         "sender", "inventory", "racing", "crossings", "pacer", "estimate", "query", "forecast",
         "route_sentence", "routing", "battery", "audit", "breaker", "hedging",
-        "lateness", "layer_times", "liveness", "replies", "trust",
+        "lateness", "layer_times", "liveness", "replies", "sendable", "trust",
     )),
     "ionn_edge/session.py", "ionn_edge/open_queries.py", "ionn_edge/quota.py", "ionn_edge/intake.py",
     "pairing/exchange.py", "pairing/frames.py", "pairing/uri.py", "pairing/tokens.py",
