@@ -2,66 +2,54 @@
 
 What comes over a slow link comes packet by packet, and each would wake this process to append it
 to the others. The kernel can wait instead (SO_RCVLOWAT), but must be told for how much: hence
-this looks at the lengths of WebSocket frames and of TLS records, and at nothing else, on their
-way to who reads them.
+this looks at the lengths of TLS records, and at nothing else, on their way to who reads them, and
+is told what a frame lacks whose beginning was read. It never waits for more than must come before
+the frame is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
 
 from ionn_edge.between import Between
-from ionn_edge.frames import header_bytes, payload_bytes
 
+log = logging.getLogger("ionn_edge")
 # What is left of a frame is not worth waiting for.
 LEAST_BYTES = 3_000
 # Copied meanwhile rather than at the end; also, the kernel must have room for it.
-MOST_BYTES = 64 << 10
-LONGEST_HEADER_BYTES = 14
+MOST_BYTES = 128 << 10
 RECORD_HEADER_BYTES = 5
+# Of TLS 1.3 (RFC 8446, section 5.2): at most so much is in a record, and so much is around it. The
+# suites that OpenSSL agrees to by default all have tags of 16 bytes.
+RECORD_CONTENT_BYTES = 16 << 10
+AROUND_BYTES = RECORD_HEADER_BYTES + 1 + 16
+# Records that may wait to be decrypted, each of which takes about as long as 2 KiB do, whatever is
+# in it. Of the least chunks that a client sends, 256 KiB are 375.
+MOST_RECORDS, RECORD_S = 512, 2e-6
 # A client says hello with less.
 FIRST_BYTES = 4 << 10
 
-# Length of what begins with these bytes, its header included; None if that is to come.
-Measure = Callable[[bytes], int | None]
+# Told of each piece that came how long it is, and how much its frame still lacks; says how many
+# records it came in.
+Came = Callable[[int, int], int]
 
 
-class Arrivals:
-    """What is missing of the last frame or record, and who waits for it: the kernel."""
+class Waking:
+    """When this process is woken to read a socket: the kernel sees to it (SO_RCVLOWAT)."""
 
-    def __init__(self, link: socket.socket, measure: Measure) -> None:
+    def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._measure = measure
-        self._missing_bytes = 0
-        self._header = b""
         self._least_bytes = 1
 
-    def follow(self, data: bytes | memoryview) -> bool:
-        """Count what is missing of the frame that `data` ends in. Whether one has ended in it."""
-        at, size = self._missing_bytes, len(data)
-        ended = 0 < at <= size
-        while at < size:
-            header = self._header + bytes(data[at : at + LONGEST_HEADER_BYTES])
-            length = self._measure(header)
-            if length is None:
-                self._header = header
-                at = size
-                break
-            at += length - len(self._header)
-            self._header = b""
-            ended = ended or at <= size
-        self._missing_bytes = at - size
-        return ended
-
-    def wait(self) -> None:
-        """Be woken when the rest is there; once what came was handed on."""
-        missing = self._missing_bytes
-        least = min(missing, MOST_BYTES) if missing > LEAST_BYTES else 1
+    def wait_for(self, missing_bytes: int) -> None:
+        """Be woken when so much more is there; once what came was handed on."""
+        least = min(missing_bytes, MOST_BYTES) if missing_bytes > LEAST_BYTES else 1
         if least != self._least_bytes:
             self._least_bytes = least
             # Closed by what it was told, maybe.
@@ -69,32 +57,79 @@ class Arrivals:
                 self._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
 
-class WholeFrames(Between, asyncio.Protocol):
-    """Stands between a transport and its protocol, which it hands everything on to."""
+class Records:
+    """Where TLS records end, as far as they came (RFC 8446, section 5.1).
 
-    def __init__(self, inner: asyncio.Protocol, link: socket.socket) -> None:
-        self._inner: asyncio.Protocol = inner
-        self._arrivals = Arrivals(link, frame_bytes)
+    content_bytes: what those can hold that have begun. waiting: how many have come whose content
+    nobody was told of, as far as `follow` looked: beyond MOST_RECORDS it looks at none.
+    """
 
-    @classmethod
-    def attach(cls, transport: asyncio.Transport) -> None:
-        """From the next byte on, which is a frame's first; not to an encrypted connection."""
-        link = transport.get_extra_info("socket")
-        if link is None or transport.get_extra_info("ssl_object") is not None:
-            return
-        transport.set_protocol(cls(cast(asyncio.Protocol, transport.get_protocol()), link))
+    def __init__(self) -> None:
+        self.missing_bytes = 0
+        self.content_bytes = 0
+        self.waiting = 0
+        self._header = b""
 
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-        self._arrivals.follow(data)
-        self._arrivals.wait()
+    def follow(self, data: memoryview) -> bool:
+        """Count what is missing of the record that `data` ends in. Whether one has ended in it."""
+        at, size = self.missing_bytes, len(data)
+        ended = 0 < at <= size
+        while at < size and self.waiting <= MOST_RECORDS:
+            header = self._header + bytes(data[at : at + RECORD_HEADER_BYTES - len(self._header)])
+            if len(header) < RECORD_HEADER_BYTES:
+                self._header = header
+                at = size
+                break
+            length = RECORD_HEADER_BYTES + int.from_bytes(header[3:5], "big")
+            self.content_bytes += length - AROUND_BYTES
+            self.waiting += 1
+            at += length - len(self._header)
+            self._header = b""
+            ended = ended or at <= size
+        self.missing_bytes = at - size
+        return ended
+
+    def least_bytes_with(self, content_bytes: int) -> int:
+        """How much must come at least before so much more content than has begun is there."""
+        if content_bytes <= 0:
+            return self.missing_bytes
+        records = -(-content_bytes // RECORD_CONTENT_BYTES)
+        return self.missing_bytes + content_bytes + records * AROUND_BYTES - len(self._header)
+
+
+def frames_awaited(transport: asyncio.Transport) -> Came:
+    """For who reads frames from here on: has the rest of each waited for."""
+    encryption = transport.get_extra_info("ssl_object")
+    if encryption is not None:
+        below = _below.get(encryption)
+        return _unawaited if below is None else below.await_frames()
+    link = transport.get_extra_info("socket")
+    if link is None:
+        return _unawaited
+    waking = Waking(link)
+
+    def came(_came_bytes: int, missing_bytes: int) -> int:
+        waking.wait_for(missing_bytes)
+        return 0
+
+    return came
+
+
+def _unawaited(_came_bytes: int, _missing_bytes: int) -> int:
+    return 0
 
 
 class WholeRecords(Between, asyncio.BufferedProtocol):
     """The same below the encryption: from the first byte on, which is a record's first."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._arrivals = Arrivals(link, record_bytes)
+        self._waking = Waking(link)
+        self._records = Records()
+        # What the frame that is being read lacks.
+        self._lacking_bytes = 0
+        self._awaits_frames = False
+        self._raw: asyncio.Transport | None = None
+        self._encryption: ssl.SSLObject | None = None
         # What comes before there is somebody to decrypt it.
         self._inner: asyncio.BufferedProtocol = _Kept()
         self._buffer = memoryview(b"")
@@ -133,12 +168,14 @@ class WholeRecords(Between, asyncio.BufferedProtocol):
             encrypting.cancel()
         if transport is None or early.lost:
             raise ConnectionResetError("it hung up at once")
+        below._told_by(transport.get_extra_info("ssl_object"))
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if early.data:
             protocol.data_received(early.data)
 
     def _stand_before(self, raw: asyncio.Transport) -> None:
+        self._raw = raw
         kept, self._inner = self._inner, cast(asyncio.BufferedProtocol, raw.get_protocol())
         assert isinstance(kept, _Kept)
         kept.buffer_updated(self._kept_bytes)
@@ -154,13 +191,50 @@ class WholeRecords(Between, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         start, end = self._kept_bytes, self._kept_bytes + nbytes
-        ended = self._arrivals.follow(self._buffer[start:end])
+        ended = self._records.follow(self._buffer[start:end])
+        if self._records.waiting > MOST_RECORDS and self._raw is not None:
+            # Decrypted they would keep all others waiting, and nobody who has something to say
+            # says it a byte at a time.
+            log.info("ended a connection that said next to nothing in %d records", MOST_RECORDS)
+            self._raw.abort()
+            return
         if ended or end == len(self._buffer):
             self._kept_bytes = 0
             self._inner.buffer_updated(end)
         else:
             self._kept_bytes = end
-        self._arrivals.wait()
+        self._waking.wait_for(self._least_bytes())
+
+    def _told_by(self, encryption: ssl.SSLObject) -> None:
+        self._encryption = encryption
+        _below[encryption] = self
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._encryption is not None:
+            _below.pop(self._encryption, None)
+        super().connection_lost(exc)
+
+    def await_frames(self) -> Came:
+        """See frames_awaited. Nothing may be under way that was not read."""
+        self._awaits_frames = True
+        self._records.content_bytes = 0
+        return self._read
+
+    def _read(self, came_bytes: int, missing_bytes: int) -> int:
+        self._records.content_bytes -= came_bytes
+        self._lacking_bytes = missing_bytes
+        records, self._records.waiting = self._records.waiting, 0
+        return records
+
+    def _least_bytes(self) -> int:
+        """Never more than must come before there is something to be read."""
+        if not self._awaits_frames:
+            return self._records.missing_bytes
+        return self._records.least_bytes_with(self._lacking_bytes - self._records.content_bytes)
+
+
+# Of open connections, by what decrypts them.
+_below: dict[ssl.SSLObject, WholeRecords] = {}
 
 
 class _Kept(asyncio.BufferedProtocol):
@@ -198,18 +272,3 @@ class _Early(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.lost = True
-
-
-def record_bytes(header: bytes) -> int | None:
-    """Length of the TLS record that begins so (RFC 8446, section 5.1)."""
-    if len(header) < RECORD_HEADER_BYTES:
-        return None
-    return RECORD_HEADER_BYTES + int.from_bytes(header[3:5], "big")
-
-
-def frame_bytes(header: bytes) -> int | None:
-    """Length of the WebSocket frame that begins so."""
-    size = header_bytes(header)
-    if size is None or len(header) < size:
-        return None
-    return size + payload_bytes(header)

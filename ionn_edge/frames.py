@@ -50,6 +50,11 @@ class Pieces:
         """Whether a whole one has not been claimed."""
         return bool(self._whole)
 
+    @property
+    def missing_bytes(self) -> int:
+        """Of the frame that what was fed ends in."""
+        return self._passing_bytes or self._frame.size - self._at
+
     def feed(self, data: bytes) -> bytes:
         """What came from the socket; what aiohttp is to see of it."""
         if self._passing_bytes >= len(data) and not self._header:
@@ -99,7 +104,7 @@ class Pieces:
         self._at += count
         if self._at == self._frame.size:
             self._whole.append(self._frame.data)
-            self._frame = numpy.empty(0, numpy.uint8)
+            self._frame, self._at = numpy.empty(0, numpy.uint8), 0
             seen.append(bytes((_BINARY, len(self._ticket))) + self._ticket)
         return count
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
+from ionn_edge.arrivals import RECORD_S, Came
 from ionn_edge.between import Between
 from ionn_edge.frames import Pieces
 from ionn_edge.turns import SMALL_S, TURN_S
@@ -29,7 +30,11 @@ class Pace(Between, asyncio.Protocol):
     """Stands between a transport and its HTTP protocol, once a WebSocket is what they speak."""
 
     def __init__(
-        self, transport: asyncio.Transport, pieces: Pieces, rest: Callable[[float], float]
+        self,
+        transport: asyncio.Transport,
+        pieces: Pieces,
+        rest: Callable[[float], float],
+        came: Came,
     ) -> None:
         inner = transport.get_protocol()
         assert isinstance(inner, asyncio.Protocol)
@@ -37,6 +42,7 @@ class Pace(Between, asyncio.Protocol):
         self._transport = transport
         self._pieces = pieces
         self._rest = rest
+        self._came = came
         self._loop = asyncio.get_running_loop()
         self._spent_s = 0.0
         self._resting: asyncio.TimerHandle | None = None
@@ -49,11 +55,12 @@ class Pace(Between, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         began_s = time.thread_time()
         seen = self._pieces.feed(data)
+        records = self._came(len(data), self._pieces.missing_bytes)
         if seen:
             self._inner.data_received(seen)
         if len(data) >= SMALL_BYTES:
             self._spent_s += time.thread_time() - began_s + len(data) * DECRYPTION_S_PER_BYTE
-        self._spent_s += self._pieces.fragments * SMALL_S
+        self._spent_s += self._pieces.fragments * SMALL_S + records * RECORD_S
         self._pieces.fragments = 0
         if self._pieces.waiting or self._resting is not None:
             # Not resumed meanwhile, whoever asks for it.

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ionn_edge.arrivals import WholeFrames
+from ionn_edge.arrivals import frames_awaited
 from ionn_edge.box import AGENT, Box
 from ionn_edge.cache import forget
 from ionn_edge.config import Config, format_bytes
@@ -117,8 +117,7 @@ class Routes:
             return
         pieces = Pieces(self._box.config.limits.max_frame_bytes)
         rest = partial(self._box.rest_s, device)
-        socket.pace = Pace(transport, pieces, rest).attach()
-        WholeFrames.attach(transport)
+        socket.pace = Pace(transport, pieces, rest, frames_awaited(transport)).attach()
         address = request.remote or "a client"
         where = address if device is LOOPBACK else f"{device.name} at {address}"
         link = Link(self._box, socket, transport, where, device, quota)

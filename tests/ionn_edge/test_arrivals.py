@@ -7,29 +7,32 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.arrivals import LEAST_BYTES, MOST_BYTES, WholeFrames, WholeRecords
+from ionn_edge.arrivals import LEAST_BYTES, MOST_BYTES, WholeRecords, frames_awaited
+from ionn_edge.frames import Pieces
 from pairing.identity import Identity
 from pairing.tls import client_context, server_context
 
 
-class Receiver(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.data = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-
-
 class Wire:
+    """A connection in the clear, whose frames are read."""
+
     def __init__(self) -> None:
         self.link = socket.socket()
-        self.receiver = Receiver()
-        self.frames = WholeFrames(self.receiver, self.link)
+        self._pieces = Pieces(64 << 20)
+        self._came = frames_awaited(cast(asyncio.Transport, self))
+
+    def get_extra_info(self, name: str) -> object:
+        return {"socket": self.link}.get(name)
+
+    def arrive(self, data: bytes) -> None:
+        self._pieces.feed(data)
+        self._came(len(data), self._pieces.missing_bytes)
 
     @property
     def waits_for(self) -> int:
@@ -55,33 +58,39 @@ def frame(payload: bytes, *, masked: bool = True) -> bytes:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("size", [5_000, 20_000, 70_000])
+@pytest.mark.parametrize("size", [5_000, 20_000, 200_000])
 def test_the_rest_of_a_frame_is_waited_for(wire: Wire, size: int, masked: bool) -> None:
     whole = frame(bytes(size), masked=masked)
-    wire.frames.data_received(whole[:1_448])
+    wire.arrive(whole[:1_448])
     assert wire.waits_for == min(len(whole) - 1_448, MOST_BYTES)
-    wire.frames.data_received(whole[1_448:])
+    wire.arrive(whole[1_448:])
     assert wire.waits_for == 1
-    assert wire.receiver.data == whole
 
 
 def test_nothing_is_waited_for_between_frames_or_for_little(wire: Wire) -> None:
     small, large = frame(b"ack"), frame(bytes(10_000))
-    wire.frames.data_received(small + small + large)
+    wire.arrive(small + small + large)
     assert wire.waits_for == 1
-    wire.frames.data_received(large[:-LEAST_BYTES])
+    wire.arrive(large[:-LEAST_BYTES])
     assert wire.waits_for == 1
 
 
 def test_a_frame_that_says_it_is_endless_is_read_piece_by_piece(wire: Wire) -> None:
-    wire.frames.data_received(b"\x82\xff" + b"\xff" * 12)
+    wire.arrive(b"\x82\xff" + b"\xff" * 12)
     assert wire.waits_for == MOST_BYTES
 
 
 def test_a_closed_socket_is_no_error(wire: Wire) -> None:
     wire.link.close()
-    wire.frames.data_received(frame(bytes(10_000))[:100])
-    assert len(wire.receiver.data) == 100
+    wire.arrive(frame(bytes(10_000))[:100])
+
+
+def test_without_a_socket_nothing_is_waited_for() -> None:
+    class Nothing:
+        def get_extra_info(self, _name: str) -> object:
+            return None
+
+    frames_awaited(cast(asyncio.Transport, Nothing()))(1, 10_000)
 
 
 @given(st.lists(st.integers(0, 70_000), min_size=1, max_size=5), st.data())
@@ -94,10 +103,9 @@ def test_however_bytes_arrive_frames_end_where_they_end(
     with wire.link:
         for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), len(stream)], strict=True):
             if stop > start:
-                wire.frames.data_received(stream[start:stop])
-        assert wire.receiver.data == stream
+                wire.arrive(stream[start:stop])
         assert wire.waits_for == 1
-        wire.frames.data_received(frame(bytes(9_000))[:1_000])
+        wire.arrive(frame(bytes(9_000))[:1_000])
         assert wire.waits_for == len(frame(bytes(9_000))) - 1_000
 
 
@@ -107,12 +115,14 @@ class Decrypting(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         self.room = bytearray(256 << 10)
         self.pieces: list[bytes] = []
+        self.told: Callable[[int], None] = lambda _: None
 
     def get_buffer(self, _sizehint: int) -> bytearray:
         return self.room
 
     def buffer_updated(self, nbytes: int) -> None:
         self.pieces.append(bytes(self.room[:nbytes]))
+        self.told(nbytes)
 
 
 class Below:
@@ -155,6 +165,61 @@ def test_a_record_is_handed_on_when_it_is_whole(below: Below) -> None:
     below.arrive(whole[1_448:])
     assert below.decrypting.pieces == [whole]
     assert below.waits_for == 1
+
+
+def sealed(content: bytes, most: int = 16_384) -> bytes:
+    """Records as TLS 1.3 makes them of `content`, each of at most so much of it."""
+    parts = [content[at : at + most] for at in range(0, len(content), most)]
+    return b"".join(record(len(part) + 17) for part in parts)
+
+
+def test_the_rest_of_a_frame_is_waited_for_over_several_records(below: Below) -> None:
+    came, content = below.records.await_frames(), bytes(60_000)
+    stream = sealed(content)
+    first = 16_384 + 22
+    below.decrypting.told = lambda _: came(16_384, 60_000 - 16_384)
+    below.arrive(stream[: first + 3])
+    assert below.waits_for == len(stream) - first - 3
+    below.decrypting.told = lambda _: came(60_000 - 16_384, 0)
+    below.arrive(stream[first + 3 :])
+    assert below.waits_for == 1
+
+
+def test_what_was_not_read_yet_is_not_waited_for_again(below: Below) -> None:
+    came, stream = below.records.await_frames(), sealed(bytes(60_000))
+    first = 16_384 + 22
+    below.decrypting.told = lambda _: came(16_384, 60_000 - 16_384)
+    below.arrive(stream[:first])
+    # Reading pauses: nobody is told of what is decrypted, or nothing is.
+    below.decrypting.told = lambda _: None
+    below.arrive(stream[first : 2 * first])
+    assert below.waits_for == len(stream) - 2 * first
+    below.arrive(stream[2 * first :])
+    assert below.waits_for == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200_000), st.integers(1_000, 16_384), st.lists(st.integers(1, 40_000)))
+def test_no_more_is_waited_for_than_comes(size: int, most: int, steps: list[int]) -> None:
+    below, stream = Below(), sealed(bytes(size), most)
+    with below.link:
+        came = below.records.await_frames()
+        read = at = 0
+
+        def read_on(_nbytes: int) -> None:
+            nonlocal read
+            whole = min(at // (most + 22) * most, size) if at < len(stream) else size
+            if whole > read:
+                came(whole - read, size - whole)
+                read = whole
+
+        below.decrypting.told = read_on
+        for step in [*steps, len(stream)]:
+            part = stream[at : at + step]
+            at += len(part)
+            below.arrive(part)
+            assert below.waits_for <= max(len(stream) - at, 1)
+        assert below.waits_for == 1
 
 
 def test_what_is_whole_does_not_wait_for_what_follows(below: Below) -> None:

@@ -48,7 +48,7 @@ class Wire(asyncio.Transport):
 def paced(rest_s: float) -> tuple[Wire, Inner, Pace]:
     wire = Wire()
     inner = wire.protocol
-    pace = Pace(wire, Pieces(64 << 20), lambda _: rest_s).attach()
+    pace = Pace(wire, Pieces(64 << 20), lambda _: rest_s, lambda _came, _missing: 0).attach()
     return wire, inner, pace
 
 
