@@ -24,7 +24,6 @@ from ionn_edge.config import Config
 from ionn_edge.engine import EngineError, WorkerGone
 from ionn_edge.nursery import Nursery
 from planner.accuracy import FOLDS, Accuracy, by_type, cross_validated
-from planner.coefficients import rounded
 from planner.predictor import Predictor, Sample, Unit
 from planner.roofline import TERMS
 from planner.work import OperatorWork
@@ -43,7 +42,8 @@ _ORDINARY = {
     "bytes of weights": 1e-10,
     "bytes made": 1e-10,
 }
-GENERIC = Predictor({}, rounded(_ORDINARY.get(term, 0.0) for term in TERMS))
+_EXACT = Predictor({}, tuple(_ORDINARY.get(term, 0.0) for term in TERMS))
+GENERIC = Predictor.from_plain(_EXACT.to_plain())
 log = logging.getLogger("ionn_edge")
 
 
