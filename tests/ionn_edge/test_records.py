@@ -1,0 +1,98 @@
+"""What is said in records of one byte: heard, counted, and ended where it is a flood."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+
+from ionn_edge.arrivals import MOST_RECORDS, RECORD_HEADER_BYTES, RECORD_S, Records
+from ionn_edge.nursery import Nursery
+from ionn_edge.pace import Pace
+from tests.ionn_edge.peer import Peer, chain
+from tests.ionn_edge.test_frames import frame
+from tests.ionn_edge.visitors import Paired, two_devices
+from wire import encode, messages
+
+SESSION = pytest.mark.asyncio(loop_scope="session")
+GRAPH, WEIGHTS = chain(3)
+X = torch.linspace(-1, 1, 8).reshape(1, 8)
+RECORD = b"\x17\x03\x03" + (18).to_bytes(2, "big") + bytes(18)
+
+
+def test_records_are_counted_up_to_a_limit_and_no_further() -> None:
+    records = Records()
+    assert records.follow(memoryview(RECORD * 3 + RECORD[:2]))
+    assert (records.waiting, records.missing_bytes) == (3, 0)
+    records.follow(memoryview(RECORD[2:]))
+    assert records.waiting == 4
+    assert len(RECORD) == RECORD_HEADER_BYTES + 18
+    records.follow(memoryview(RECORD * 100_000))
+    assert records.waiting == MOST_RECORDS + 1
+
+
+def says(peer: Peer, data: bytes) -> None:
+    """Each byte in a record of its own."""
+    transport: Any = peer.socket._response.connection.transport  # type: ignore[union-attr]
+    for at in range(len(data)):
+        transport.write(data[at : at + 1])
+
+
+@SESSION
+async def test_a_message_in_records_of_one_byte_is_heard_and_counted(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[float] = []
+    received = Pace.data_received
+
+    def noted(self: Pace, data: bytes) -> None:
+        before = self._spent_s
+        received(self, data)
+        spent.append(self._spent_s - before)
+
+    monkeypatch.setattr(Pace, "data_received", noted)
+    async with two_devices(tmp_path, nursery) as (at, glasses, _), Paired(glasses, at) as peer:
+        await peer.greet()
+        spent.clear()
+        ping = frame(b"".join(encode(messages.Ping(7))))
+        says(peer, ping)
+        assert (await peer.hear(messages.Pong)).token == 7
+        assert sum(spent) >= 0.999 * len(ping) * RECORD_S
+
+
+@SESSION
+async def test_a_flood_of_them_is_ended_and_a_neighbour_is_served(
+    tmp_path: Path, nursery: Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ionn_edge")
+    async with two_devices(tmp_path, nursery) as (at, glasses, watch):
+        async with Paired(glasses, at) as peer, Paired(watch, at) as other:
+            await other.open(GRAPH, WEIGHTS)
+            await peer.greet()
+            # A large frame, which nobody could count before it is whole.
+            says(peer, b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(40 * MOST_RECORDS))
+            await peer.heard_close()
+            await other.run(1, 0, 3, (X,))
+        assert "next to nothing" in caplog.text
+        # Its device is no worse off than before.
+        async with Paired(glasses, at) as again:
+            await again.greet()
+
+
+@SESSION
+async def test_a_stranger_has_a_request_and_no_more(
+    tmp_path: Path, nursery: Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ionn_edge")
+    async with two_devices(tmp_path, nursery) as (at, glasses, _), glasses.http(at) as http:
+        async with http.ws_connect(at.url("/pair")) as desk:
+            transport: Any = desk._response.connection.transport  # type: ignore[union-attr]
+            for _ in range(40 * MOST_RECORDS):
+                transport.write(b"\x82")
+            ended = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+            assert (await desk.receive(20.0)).type in ended
+        assert "next to nothing" in caplog.text
