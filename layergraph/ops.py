@@ -87,6 +87,11 @@ def _rows(kind: str, rows: Iterable[Row]) -> dict[str, Operator]:
     return {operator.name: operator for row in rows for operator in [_operator(kind, row)]}
 
 
+def _compact(overload: Any) -> Callable[..., Any]:
+    """Torch makes some results in memory as large as the argument, which would live on."""
+    return lambda *args, **kwargs: overload(*args, **kwargs).clone()
+
+
 _CONV = [
     (aten.conv1d.default, t.conv1d, check.check_conv),
     (aten.conv2d.default, t.conv2d, check.check_conv),
@@ -353,7 +358,7 @@ _MOVE = [
     (aten.to.device,),
     (aten.to.other,),
     (aten.type_as.default,),
-    (aten.pad.default, _nn.pad),
+    (aten.pad.default, _nn.pad, check.check_pad),
     (aten.constant_pad_nd.default, t.constant_pad_nd),
     (aten.roll.default, t.roll),
     (aten.flip.default,),
@@ -363,8 +368,8 @@ _MOVE = [
     (aten.pixel_unshuffle.default, t.pixel_unshuffle, check.check_pixel_unshuffle),
     (aten.channel_shuffle.default,),
     (aten.unfold.default, None, check.check_unfold),
-    (aten.im2col.default, None, check.check_pool),
-    (aten.col2im.default, None, check.check_pool),
+    (aten.im2col.default, _compact(aten.im2col.default), check.check_pool),
+    (aten.col2im.default, _compact(aten.col2im.default), check.check_pool),
     (aten.diagonal.default,),
     (aten.select_scatter.default,),
     (aten.slice_scatter.default, None, check.check_slice),
@@ -372,9 +377,9 @@ _MOVE = [
     (aten.meshgrid.indexing,),
     (aten.view_as_real.default,),
     (aten.view_as_complex.default,),
-    (aten.arange.default,),
-    (aten.arange.start,),
-    (aten.arange.start_step,),
+    (aten.arange.default, None, check.check_arange),
+    (aten.arange.start, None, check.check_arange),
+    (aten.arange.start_step, None, check.check_arange),
     (aten.linspace.default,),
     (aten.eye.default,),
     (aten.eye.m,),

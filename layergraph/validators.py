@@ -331,3 +331,18 @@ def check_softmax(a: Arguments) -> None:
 
 def check_unfold(a: Arguments) -> None:
     _demand(a["size"] >= 0 and a["step"] > 0, f"size {a['size']}, step {a['step']}")
+
+
+def check_pad(a: Arguments) -> None:
+    # Torch leaves parts of such a result as the memory was before.
+    _demand(
+        a["mode"] != "circular" or min(a["pad"], default=0) >= 0,
+        f"a circular padding of {list(a['pad'])}",
+    )
+
+
+def check_arange(a: Arguments) -> None:
+    # The kernel adds them without looking for an overflow; the shape function looks.
+    given = [a.get(name, 0) for name in ("start", "end", "step")]
+    reach = sum(abs(number) for number in given if isinstance(number, int))
+    _demand(reach < 1 << 63, f"a range of {given}")

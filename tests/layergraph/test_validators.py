@@ -57,6 +57,7 @@ def changed(call: Call, at: int | str, value: Any) -> Call:
         ("conv_transpose2d.input", 2, f(3), "bias"),
         ("max_pool2d.default", 1, (2, 0), "kernel_size"),
         ("avg_pool2d.default", 3, -1, "padding"),
+        ("arange.start_step", 2, (1 << 63) - 8, "a range"),
         ("batch_norm.default", 0, f(4), "without channels"),
         ("batch_norm.default", 5, True, "training"),
         ("batch_norm.default", 3, None, "running_mean is missing"),
@@ -181,6 +182,10 @@ def test_by_products_of_an_embedding_bag_may_not_be_used() -> None:
     used = dataclasses.replace(graph, outputs=(*graph.outputs, type(graph.outputs[0])(4)))
     with pytest.raises(InvalidGraph, match="the model uses a result whose shape cannot be known"):
         check_arguments(used, Budget())
+
+
+def test_a_circular_padding_that_takes_away() -> None:
+    refused("aten.pad.default", Call((f(2, 3, 4), (3, -2), "circular"), {}), "a circular padding")
 
 
 def test_softmax_of_a_single_number() -> None:
