@@ -61,6 +61,8 @@ async def test_nothing_goes_while_somebody_has_a_view(slices: list[int]) -> None
     await turns(20)
     view[:] = b"there"
     assert (slices, bytes(view)) == ([], b"there")
+    del view
+    await turns(20)
 
 
 @SESSION
