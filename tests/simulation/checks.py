@@ -15,6 +15,7 @@ from ionn_client.errors import DeadlineExceeded, OffloadError
 from ionn_client.query import Answer
 from ionn_client.session import Session
 from ionn_edge import events as edge_events
+from ionn_edge.open_queries import tensor_bytes
 from tests.simulation.ledger import Ledger
 from tests.simulation.models import EXACT, Poisoned
 from tests.simulation.network import Socket
@@ -292,8 +293,7 @@ class EdgeChecks:
     def _bounded(self) -> None:
         session, config = self._session, self._session.config
         if not session.closed:
-            running = [] if session._running is None else [session._running.number]
-            kept = self._cancelled.union(session._waiting, running)
+            kept = self._cancelled.union(filter(session._open.__contains__, self._open))
             if forgotten := self._open.keys() - kept:
                 self._wrong(f"queries {sorted(forgotten)} will never be answered")
         if session.queued > config.max_queries:
@@ -301,7 +301,7 @@ class EdgeChecks:
         self._steps += 1
         if self._steps % 16:
             return
-        held = sum(query.tensor_bytes for query in session._waiting.values())
+        held = sum(tensor_bytes(each.execute) for each in session._open._waiting.values())
         if held > config.max_waiting_bytes and session.queued > 1:
             self._wrong(f"queries that wait hold {held} bytes")
         store = self._life.box.store
