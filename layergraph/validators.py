@@ -336,8 +336,8 @@ def check_unfold(a: Arguments) -> None:
 def check_pad(a: Arguments) -> None:
     # Torch leaves parts of such a result as the memory was before.
     _demand(
-        a["mode"] != "circular" or min(a["pad"], default=0) >= 0,
-        f"a circular padding of {list(a['pad'])}",
+        a["mode"] != "circular" or min(_ints(a["pad"]), default=0) >= 0,
+        f"a circular padding of {a['pad']}",
     )
 
 

@@ -186,6 +186,7 @@ def test_by_products_of_an_embedding_bag_may_not_be_used() -> None:
 
 def test_a_circular_padding_that_takes_away() -> None:
     refused("aten.pad.default", Call((f(2, 3, 4), (3, -2), "circular"), {}), "a circular padding")
+    refused("aten.pad.default", Call((f(2, 3, 4), -1, "circular"), {}), "a circular padding of -1")
 
 
 def test_softmax_of_a_single_number() -> None:
