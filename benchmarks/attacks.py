@@ -23,7 +23,7 @@ import aiohttp
 import msgpack
 import numpy
 
-from ionn_client.access import Access
+from ionn_client.boxes.access import Access
 from layergraph import LayerGraph
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from wire import Decoder, encode, encode_segment, encode_tensor, hello, messages

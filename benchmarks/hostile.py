@@ -48,8 +48,8 @@ from attacks import ATTACKS, STRANGERS, Talk, dense, talk, upload
 from link_figures.figures import percentile
 from memory_peak import now_bytes
 
-from ionn_client.access import Access
-from ionn_client.pair import Attempt, pair
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.processes import EdgeProcess
 from pairing.uri import PairingUri
 from wire import messages

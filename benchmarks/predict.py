@@ -45,7 +45,7 @@ from predict_figures.measuring import Layers, measure
 from predict_figures.networks import Network, load
 from predict_figures.regret import costs, regret
 
-from ionn_edge.allocator import keep_freed_memory
+from ionn_edge.workers.allocator import keep_freed_memory
 from layergraph.networks import NETWORKS
 from layergraph.work import LayerWork
 from planner import Link

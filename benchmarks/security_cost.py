@@ -26,8 +26,8 @@ import torch
 from link_figures import ours
 
 from ionn_client import Profiled
+from ionn_client.boxes.known_boxes import KnownBoxes
 from ionn_client.emulate import LinkProcess, LinkSpec
-from ionn_client.known_boxes import KnownBoxes
 from ionn_client.processes import EdgeProcess
 
 LINKS = {"80 Mbit/s, 5 ms": LinkSpec.parse("80mbit", rtt="5ms"), "loopback": None}

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import torch
 
-from ionn_client.tensors import live_from_wire, live_to_wire
+from ionn_client.machine.tensors import live_from_wire, live_to_wire
 from layergraph import Executor, LayerGraph
 from layergraph.execute import Live
 from planner import CutCoding

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from ionn_client.audit import difference
-from ionn_client.events import AuditRange, RangeAudited
-from ionn_client.rough import MIXES, nudged, run_roughly
-from ionn_client.tensors import live_from_wire
+from ionn_client.machine.audit import difference
+from ionn_client.machine.events import AuditRange, RangeAudited
+from ionn_client.machine.rough import MIXES, nudged, run_roughly
+from ionn_client.machine.tensors import live_from_wire
 from layergraph import Executor, LayerGraph, weight_bytes_view
 from layergraph.execute import Live
 from wire import PRECISIONS

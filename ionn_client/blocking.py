@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from ionn_client.config import Options
+from ionn_client.machine.query import QueryResult
 from ionn_client.offload import Offload, connect
 from ionn_client.profiled import Profiled
-from ionn_client.query import QueryResult
 from ionn_client.status import Status
 from ionn_client.stream import DEFAULT_TOKENS, StreamResult
 

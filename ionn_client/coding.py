@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ionn_client import events
+from ionn_client.machine import events
 from wire import RemoteProtocolError
 from wire.activations import decode_tensor, encode_tensor
 from wire.segments import encode_segment

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from ionn_client.battery import Battery
-from ionn_client.kept import KeepLocal, checked_keep_local
+from ionn_client.machine.battery import Battery
+from ionn_client.machine.kept import KeepLocal, checked_keep_local
 from ionn_client.stay import Stay
 from planner import LATENCY, Link, Objective
 from planner.upload import Algorithm

@@ -10,16 +10,16 @@ from typing import Any
 
 import aiohttp
 
-from ionn_client import events
-from ionn_client.access import Access, TurnedAway
+from ionn_client.boxes.access import Access, TurnedAway
+from ionn_client.boxes.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
 from ionn_client.coding import code_segment, code_tensors
 from ionn_client.config import Options
-from ionn_client.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
 from ionn_client.errors import NotPaired, OffloadError, PairingError
 from ionn_client.local import LocalRunner
-from ionn_client.query import Answer
-from ionn_client.session import Session
-from ionn_client.tensors import reply_limits
+from ionn_client.machine import events
+from ionn_client.machine.query import Answer
+from ionn_client.machine.session import Session
+from ionn_client.machine.tensors import reply_limits
 from layergraph.execute import Live
 from wire import ProtocolError, messages
 

@@ -11,18 +11,18 @@ from typing import Any
 import msgpack
 import torch
 
-from ionn_client.access import Access
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.forget import forget
 from ionn_client.config import Options
 from ionn_client.driver import Driver
 from ionn_client.emulate import SlowDevice
 from ionn_client.errors import EdgeUnreachable, OffloadError
-from ionn_client.forecast import Forecast
-from ionn_client.forget import forget
-from ionn_client.kept import kept_layers, shown_graph
 from ionn_client.local import LocalRunner
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.kept import kept_layers, shown_graph
+from ionn_client.machine.query import QueryResult
+from ionn_client.machine.session import Session
 from ionn_client.profiled import Profiled, prepare
-from ionn_client.query import QueryResult
-from ionn_client.session import Session
 from ionn_client.status import Status
 from ionn_client.stream import DEFAULT_TOKENS, StreamResult, stream
 from layergraph import (

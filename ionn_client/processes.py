@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ionn_client.known_boxes import KnownBoxes
-from ionn_client.pair import Attempt, pair
+from ionn_client.boxes.known_boxes import KnownBoxes
+from ionn_client.boxes.pair import Attempt, pair
 from pairing.uri import PairingUri
 
 STOP_TIMEOUT_S = 10.0

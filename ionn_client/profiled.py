@@ -10,10 +10,10 @@ import torch
 
 from ionn_client.activations import Activations, measure_activations, raw_only
 from ionn_client.config import Options
-from ionn_client.crossings import Crossings
-from ionn_client.kept import KeepLocal, kept_layers
 from ionn_client.local import profile_ranges
-from ionn_client.sender import coding_keeps_up
+from ionn_client.machine.crossings import Crossings
+from ionn_client.machine.kept import KeepLocal, kept_layers
+from ionn_client.machine.sender import coding_keeps_up
 from layergraph import LayerGraph, capture, capture_cached, flatten_inputs
 from layergraph.execute import Live
 from planner import LayerCosts, Link, RangeTimes, fit_ranges

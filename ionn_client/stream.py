@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ionn_client.query import QueryResult
+from ionn_client.machine.query import QueryResult
 
 DEFAULT_TOKENS = 2
 _END = object()

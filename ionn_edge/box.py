@@ -13,17 +13,17 @@ from importlib.metadata import version
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from ionn_edge import jobs
 from ionn_edge.config import Config
-from ionn_edge.devices import LOOPBACK, Device
-from ionn_edge.engine import EngineError, WorkerGone
-from ionn_edge.isolation import Isolation
+from ionn_edge.doors.devices import LOOPBACK, Device
 from ionn_edge.load import LoadMeter
-from ionn_edge.nursery import Nursery
-from ionn_edge.secret import cache_secret
-from ionn_edge.session import Session
-from ionn_edge.store import Store
-from ionn_edge.turns import SPARE_S, Turns
+from ionn_edge.machine.session import Session
+from ionn_edge.machine.turns import SPARE_S, Turns
+from ionn_edge.storage.secret import cache_secret
+from ionn_edge.storage.store import Store
+from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import EngineError, WorkerGone
+from ionn_edge.workers.isolation import Isolation
+from ionn_edge.workers.nursery import Nursery
 from wire.messages import Load, ModelLoad, Welcome
 
 AGENT = f"ionn-edge {version('ionn')}"

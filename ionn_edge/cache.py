@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ionn_edge.blobs import StorageError, StoreInUse
 from ionn_edge.box import Box
-from ionn_edge.control import Handler
-from ionn_edge.devices import LOOPBACK
-from ionn_edge.secret import cache_secret
-from ionn_edge.shelf import Shelf
-from ionn_edge.store import Store
+from ionn_edge.doors.control import Handler
+from ionn_edge.doors.devices import LOOPBACK
+from ionn_edge.storage.blobs import StorageError, StoreInUse
+from ionn_edge.storage.secret import cache_secret
+from ionn_edge.storage.shelf import Shelf
+from ionn_edge.storage.store import Store
 
 
 class CacheQuestions:

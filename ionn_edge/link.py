@@ -20,19 +20,20 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from ionn_edge import events, jobs
-from ionn_edge.admission import admit, count
-from ionn_edge.blobs import StorageError
 from ionn_edge.box import Box
 from ionn_edge.config import format_bytes
-from ionn_edge.devices import LOOPBACK, Device
-from ionn_edge.engine import Worker, WorkerGone
-from ionn_edge.opening import NONSENSE, Refused, check_of, known_graph, worker_for
-from ionn_edge.quota import Quota
-from ionn_edge.session import Session
-from ionn_edge.store import NoRoom, WrongSize
-from ionn_edge.turns import SMALL_S, TURN_S, cost_s
-from ionn_edge.writing import Writer
+from ionn_edge.doors.devices import LOOPBACK, Device
+from ionn_edge.machine import events
+from ionn_edge.machine.quota import Quota
+from ionn_edge.machine.session import Session
+from ionn_edge.machine.turns import SMALL_S, TURN_S, cost_s
+from ionn_edge.storage.admission import admit, count
+from ionn_edge.storage.blobs import StorageError
+from ionn_edge.storage.opening import NONSENSE, Refused, check_of, known_graph, worker_for
+from ionn_edge.storage.store import NoRoom, WrongSize
+from ionn_edge.storage.writing import Writer
+from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import Worker, WorkerGone
 from wire import HEARD, Decoder, Encoder, RemoteProtocolError, Role
 from wire.eager import Work, begun
 

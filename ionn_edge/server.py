@@ -18,20 +18,20 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ionn_edge.admission import verify_all
-from ionn_edge.announce import addresses, announced
 from ionn_edge.box import Box
-from ionn_edge.calibrate import calibrated
+from ionn_edge.calibration.calibrate import calibrated
 from ionn_edge.config import Config
-from ionn_edge.control import answering, claimed
-from ionn_edge.door import Door
-from ionn_edge.guard import Guard
-from ionn_edge.isolation import Isolation, isolation
+from ionn_edge.doors.announce import addresses, announced
+from ionn_edge.doors.control import answering, claimed
+from ionn_edge.doors.door import Door
+from ionn_edge.doors.guard import Guard
+from ionn_edge.doors.pairing_desk import PairingDesk
+from ionn_edge.doors.questions import Questions
+from ionn_edge.doors.routes import Routes
 from ionn_edge.link import CLOSE_TIMEOUT_S
-from ionn_edge.opening import learn_graphs
-from ionn_edge.pairing_desk import PairingDesk
-from ionn_edge.questions import Questions
-from ionn_edge.routes import Routes
+from ionn_edge.storage.admission import verify_all
+from ionn_edge.storage.opening import learn_graphs
+from ionn_edge.workers.isolation import Isolation, isolation
 
 # Objects made, and looks at the younger ones, before one at each generation (see gc).
 GARBAGE = 700, 4, 1000

@@ -2,7 +2,7 @@
 
 Packets, a router's queue that drops what does not fit, TCP that sends at once whatever its
 congestion window allows and repeats what was lost, and the scheduling jitter of both programs.
-The real UploadPacer decides what may be sent, by the rules of ionn_client.session. Nothing
+The real UploadPacer decides what may be sent, by the rules of ionn_client.machine.session. Nothing
 here sleeps, and the same seed gives the same run.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 
-from ionn_client.pacer import UploadPacer
+from ionn_client.machine.pacer import UploadPacer
 
 SEGMENT_BYTES = 1448
 PACKET_BYTES = 66
@@ -237,7 +237,7 @@ class _Program:
 
 
 class _Run:
-    """The client's rules (ionn_client.session), and an edge that acknowledges and replies."""
+    """The client's rules (its session), and an edge that acknowledges and replies."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.pacer = UploadPacer(1 << 18)

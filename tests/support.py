@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ionn_client.known_boxes import KnownBox, KnownBoxes
+from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes
 from ionn_client.processes import EdgeProcess
 from layergraph import LayerGraph, weight_bytes_view
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef

@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass, field
 from itertools import islice
 from typing import Any
 
-from ionn_edge.measure import Bench
-from ionn_edge.probes import Probe
-from ionn_edge.spread import spread
+from ionn_edge.calibration.measure import Bench
+from ionn_edge.calibration.probes import Probe
+from ionn_edge.calibration.spread import spread
 from layergraph.work import LayerWork, NodeWork
 from planner.predictor import Sample
 from predict_figures.networks import Network

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ionn_edge.measure import undisturbed
+from ionn_edge.calibration.measure import undisturbed
 from layergraph import LayerGraph, LayerWork, work
 from predict_figures.running import Apart, Range
 

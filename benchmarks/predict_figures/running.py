@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from ionn_edge.allocator import keep_freed_memory
-from ionn_edge.measure import WARM_S
+from ionn_edge.calibration.measure import WARM_S
+from ionn_edge.workers.allocator import keep_freed_memory
 from layergraph import Executor, LayerGraph, capture, flatten_inputs
 from layergraph.networks import NETWORKS
 from layergraph.nodes import WeightRef

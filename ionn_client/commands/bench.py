@@ -191,7 +191,7 @@ def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> 
         f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
     )
     # Matplotlib takes most of a second, and writes into the home directory.
-    from ionn_client import figure
+    from ionn_client.reports import figure
 
     figure.draw_schemes(first, title, stem.with_suffix(".png"))
 

@@ -25,9 +25,9 @@ from ionn_client.commands.arguments import (
 )
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
+from ionn_client.reports.view import View, megabytes
 from ionn_client.scenario import TOLERANCE, Asked
 from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject
-from ionn_client.view import View, megabytes
 from planner import timeline, upload_plan
 from planner.timeline import Ack
 from planner.upload import Algorithm
@@ -123,7 +123,7 @@ def _write(records: Sequence[dict[str, Any]], out: Path, network: str) -> tuple[
     log, picture = out / f"demo-{name}.jsonl", out / f"demo-{name}.png"
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
     # Matplotlib takes most of a second, and writes into the home directory.
-    from ionn_client import figure
+    from ionn_client.reports import figure
 
     figure.draw_run(figure.read_records(log), picture)
     return log, picture

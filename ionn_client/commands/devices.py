@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes, described
 from ionn_client.commands.arguments import Json, State, print_json
 from ionn_client.errors import NotPaired
-from ionn_client.known_boxes import KnownBox, KnownBoxes, described
 from pairing.identity import short
 
 app = typer.Typer(

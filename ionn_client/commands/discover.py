@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ionn_client.access import Access
-from ionn_client.address import EdgeAddress
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.discover import LOOK_S, FoundBox, discover
+from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.discover import LOOK_S, FoundBox, discover
-from ionn_client.known_boxes import KnownBox, KnownBoxes
 from pairing.identity import short
 
 # Of the addresses at which a box is said to be.

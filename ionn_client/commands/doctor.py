@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ionn_client.boxes.doctor import Finding, examine
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.doctor import Finding, examine
 
 MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 

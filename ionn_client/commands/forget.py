@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ionn_client.access import Access
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.forget import forget
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.forget import forget
 
 
 def forget_me(

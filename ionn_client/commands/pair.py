@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ionn_client.address import EdgeAddress
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.discover import look_up
+from ionn_client.boxes.known_boxes import KnownBoxes, described
+from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.discover import look_up
 from ionn_client.errors import EdgeUnreachable, PairingError
-from ionn_client.known_boxes import KnownBoxes, described
-from ionn_client.pair import Attempt, pair
 from pairing.identity import short
 from pairing.uri import SHAPE, PairingUri, parse_code
 

@@ -33,8 +33,9 @@ from ionn_client.commands.stated import (
     ServerLoad,
     StayText,
 )
-from ionn_client.comparison import OURS, Planned, Problem, compare
-from ionn_client.explanation import (
+from ionn_client.machine.kept import parse_keep_local
+from ionn_client.reports.comparison import OURS, Planned, Problem, compare
+from ionn_client.reports.explanation import (
     battery_sentence,
     change_sentences,
     closest_sentences,
@@ -42,15 +43,14 @@ from ionn_client.explanation import (
     limit_sentences,
     moves,
 )
-from ionn_client.kept import parse_keep_local
-from ionn_client.payback_report import (
+from ionn_client.reports.payback_report import (
     StayReport,
     stay_marks,
     stay_report,
     stay_sentence,
     stay_table,
 )
-from ionn_client.plan_view import (
+from ionn_client.reports.plan_view import (
     cache_sentence,
     layer_count,
     limit_lines,
@@ -58,9 +58,9 @@ from ionn_client.plan_view import (
     show_schedules,
     upload_table,
 )
-from ionn_client.quantities import bit_rate, byte_count, joules, seconds
-from ionn_client.training_step import training_step
-from ionn_client.upload_orders import UploadOrder, upload_orders, worth_it
+from ionn_client.reports.quantities import bit_rate, byte_count, joules, seconds
+from ionn_client.reports.training_step import training_step
+from ionn_client.reports.upload_orders import UploadOrder, upload_orders, worth_it
 from planner.power import upload_energy_J
 
 MOST_REASONS = 8
@@ -139,7 +139,7 @@ def plan(
     """
     if figure is not None:
         # Only then: matplotlib takes most of a second, and writes into the home directory.
-        from ionn_client.schedule_figure import check_picture
+        from ionn_client.reports.schedule_figure import check_picture
 
         check_picture(figure)
     asked = Asked(
@@ -167,7 +167,7 @@ def _queries(
     if what.stay_s is not None:
         stays = stay_report(what.problem, orders[0].plan, what.stay_s, asked.queries_per_h)
     if figure is not None:
-        from ionn_client.schedule_figure import draw_plan
+        from ionn_client.reports.schedule_figure import draw_plan
 
         marks, by_energy = stay_marks(stays) if stays else (), asked.objective == "energy"
         draw_plan(compared, orders, what.names, title, figure, marks, by_energy=by_energy)
@@ -228,7 +228,7 @@ def _training(
     step = training_step(what.problem)
     names = step.costs.steps.names or ()
     if figure is not None:
-        from ionn_client.schedule_figure import draw_plan
+        from ionn_client.reports.schedule_figure import draw_plan
 
         draw_plan(step.rows, (), names, f"A training step of {title}", figure)
     if as_json:

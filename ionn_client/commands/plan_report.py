@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ionn_client.commands.problem import Asked, Subject
-from ionn_client.comparison import Planned
-from ionn_client.explanation import (
+from ionn_client.reports.comparison import Planned
+from ionn_client.reports.explanation import (
     battery_sentence,
     change_sentences,
     explained,
     limit_sentences,
     reason_sentences,
 )
-from ionn_client.payback_report import StayReport, stay_plain
-from ionn_client.schedule_file import Schedules
-from ionn_client.training_step import TrainingStep
-from ionn_client.upload_orders import UploadOrder
+from ionn_client.reports.payback_report import StayReport, stay_plain
+from ionn_client.reports.schedule_file import Schedules
+from ionn_client.reports.training_step import TrainingStep
+from ionn_client.reports.upload_orders import UploadOrder
 from planner.power import upload_energy_J
 
 

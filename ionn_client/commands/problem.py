@@ -16,14 +16,14 @@ from ionn_client.commands.energy import (
     stated_power,
     stated_time,
 )
-from ionn_client.comparison import Problem
 from ionn_client.device import device_slowdown
 from ionn_client.devices import DeviceProfile, load_device
 from ionn_client.emulate import LinkSpec
-from ionn_client.kept import KeepLocal
 from ionn_client.local import profile_grouped
+from ionn_client.machine.kept import KeepLocal
 from ionn_client.profiled import Profiled, prepare
-from ionn_client.schedule_file import cached_schedules, check_cache
+from ionn_client.reports.comparison import Problem
+from ionn_client.reports.schedule_file import cached_schedules, check_cache
 from ionn_client.trial import planner_link
 from layergraph import capture, flatten_inputs
 from layergraph.load import load

@@ -9,14 +9,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client.cells import layer_span
 from ionn_client.commands.arguments import print_json
 from ionn_client.commands.energy import check_finite, stated_time
 from ionn_client.commands.problem import Asked
 from ionn_client.devices import DeviceProfile
-from ionn_client.plan_view import layer_count, plain_table
-from ionn_client.processors import Amount, LocalPlan, local_costs, local_plans, stated_processors
-from ionn_client.quantities import byte_count, joules, seconds
+from ionn_client.reports.cells import layer_span
+from ionn_client.reports.plan_view import layer_count, plain_table
+from ionn_client.reports.processors import (
+    Amount,
+    LocalPlan,
+    local_costs,
+    local_plans,
+    stated_processors,
+)
+from ionn_client.reports.quantities import byte_count, joules, seconds
 from layergraph import LayerGraph, capture
 from layergraph.load import load
 from planner import LocalCosts

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionn_client.access import Access, TurnedAway
+from ionn_client.boxes.access import Access, TurnedAway
+from ionn_client.boxes.connection import cause
+from ionn_client.boxes.inquiry import TIMEOUT_S, Ended, inquiring
 from ionn_client.commands.arguments import Json, State, print_json
-from ionn_client.connection import cause
 from ionn_client.errors import EdgeRejected, EdgeUnreachable, NotPaired, PairingError
-from ionn_client.inquiry import TIMEOUT_S, Ended, inquiring
 from wire import RemoteProtocolError, messages
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ionn_client.access import Access
-from ionn_client.battery import Battery
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.connection import CONNECT_TIMEOUT_S
 from ionn_client.commands.arguments import (
     Json,
     KeepLocal,
@@ -40,16 +40,16 @@ from ionn_client.commands.stated import (
     StayText,
 )
 from ionn_client.config import Options
-from ionn_client.connection import CONNECT_TIMEOUT_S
 from ionn_client.devices import load_device
 from ionn_client.errors import OffloadError
-from ionn_client.kept import parse_keep_local
+from ionn_client.machine.battery import Battery
+from ionn_client.machine.kept import parse_keep_local
 from ionn_client.offload import Offload, connect
-from ionn_client.quantities import joules
+from ionn_client.reports.quantities import joules
+from ionn_client.reports.view import View, milliseconds, place
 from ionn_client.scenario import Asked, run_scenario
 from ionn_client.stay import Stay
 from ionn_client.trial import Subject, subject
-from ionn_client.view import View, milliseconds, place
 from planner import Link
 from planner.power import LINKS
 

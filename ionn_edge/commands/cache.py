@@ -13,9 +13,9 @@ from ionn_edge import cache as cached
 from ionn_edge.commands.devices import Json, State
 from ionn_edge.commands.failing import complaining
 from ionn_edge.config import default_state, default_store, format_bytes, parse_bytes
-from ionn_edge.control import NotRunning, ask, claimed
-from ionn_edge.devices import LOOPBACK, Registry
-from ionn_edge.store import Store
+from ionn_edge.doors.control import NotRunning, ask, claimed
+from ionn_edge.doors.devices import LOOPBACK, Registry
+from ionn_edge.storage.store import Store
 
 StoreDirectory = Annotated[
     Path | None,
@@ -105,7 +105,7 @@ def _registry(state: Path | None) -> Registry:
 
 def device_id(registry: Registry, what: str) -> str:
     """The id of the one that is meant. Raises ControlError."""
-    from ionn_edge.questions import the_one
+    from ionn_edge.doors.questions import the_one
 
     if what == LOOPBACK.id:
         return what

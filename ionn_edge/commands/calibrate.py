@@ -45,7 +45,7 @@ def calibrate(
 
 
 def _calibrate(config: Config, seconds: float, as_json: bool) -> None:
-    from ionn_edge import calibrate, calibration_table
+    from ionn_edge.calibration import calibrate, calibration_table
 
     measured = asyncio.run(calibrate.calibrate(config, seconds))
     path = calibrate.cache_path(config)

@@ -13,8 +13,8 @@ import typer
 from ionn_edge.commands.failing import complaining
 from ionn_edge.commands.pairing_text import pairing_lines
 from ionn_edge.config import default_state, default_store, format_bytes
-from ionn_edge.control import NotRunning, ask, claimed
-from ionn_edge.devices import Registry
+from ionn_edge.doors.control import NotRunning, ask, claimed
+from ionn_edge.doors.devices import Registry
 
 State = Annotated[
     Path | None, typer.Option(help="The box's directory of identity and devices, as for serve.")
@@ -24,7 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 def devices(state: State = None, as_json: Json = False) -> None:
     """List the devices that are paired with this box."""
-    from ionn_edge.questions import row
+    from ionn_edge.doors.questions import row
 
     with complaining():
         directory = state or default_state()
@@ -79,7 +79,7 @@ def _opened(directory: Path) -> Registry:
 
 def _unpair_at_rest(directory: Path, store: Path, device: str) -> dict[str, Any]:
     from ionn_edge.cache import at_rest, forget_files
-    from ionn_edge.questions import row, the_one
+    from ionn_edge.doors.questions import row, the_one
 
     with claimed(directory):
         registry = _opened(directory)

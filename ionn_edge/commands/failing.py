@@ -9,10 +9,10 @@ from typing import NoReturn
 
 import typer
 
-from ionn_edge.blobs import StorageError
-from ionn_edge.control import ControlError
-from ionn_edge.devices import RegistryError
-from ionn_edge.engine import EngineError
+from ionn_edge.doors.control import ControlError
+from ionn_edge.doors.devices import RegistryError
+from ionn_edge.storage.blobs import StorageError
+from ionn_edge.workers.engine import EngineError
 from pairing.private import StateError
 
 

@@ -15,8 +15,8 @@ import typer
 from ionn_edge.commands.devices import Json, State
 from ionn_edge.commands.failing import complaining, give_up
 from ionn_edge.config import Config, default_state, default_store, format_bytes
-from ionn_edge.control import Handler, NotRunning, ask, claimed
-from ionn_edge.devices import LOOPBACK, Registry
+from ionn_edge.doors.control import Handler, NotRunning, ask, claimed
+from ionn_edge.doors.devices import LOOPBACK, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def _bring(
 ) -> dict[str, Any]:
     import msgpack
 
-    from ionn_edge.staging import GRAPH, put, staging
+    from ionn_edge.storage.staging import GRAPH, put, staging
     from layergraph.weights import weight_bytes_view
 
     fingerprint = graph.fingerprint
@@ -144,7 +144,7 @@ def _at_rest(state: Path, store: Path) -> Iterator[Ask]:
     """Asks a box that serves nobody, and evicts nothing: what its budget is, only `serve` knows."""
     from ionn_edge.box import Box
     from ionn_edge.commands.cache import device_id
-    from ionn_edge.publishing import PublishingQuestions
+    from ionn_edge.storage.publishing import PublishingQuestions
 
     registry = Registry(state)
     registry.open()

@@ -29,7 +29,7 @@ from ionn_edge.config import usable_threads as usable
 from wire import VERSION
 
 if TYPE_CHECKING:
-    from ionn_edge.pairing_desk import PairingDesk
+    from ionn_edge.doors.pairing_desk import PairingDesk
     from ionn_edge.server import Serving
 
 
@@ -132,8 +132,8 @@ def _run(config: Config, as_json: bool) -> None:
 
 
 def _json_line(serving: Serving) -> str:
-    from ionn_edge.questions import pairing_plain
-    from ionn_edge.routes import public_description
+    from ionn_edge.doors.questions import pairing_plain
+    from ionn_edge.doors.routes import public_description
 
     box, (host, port), desk = serving.box, serving.address, serving.desk
     plain: dict[str, Any] = {
@@ -175,7 +175,7 @@ def _banner(serving: Serving) -> str:
 
 
 def _how_to_pair(desk: PairingDesk, serving: Serving) -> list[str]:
-    from ionn_edge.questions import pairing_plain
+    from ionn_edge.doors.questions import pairing_plain
 
     return pairing_lines(pairing_plain(desk, serving.reachable))
 

@@ -15,11 +15,12 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from ionn_client import cli, doctor, inquiry
-from ionn_client.access import Access
-from ionn_client.doctor import Finding, examine, examine_box
+from ionn_client import cli
+from ionn_client.boxes import doctor, inquiry
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.doctor import Finding, examine, examine_box
+from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes
 from ionn_client.errors import EdgeQuarantined
-from ionn_client.known_boxes import KnownBox, KnownBoxes
 from ionn_client.processes import EdgeProcess
 from pairing.identity import Identity
 from wire import Encoder, messages

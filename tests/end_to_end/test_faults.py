@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import ionn_client
-from ionn_client import Options, Profiled, connection, prepare
+from ionn_client import Options, Profiled, prepare
+from ionn_client.boxes import connection
 from ionn_client.emulate import LinkProcess, LinkSpec
 from ionn_client.processes import EdgeProcess
 from planner import Link
@@ -97,7 +98,7 @@ async def test_tensors_that_cannot_be_coded_go_as_they_are(
     model: nn.Module, profiled: Profiled, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Broken(None)
-    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    monkeypatch.setattr("ionn_client.machine.queries.INLINE_BYTES", 0)
     monkeypatch.setattr("ionn_client.coding.encode_tensor", broken)
     result = await ask(model, profiled, address)
     assert broken.failed > 0
@@ -108,7 +109,7 @@ async def test_an_answer_that_cannot_be_decoded_is_computed_here(
     model: nn.Module, profiled: Profiled, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Broken(None)
-    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    monkeypatch.setattr("ionn_client.machine.queries.INLINE_BYTES", 0)
     monkeypatch.setattr("ionn_client.coding.decode_tensor", broken)
     result = await ask(model, profiled, address)
     assert broken.failed > 0

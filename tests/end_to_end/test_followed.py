@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from ionn_client import cli
-from ionn_client.access import Access
-from ionn_client.address import EdgeAddress
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.connection import Connection
+from ionn_client.boxes.known_boxes import KnownBoxes
+from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.commands.discover import follow
-from ionn_client.connection import Connection
-from ionn_client.known_boxes import KnownBoxes
-from ionn_client.pair import Attempt, pair
-from ionn_edge.announce import announced
+from ionn_edge.doors.announce import announced
 from tests.ionn_edge.visitors import House, house
 
 

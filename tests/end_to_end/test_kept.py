@@ -11,7 +11,7 @@ from torch import nn
 
 import ionn_client
 from ionn_client import Options, prepare
-from ionn_client.kept import kept_layers
+from ionn_client.machine.kept import kept_layers
 from ionn_client.processes import EdgeProcess
 from planner import Link
 from wire import Decoder, messages

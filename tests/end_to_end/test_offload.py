@@ -312,7 +312,7 @@ async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
 async def test_a_server_that_never_answers_is_given_up_and_tried_again(
     profiled: Profiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ionn_client.connection.CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("ionn_client.boxes.connection.CONNECT_TIMEOUT_S", 0.1)
     accepted: list[asyncio.StreamWriter] = []
     twice = asyncio.Event()
 
@@ -404,7 +404,7 @@ class _Server:
 
 
 async def test_ps_lists_what_the_edge_holds(profiled: Profiled, edge: EdgeProcess) -> None:
-    from ionn_client.access import Access
+    from ionn_client.boxes.access import Access
     from ionn_client.commands.ps import ask_load
 
     async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:

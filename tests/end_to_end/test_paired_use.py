@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import ionn_client
 from ionn_client import Options, cli, prepare
+from ionn_client.boxes.known_boxes import KnownBoxes
 from ionn_client.errors import (
     OffloadError,
 )
-from ionn_client.known_boxes import KnownBoxes
 from ionn_client.processes import EdgeProcess
-from ionn_edge.announce import announced
+from ionn_edge.doors.announce import announced
 from planner import Link
 from tests.ionn_edge.visitors import house, wrong
 

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.access import Access, is_loopback
-from ionn_client.address import EdgeAddress
-from ionn_client.connection import Connection
+from ionn_client.boxes.access import Access, is_loopback
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.connection import Connection
+from ionn_client.boxes.known_boxes import KnownBoxes
+from ionn_client.boxes.pair import Attempt, no_address, pair
 from ionn_client.errors import (
     CertificateChanged,
     EdgeUnreachable,
     NotPaired,
     PairingError,
 )
-from ionn_client.known_boxes import KnownBoxes
-from ionn_client.pair import Attempt, no_address, pair
-from ionn_edge.devices import RegistryError
+from ionn_edge.doors.devices import RegistryError
 from pairing.exchange import ClientExchange, EdgeExchange
 from pairing.identity import checked_name
 from pairing.uri import PairingUri

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ionn_client import inquiry
-from ionn_client.access import Access
+from ionn_client.boxes import inquiry
+from ionn_client.boxes.access import Access
 from ionn_client.commands.ps import ask_load
 from ionn_client.errors import EdgeRejected, EdgeUnreachable, OffloadError
 from tests.end_to_end.test_doctor import Handler, conversation, frames, says, server

@@ -16,9 +16,9 @@ from torch import nn
 
 import ionn_client
 from ionn_client import Options, Profiled, prepare
-from ionn_client.pair import Attempt, pair
+from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.processes import EdgeProcess
-from ionn_edge.control import ask
+from ionn_edge.doors.control import ask
 from pairing.uri import PairingUri
 from planner import Link
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ionn_edge import answers, jobs
+from ionn_edge.workers import answers, jobs
 from tests.fuzz.mutation import damaged
 from tests.fuzz.target import Target
 from wire import Encoder, error_message, messages

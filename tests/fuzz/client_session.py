@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from ionn_client import Options, events
-from ionn_client.audit import difference
+from ionn_client import Options
 from ionn_client.errors import DeadlineExceeded
-from ionn_client.forecast import Forecast
-from ionn_client.session import Session
-from ionn_client.tensors import live_from_wire, live_to_wire
+from ionn_client.machine import events
+from ionn_client.machine.audit import difference
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.session import Session
+from ionn_client.machine.tensors import live_from_wire, live_to_wire
 from layergraph import execute
 from planner import Link
 from tests.fuzz.mutation import damaged

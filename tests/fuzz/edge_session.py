@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from ionn_edge import events
 from ionn_edge.config import Config
-from ionn_edge.events import Model, Progress
-from ionn_edge.intake import Intake
-from ionn_edge.session import Session
+from ionn_edge.machine import events
+from ionn_edge.machine.events import Model, Progress
+from ionn_edge.machine.intake import Intake
+from ionn_edge.machine.session import Session
 from tests.fuzz.mutation import damaged
 from tests.fuzz.streams import Reader, play
 from tests.fuzz.target import Target

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from ionn_client import events
+from ionn_client.machine import events
 from tests.fuzz import client_session, edge_session
 from tests.fuzz.streams import Reader
 from tests.wire.strategies import messages

@@ -72,6 +72,6 @@ def test_lax_decoding_of_segments_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_edge_that_goes_on_after_a_breach_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ionn_edge.session.Session._end", lambda *_: None)
+    monkeypatch.setattr("ionn_edge.machine.session.Session._end", lambda *_: None)
     with pytest.raises(AssertionError):
         played(target("edge_session"), 200)

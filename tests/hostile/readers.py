@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ionn_client.boxes.known_boxes import FILE as BOXES
+from ionn_client.boxes.known_boxes import KnownBoxes
 from ionn_client.errors import PairingError
-from ionn_client.known_boxes import FILE as BOXES
-from ionn_client.known_boxes import KnownBoxes
-from ionn_client.schedule_file import cached_schedules
-from ionn_edge.calibrate import _read as read_calibration
-from ionn_edge.devices import FILE as DEVICES
-from ionn_edge.devices import Registry, RegistryError
+from ionn_client.reports.schedule_file import cached_schedules
+from ionn_edge.calibration.calibrate import _read as read_calibration
+from ionn_edge.doors.devices import FILE as DEVICES
+from ionn_edge.doors.devices import Registry, RegistryError
 from pairing.identity import FILE as IDENTITY
 from pairing.identity import Identity, IdentityError
 from planner import LayerCosts, Link

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ionn_client import events as client_events
+from ionn_client.machine import events as client_events
 from tests.hostile.transcripts import DIRECTORY, SIDES, Text, Transcript, Until, transcripts
 from tests.ionn_client.test_session import Bench, X
 from tests.ionn_edge.conftest import nursery, serve  # noqa: F401

@@ -15,8 +15,10 @@ import torch
 
 import ionn_client
 from ionn_client import Options, Profiled
-from ionn_client.access import Access, TurnedAway, is_loopback
-from ionn_client.connection import Connection
+from ionn_client.boxes.access import Access, TurnedAway, is_loopback
+from ionn_client.boxes.connection import Connection
+from ionn_client.boxes.forget import forget
+from ionn_client.boxes.known_boxes import FILE, KnownBoxes
 from ionn_client.errors import (
     CertificateChanged,
     EdgeQuarantined,
@@ -24,8 +26,6 @@ from ionn_client.errors import (
     NotPaired,
     PairingError,
 )
-from ionn_client.forget import forget
-from ionn_client.known_boxes import FILE, KnownBoxes
 from pairing.identity import FILE as IDENTITY
 from pairing.identity import Identity
 from pairing.tls import client_context, server_context

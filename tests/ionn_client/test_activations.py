@@ -8,7 +8,7 @@ from torch import nn
 
 from ionn_client import Options, Profiled, prepare
 from ionn_client.activations import LOSSLESS, Activations, raw_only
-from ionn_client.tensors import live_from_wire, live_to_wire
+from ionn_client.machine.tensors import live_from_wire, live_to_wire
 from layergraph import execute, flatten_inputs
 from planner import CutCoding
 from tests.support import chain

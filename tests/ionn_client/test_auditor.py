@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ionn_client.audit import TOLERANCE, Audits, Hop, Verdict
 from ionn_client.auditor import Auditor
-from ionn_client.events import AuditRange, Command
-from ionn_client.hedging import Slices
-from ionn_client.rough import _rough, run_roughly
-from ionn_client.tensors import live_from_wire, live_to_wire
+from ionn_client.machine.audit import TOLERANCE, Audits, Hop, Verdict
+from ionn_client.machine.events import AuditRange, Command
+from ionn_client.machine.hedging import Slices
+from ionn_client.machine.rough import _rough, run_roughly
+from ionn_client.machine.tensors import live_from_wire, live_to_wire
 from layergraph import Executor, InvalidInput, LayerGraph, capture, execute
 from layergraph.execute import Live
 from tests.support import WIDTH, chain

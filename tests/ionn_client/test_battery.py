@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ionn_client import Battery
-from ionn_client.battery import Rations
+from ionn_client.machine.battery import Rations
 
 shares = st.floats(0, 1)
 

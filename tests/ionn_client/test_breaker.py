@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.breaker import FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker
+from ionn_client.machine.breaker import FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker
 
 
 def opened(now: float = 0.0) -> Breaker:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.cells import MIXED, columns, folded, layer_span, segments
+from ionn_client.reports.cells import MIXED, columns, folded, layer_span, segments
 
 rows_of_cells = st.integers(1, 60).flatmap(
     lambda n: st.lists(st.text("CE", min_size=n, max_size=n), min_size=1, max_size=4)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ionn_client import cli, connect_sync
 from ionn_client.commands import demo
-from ionn_client.figure import read_records
+from ionn_client.reports.figure import read_records
 from layergraph.load import load
 from tests.support import quick_edge
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from ionn_client.comparison import OURS, RESIDUAL, Planned, Problem, compare, crossings
-from ionn_client.explanation import (
+from ionn_client.reports.comparison import OURS, RESIDUAL, Planned, Problem, compare, crossings
+from ionn_client.reports.explanation import (
     battery_sentence,
     change_sentences,
     closest_sentences,

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, web
 from aiohttp.test_utils import TestServer
 
-from ionn_client.access import Access
-from ionn_client.address import EdgeAddress
-from ionn_client.connection import Connection, hung_up
-from ionn_client.flood import AT_ONCE
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.connection import Connection, hung_up
+from ionn_client.machine.flood import AT_ONCE
 from wire import encode, messages
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ionn_client import Options
-from ionn_client.context import Context
-from ionn_client.forecast import Forecast
-from ionn_client.pacer import UploadPacer
+from ionn_client.machine.context import Context
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.pacer import UploadPacer
 from planner import Link
 from tests.support import chain
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ionn_client.crossings import Crossings
+from ionn_client.machine.crossings import Crossings
 from planner import CutCoding, Link
 
 RAW, CODED = CutCoding("raw", 1000, 0, 0), CutCoding("planes", 500, 0.01, 0.01)

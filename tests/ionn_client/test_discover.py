@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceInfo
 
-from ionn_client import discover as discovery
-from ionn_client.address import EdgeAddress
-from ionn_client.discover import SERVICE, FoundBox, found_box, look_up
+from ionn_client.boxes import discover as discovery
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.discover import SERVICE, FoundBox, found_box, look_up
 from ionn_client.errors import EdgeUnreachable
 
 BOX = "ab" * 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client import events
 from ionn_client.errors import CertificateChanged, OffloadError
+from ionn_client.machine import events
 from tests.ionn_client.test_session import Bench
 
 ERROR = CertificateChanged("another certificate")

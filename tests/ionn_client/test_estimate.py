@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.estimate import DeliveryRate, LinkEstimator, Skew, Smallest, Transit
+from ionn_client.machine.estimate import DeliveryRate, LinkEstimator, Skew, Smallest, Transit
 from planner import Link
 
 

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from ionn_client.activations import Activations
-from ionn_client.forecast import Forecast
-from ionn_client.sendable import NEVER_BYTES
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.sendable import NEVER_BYTES
 from planner import CutCoding, Link
 from planner.predictor import Predictor, Sample
 from planner.work import OperatorWork

@@ -7,14 +7,15 @@ import dataclasses
 import pytest
 import torch
 
-from ionn_client import Options, events
-from ionn_client.battery import Battery
-from ionn_client.forecast import Forecast
-from ionn_client.hedging import SHORTEST_SLICE_S, SLICES, Slices
-from ionn_client.query import Answer, Query
-from ionn_client.replies import expect_reply
-from ionn_client.tensors import live_to_wire
-from ionn_client.watch import HEAR_S
+from ionn_client import Options
+from ionn_client.machine import events
+from ionn_client.machine.battery import Battery
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.hedging import SHORTEST_SLICE_S, SLICES, Slices
+from ionn_client.machine.query import Answer, Query
+from ionn_client.machine.replies import expect_reply
+from ionn_client.machine.tensors import live_to_wire
+from ionn_client.machine.watch import HEAR_S
 from layergraph import execute
 from planner import Link, Objective
 from planner.power import RADIOS, Power
@@ -311,7 +312,7 @@ def test_what_is_done_twice_is_counted_in_joules(edge_wins: bool) -> None:
 @pytest.fixture
 def decoding(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, events.RunRange]:
     """A late query whose reply has come, and is being decoded while it runs here."""
-    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    monkeypatch.setattr("ionn_client.machine.queries.INLINE_BYTES", 0)
     bench, message, slice_ = late()
     zeros = live_to_wire((torch.zeros_like(X),))
     coded = tuple(encode_tensor(tensor, "planes") for tensor in zeros)

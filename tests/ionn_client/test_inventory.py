@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from ionn_client.inventory import Inventory, read_have
+from ionn_client.machine.inventory import Inventory, read_have
 from layergraph.nodes import TensorSpec
 from tests.support import ELEMENTS, chain
 from wire import RemoteProtocolError, messages

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from ionn_client import Options, events
-from ionn_client.context import Context
-from ionn_client.forecast import Forecast
-from ionn_client.kept import kept_layers, parse_keep_local, shown_graph
-from ionn_client.upload import Upload
+from ionn_client import Options
+from ionn_client.machine import events
+from ionn_client.machine.context import Context
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.kept import kept_layers, parse_keep_local, shown_graph
+from ionn_client.machine.upload import Upload
 from layergraph import LayerGraph, capture
 from layergraph.nodes import Constant, ConstantRef, Layer, Node, Ref, TensorSpec
 from planner import Link

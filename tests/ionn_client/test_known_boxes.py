@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ionn_client.boxes.known_boxes import FILE, KnownBox, KnownBoxes, default_state
 from ionn_client.errors import PairingError
-from ionn_client.known_boxes import FILE, KnownBox, KnownBoxes, default_state
 from pairing.identity import Identity
 
 BOX, OTHER = Identity.create("box"), Identity.create("other")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from ionn_client import Options, events
-from ionn_client.forecast import Forecast
-from ionn_client.session import Session
+from ionn_client import Options
+from ionn_client.machine import events
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.session import Session
 from planner import Link
 from tests.ionn_client.test_session import WELCOME, X, kinds, only
 from tests.support import ELEMENTS, blobs, chain

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.lateness import FLOOR_S, GRAIN_S, MEMORY, Lateness
+from ionn_client.machine.lateness import FLOOR_S, GRAIN_S, MEMORY, Lateness
 
 TIMES = st.floats(0.0, 1e6)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.liveness import Liveness
+from ionn_client.machine.liveness import Liveness
 
 SILENCE_S = 1.8
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_client.pacer import UploadPacer
+from ionn_client.machine.pacer import UploadPacer
 from tests.link_simulation import Scenario, idle, simulate
 
 MBIT_BPS = 1e6 / 8

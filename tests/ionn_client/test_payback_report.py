@@ -8,8 +8,8 @@ import math
 import pytest
 from rich.console import Console
 
-from ionn_client.comparison import Problem
-from ionn_client.payback_report import (
+from ionn_client.reports.comparison import Problem
+from ionn_client.reports.payback_report import (
     stay_marks,
     stay_plain,
     stay_report,

@@ -10,7 +10,7 @@ import torch
 
 from ionn_client import devices
 from ionn_client.devices import load_device
-from ionn_client.processors import LocalPlan, local_costs, local_plans, stated_processors
+from ionn_client.reports.processors import LocalPlan, local_costs, local_plans, stated_processors
 from layergraph import capture
 from planner import LocalCosts, Processor
 

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from ionn_client import Options, events
+from ionn_client import Options
 from ionn_client.activations import Activations
-from ionn_client.forecast import Forecast
+from ionn_client.machine import events
+from ionn_client.machine.forecast import Forecast
 from layergraph import execute
 from planner import CutCoding, Link
 from tests.ionn_client.test_session import (
@@ -41,7 +42,7 @@ def bench(activations: Activations, tolerance: float | None = None) -> Bench:
 
 @pytest.fixture
 def threaded(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    monkeypatch.setattr("ionn_client.machine.queries.INLINE_BYTES", 0)
     made = bench(Activations(CODED))
     made.have(ALL)
     return made

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client import Battery, Options, events
+from ionn_client import Battery, Options
 from ionn_client.activations import Activations
-from ionn_client.forecast import Forecast
-from ionn_client.routing import Routing
+from ionn_client.machine import events
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.routing import Routing
 from planner import (
     CutCoding,
     LayerCosts,

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from ionn_client.schedule_file import MOST_BYTES, REGRET, Schedules, cached_schedules, check_cache
+from ionn_client.reports.schedule_file import (
+    MOST_BYTES,
+    REGRET,
+    Schedules,
+    cached_schedules,
+    check_cache,
+)
 from planner import LATENCY, RADIOS, LayerCosts, Link, Objective, Power, route
 from planner.objective import mobile_energy
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy
 import pytest
 
-from ionn_client.events import CodeSegment, SegmentCoded
-from ionn_client.sender import CORE_SHARE, MOST_AHEAD, PROBE_INTERVAL, Sender
-from ionn_client.upload import Upload
+from ionn_client.machine.events import CodeSegment, SegmentCoded
+from ionn_client.machine.sender import CORE_SHARE, MOST_AHEAD, PROBE_INTERVAL, Sender
+from ionn_client.machine.upload import Upload
 from layergraph.graph import LayerGraph
 from layergraph.nodes import TensorSpec, Weight
 from tests.support import chain

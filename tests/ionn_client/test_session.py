@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from ionn_client import Options, events
-from ionn_client.dialogue import RETRY_REFUSED_S
+from ionn_client import Options
 from ionn_client.errors import DeadlineExceeded, EdgeRejected, VersionMismatch
-from ionn_client.forecast import Forecast
-from ionn_client.session import Session
-from ionn_client.tensors import live_to_wire
+from ionn_client.machine import events
+from ionn_client.machine.dialogue import RETRY_REFUSED_S
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.session import Session
+from ionn_client.machine.tensors import live_to_wire
 from layergraph import execute
 from planner import Link
 from tests.support import ELEMENTS, FAST_EDGE, WIDTH, blobs, chain

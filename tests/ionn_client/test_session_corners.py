@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from ionn_client import events
 from ionn_client.errors import VersionMismatch
-from ionn_client.query import Query
-from ionn_client.tensors import reply_limits
-from ionn_client.upload import Piece
+from ionn_client.machine import events
+from ionn_client.machine.query import Query
+from ionn_client.machine.tensors import reply_limits
+from ionn_client.machine.upload import Piece
 from planner import Route
 from tests.ionn_client.test_lane import FIRST, LANE
 from tests.ionn_client.test_lane import Bench as LaneBench
@@ -89,7 +89,7 @@ def test_a_breaker_that_is_open_is_what_a_session_says_of_itself() -> None:
 def test_part_of_a_weight_that_is_held_makes_no_layer_usable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ionn_client.upload.segment_elements", lambda *_: ELEMENTS // 2)
+    monkeypatch.setattr("ionn_client.machine.upload.segment_elements", lambda *_: ELEMENTS // 2)
     bench = Bench()
     bench.greet()
     halves = segments(bench.have(NONE))
@@ -102,7 +102,7 @@ def test_part_of_a_weight_that_is_held_makes_no_layer_usable(
 
 
 def test_what_comes_after_the_window_is_coded_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ionn_client.sender.LEAST_BYTES", SIZE)
+    monkeypatch.setattr("ionn_client.machine.sender.LEAST_BYTES", SIZE)
     bench = LaneBench(lane=False)
     bench.upload()
     wanted = [command for command in bench.done if isinstance(command, events.CodeSegment)]

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from ionn_client import events
-from ionn_client.layer_times import LayerTimes
+from ionn_client.machine import events
+from ionn_client.machine.layer_times import LayerTimes
 from tests.ionn_client.test_session import LAYERS, Bench, X, answer_on_edge, only, sent
 
 PREDICTED_S, ROUNDS = 0.002, 12

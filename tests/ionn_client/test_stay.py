@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client import Options, Stay, events
-from ionn_client.forecast import Forecast
+from ionn_client import Options, Stay
+from ionn_client.machine import events
+from ionn_client.machine.forecast import Forecast
 from planner import (
     LayerCosts,
     Link,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ionn_client.blocking import SyncOffload
-from ionn_client.query import QueryResult
+from ionn_client.machine.query import QueryResult
 from ionn_client.stream import StreamResult, stream
 
 

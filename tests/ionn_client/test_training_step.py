@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from ionn_client.comparison import OURS, Planned, Problem
-from ionn_client.training_step import TrainingStep, training_step
+from ionn_client.reports.comparison import OURS, Planned, Problem
+from ionn_client.reports.training_step import TrainingStep, training_step
 from planner import LATENCY, RADIOS, LayerCosts, Link, Objective, Power
 from planner.objective import battery, deadline, edge_time, mobile_energy
 from planner.prices import Placement

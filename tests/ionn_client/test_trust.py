@@ -9,12 +9,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ionn_client import Options, events
-from ionn_client.audit import TOLERANCE, difference, not_finite
-from ionn_client.battery import Battery
+from ionn_client import Options
 from ionn_client.errors import EdgeQuarantined
-from ionn_client.query import Answer
-from ionn_client.tensors import live_to_wire
+from ionn_client.machine import events
+from ionn_client.machine.audit import TOLERANCE, difference, not_finite
+from ionn_client.machine.battery import Battery
+from ionn_client.machine.query import Answer
+from ionn_client.machine.tensors import live_to_wire
 from layergraph import execute
 from layergraph.execute import Live
 from planner import CutCoding, Link, Objective
@@ -216,7 +217,7 @@ def test_an_audit_in_doubt_is_waited_for_before_the_edge_is_asked_again() -> Non
 def test_a_breaker_that_opens_while_tensors_are_coded_keeps_them_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ionn_client.queries.INLINE_BYTES", 0)
+    monkeypatch.setattr("ionn_client.machine.queries.INLINE_BYTES", 0)
     made = bench(audit_share=0.0)
     monkeypatch.setattr(
         made.session.forecast, "up_coding", lambda *_, **__: CutCoding("planes", 8, 0.0, 0.0)

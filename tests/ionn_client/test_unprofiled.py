@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from ionn_client.forecast import Forecast
+from ionn_client.machine.forecast import Forecast
 from layergraph import capture, work
 from layergraph.networks import NETWORKS
 from planner import Link

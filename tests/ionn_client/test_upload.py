@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_client.inventory import Inventory
-from ionn_client.upload import Step, Upload
+from ionn_client.machine.inventory import Inventory
+from ionn_client.machine.upload import Step, Upload
 from layergraph import LayerGraph
 from tests.support import ELEMENTS, WIDTH, chain
 from wire import PRECISIONS, RemoteProtocolError, messages
@@ -80,7 +80,7 @@ def test_every_element_arrives_once_whatever_the_plans_and_breaks(
     precision: str, order: list[int], events: list[tuple[int, bool]], most: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ionn_client.upload.segment_elements", lambda *_: most)
+        patch.setattr("ionn_client.machine.upload.segment_elements", lambda *_: most)
         upload, edge = Upload(GRAPH, precision), Receiver()
         plan = steps if precision == "exact" else joint
         upload.follow(plan(order))
@@ -163,7 +163,7 @@ def test_an_answer_that_does_not_fit_what_was_sent_is_refused(lie: messages.Held
 def test_of_a_weight_that_somebody_else_completed_only_what_has_begun_is_sent(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ionn_client.upload.segment_elements", lambda *_: ELEMENTS // 4)
+    monkeypatch.setattr("ionn_client.machine.upload.segment_elements", lambda *_: ELEMENTS // 4)
     upload = Upload(GRAPH, precision)
     upload.follow(steps([0, 1]) if precision == "exact" else joint([0, 1]))
     pieces = upload.pieces()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client.comparison import Problem
-from ionn_client.upload_orders import UploadOrder, upload_orders, worth_it
+from ionn_client.reports.comparison import Problem
+from ionn_client.reports.upload_orders import UploadOrder, upload_orders, worth_it
 from planner import LayerCosts, Link, Objective, Power, Radio, route, timeline, upload_plan
 from planner.objective import mobile_energy
 

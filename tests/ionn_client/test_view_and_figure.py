@@ -11,10 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from ionn_client import Status, figure
+from ionn_client import Status
 from ionn_client.commands.run import summary
+from ionn_client.reports import figure
+from ionn_client.reports.view import View, layer_cells, progress_line, query_line
 from ionn_client.scenario import Asked, mean_over_time_s, same_top
-from ionn_client.view import View, layer_cells, progress_line, query_line
 from planner import Link, Range
 
 

@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from ionn_edge.box import Box
 from ionn_edge.config import Config
-from ionn_edge.nursery import Nursery
 from ionn_edge.server import bound, serving
 from ionn_edge.settings import WorkerSettings
+from ionn_edge.workers.nursery import Nursery
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Box, str]]]
 

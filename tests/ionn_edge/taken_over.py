@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
-from ionn_edge import forkserver, jobs, worker
-from ionn_edge.precedence import behind_all
-from ionn_edge.syscalls import number_of, this_machine
+from ionn_edge.workers import forkserver, jobs, worker
+from ionn_edge.workers.precedence import behind_all
+from ionn_edge.workers.syscalls import number_of, this_machine
 from layergraph import tensor_from_buffer
 from wire.messages import PRECISIONS
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from zeroconf import Error
 
-from ionn_edge import announce
-from ionn_edge.announce import addresses, announced, service
+from ionn_edge.doors import announce
+from ionn_edge.doors.announce import addresses, announced, service
 
 FINGERPRINT = "0123456789abcdef" * 4
 

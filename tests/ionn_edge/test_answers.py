@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from ionn_edge import answers, jobs
+from ionn_edge.workers import answers, jobs
 from tests.ionn_edge.test_jobs import JOBS
 from wire.messages import Tensor
 

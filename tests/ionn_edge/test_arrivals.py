@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.arrivals import LEAST_BYTES, MOST_BYTES, WholeRecords, frames_awaited
-from ionn_edge.frames import Pieces
+from ionn_edge.doors.arrivals import LEAST_BYTES, MOST_BYTES, WholeRecords, frames_awaited
+from ionn_edge.doors.frames import Pieces
 from pairing.identity import Identity
 from pairing.tls import client_context, server_context
 

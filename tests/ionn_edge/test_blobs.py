@@ -6,8 +6,8 @@ import os
 import threading
 from pathlib import Path
 
-from ionn_edge import blobs
-from ionn_edge.blobs import LONG_BYTES, remove
+from ionn_edge.storage import blobs
+from ionn_edge.storage.blobs import LONG_BYTES, remove
 
 
 def test_the_space_of_long_files_is_freed_beside(tmp_path: Path) -> None:

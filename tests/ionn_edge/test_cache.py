@@ -14,15 +14,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ionn_edge import admission
 from ionn_edge.cache import cache_rows, forget, prune
 from ionn_edge.cli import app
-from ionn_edge.control import ControlError
-from ionn_edge.devices import LOOPBACK
-from ionn_edge.graphs import Graphs
-from ionn_edge.nursery import Nursery
-from ionn_edge.opening import learn_graphs
-from ionn_edge.publishing import publish_from, unpublish
+from ionn_edge.doors.control import ControlError
+from ionn_edge.doors.devices import LOOPBACK
+from ionn_edge.storage import admission
+from ionn_edge.storage.graphs import Graphs
+from ionn_edge.storage.opening import learn_graphs
+from ionn_edge.storage.publishing import publish_from, unpublish
+from ionn_edge.workers.nursery import Nursery
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, chain, execute, lacking, segment

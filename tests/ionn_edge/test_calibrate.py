@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ionn_edge import calibrate, calibration_table, jobs
 from ionn_edge.box import Box
+from ionn_edge.calibration import calibrate, calibration_table
 from ionn_edge.cli import app
 from ionn_edge.config import Config
-from ionn_edge.nursery import Nursery
+from ionn_edge.workers import jobs
+from ionn_edge.workers.nursery import Nursery
 from layergraph.ops import KINDS
 from planner.predictor import Predictor
 from planner.work import OperatorWork

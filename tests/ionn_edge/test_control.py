@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ionn_edge.control import MOST_BYTES, ControlError, NotRunning, answering, ask, claimed
+from ionn_edge.doors.control import MOST_BYTES, ControlError, NotRunning, answering, ask, claimed
 
 
 async def echo(asked: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from ionn_edge import cli
 from ionn_edge.commands import devices, pairing_text
-from ionn_edge.control import answering, claimed
-from ionn_edge.devices import Registry
+from ionn_edge.doors.control import answering, claimed
+from ionn_edge.doors.devices import Registry
 from tests.ionn_edge.test_devices import GLASSES, WATCH, kept, paired
 from tests.ionn_edge.visitors import Visitor, house
 

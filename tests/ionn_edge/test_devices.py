@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ionn_edge import devices
-from ionn_edge.devices import Device, Paired, Registry, RegistryError
+from ionn_edge.doors import devices
+from ionn_edge.doors.devices import Device, Paired, Registry, RegistryError
 from pairing.identity import Identity
 from pairing.private import StateError, write_private
 from pairing.tokens import token_digest

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from ionn_edge.config import Config
-from ionn_edge.door import AT_ONCE, HANDSHAKE_S, MOST_BYTES, RESTS_OF_ALL, Door, _household
+from ionn_edge.doors.door import AT_ONCE, HANDSHAKE_S, MOST_BYTES, RESTS_OF_ALL, Door, _household
 from pairing.tls import client_context
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer

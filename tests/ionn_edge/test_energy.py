@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ionn_edge.energy import energy_counter
+from ionn_edge.calibration.energy import energy_counter
 
 
 def zone(root: Path, name: str, label: str, counted_uJ: int | str, most_uJ: int = 999) -> Path:

@@ -16,12 +16,12 @@ import torch
 import zstandard
 from PIL import Image
 
-from ionn_edge import jobs
-from ionn_edge.engine import Worker, WorkerGone
-from ionn_edge.nursery import Nursery
-from ionn_edge.places import Place
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.worker import _Worker
+from ionn_edge.storage.places import Place
+from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import Worker, WorkerGone
+from ionn_edge.workers.nursery import Nursery
+from ionn_edge.workers.worker import _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef
 from tests.support import WIDTH, blobs, chain

@@ -10,7 +10,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.frames import LARGE_BYTES, Pieces
+from ionn_edge.doors.frames import LARGE_BYTES, Pieces
 
 MOST = 4 * LARGE_BYTES
 # Nobody waits for what comes here.

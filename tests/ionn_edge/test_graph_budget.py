@@ -8,10 +8,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from ionn_edge import jobs
 from ionn_edge.config import Config
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.worker import _Worker
+from ionn_edge.workers import jobs
+from ionn_edge.workers.worker import _Worker
 from tests.support import chain
 
 

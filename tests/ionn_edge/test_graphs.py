@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ionn_edge import graphs as graphs_module
-from ionn_edge.events import Model
-from ionn_edge.graphs import Graphs, edition
-from ionn_edge.places import Place
+from ionn_edge.machine.events import Model
+from ionn_edge.storage import graphs as graphs_module
+from ionn_edge.storage.graphs import Graphs, edition
+from ionn_edge.storage.places import Place
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 

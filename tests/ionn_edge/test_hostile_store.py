@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from ionn_edge.blobs import Mismatch, StorageError, digest_of
-from ionn_edge.events import Model
-from ionn_edge.places import Place
-from ionn_edge.secret import FILE, cache_secret
-from ionn_edge.store import Store
+from ionn_edge.machine.events import Model
+from ionn_edge.storage.blobs import Mismatch, StorageError, digest_of
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.secret import FILE, cache_secret
+from ionn_edge.storage.store import Store
 from wire.messages import Segment
 
 DATA = {name: name.encode() * 100 for name in "abcdef"}
@@ -298,9 +298,9 @@ def test_a_secret_that_is_a_link_is_replaced_and_what_it_led_to_is_not(tmp_path:
 WRITER = """
 import hashlib, os, sys
 from pathlib import Path
-from ionn_edge.blobs import Mismatch, digest_of
-from ionn_edge.events import Model
-from ionn_edge.store import Store
+from ionn_edge.storage.blobs import Mismatch, digest_of
+from ionn_edge.machine.events import Model
+from ionn_edge.storage.store import Store
 from wire.messages import Segment
 
 directory, secret, me, names, budget = sys.argv[1:6]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionn_edge import jobs
+from ionn_edge.workers import jobs
 from wire.messages import Tensor
 
 TENSOR = Tensor("float32", (2, 1), (0, 1), b"12345678")

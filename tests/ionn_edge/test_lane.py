@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ionn_edge import events
-from ionn_edge.events import (
+from ionn_edge.machine import events
+from ionn_edge.machine.events import (
     CountHeld,
     EndLane,
     HeldCounted,
@@ -26,7 +26,7 @@ from ionn_edge.events import (
     StopWorker,
     StoreSegment,
 )
-from ionn_edge.session import Session
+from ionn_edge.machine.session import Session
 from layergraph import LayerGraph
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, blobs, chain, execute, partial, segment

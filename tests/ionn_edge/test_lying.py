@@ -15,7 +15,7 @@ from torch import nn
 import ionn_client
 from ionn_client import Offload, Options, Profiled, prepare
 from ionn_client.errors import EdgeQuarantined
-from ionn_edge.session import Session as EdgeSession
+from ionn_edge.machine.session import Session as EdgeSession
 from planner import Link
 from tests.ionn_edge.conftest import Serve
 from tests.support import FAST_EDGE

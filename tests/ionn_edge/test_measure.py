@@ -8,10 +8,10 @@ from itertools import islice
 import pytest
 import torch
 
-from ionn_edge.allocator import keep_freed_memory
-from ionn_edge.measure import Bench, _graph, measure, undisturbed
-from ionn_edge.probes import Probe
-from ionn_edge.spread import MOST_ELEMENTS, MOST_FLOPS, spread
+from ionn_edge.calibration.measure import Bench, _graph, measure, undisturbed
+from ionn_edge.calibration.probes import Probe
+from ionn_edge.calibration.spread import MOST_ELEMENTS, MOST_FLOPS, spread
+from ionn_edge.workers.allocator import keep_freed_memory
 from layergraph import capture, check_graph, work
 from layergraph.networks import NETWORKS
 from layergraph.ops import KINDS

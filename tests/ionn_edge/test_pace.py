@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ionn_edge.frames import LARGE_BYTES, Pieces
-from ionn_edge.pace import SMALL_BYTES, Pace
+from ionn_edge.doors.frames import LARGE_BYTES, Pieces
+from ionn_edge.doors.pace import SMALL_BYTES, Pace
 from tests.ionn_edge.test_frames import frame
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

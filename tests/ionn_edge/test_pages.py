@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ionn_edge import pages as module
-from ionn_edge.frames import Pieces
+from ionn_edge.doors.frames import Pieces
 from ionn_edge.pages import SLICE_BYTES, pages
 from tests.ionn_edge.test_frames import frame
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ionn_edge import guard
+from ionn_edge.doors import guard
 from pairing.frames import PairingFailed
 from pairing.identity import IdentityError
 from pairing.tokens import token_digest

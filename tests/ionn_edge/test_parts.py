@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from ionn_edge import blobs as blobs_module
-from ionn_edge import parts as parts_module
-from ionn_edge.blobs import Mismatch, StorageError, append, read_at
-from ionn_edge.events import Model, Progress
-from ionn_edge.parts import Part
-from ionn_edge.places import Place
-from ionn_edge.store import NoRoom, Store
+from ionn_edge.machine.events import Model, Progress
+from ionn_edge.storage import blobs as blobs_module
+from ionn_edge.storage import parts as parts_module
+from ionn_edge.storage.blobs import Mismatch, StorageError, append, read_at
+from ionn_edge.storage.parts import Part
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.store import NoRoom, Store
 from wire import RemoteProtocolError
 from wire.messages import Segment
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE

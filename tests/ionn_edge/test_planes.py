@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ionn_edge import blobs as blobs_module
 from ionn_edge.link import Link
+from ionn_edge.storage import blobs as blobs_module
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import (

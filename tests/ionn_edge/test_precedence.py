@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ionn_edge import jobs
-from ionn_edge.nursery import FORK_PATIENCE_S, Nursery
-from ionn_edge.precedence import (
+from ionn_edge.workers import jobs
+from ionn_edge.workers.nursery import FORK_PATIENCE_S, Nursery
+from ionn_edge.workers.precedence import (
     FORK_EVERY_S,
     FORKS_AT_ONCE,
     HALF_LIFE_S,

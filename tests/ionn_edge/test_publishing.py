@@ -21,21 +21,21 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from ionn_edge import admission
-from ionn_edge import staging as staging_module
-from ionn_edge.blobs import StorageError, digest_of
 from ionn_edge.box import Box
 from ionn_edge.cache import store_rows
 from ionn_edge.cli import app
 from ionn_edge.config import Config
-from ionn_edge.control import ControlError
-from ionn_edge.devices import LOOPBACK
-from ionn_edge.nursery import Nursery
-from ionn_edge.publishing import MOST_NAME, PublishingQuestions, publish, unpublish
-from ionn_edge.sealed import write_sealed
-from ionn_edge.staging import GRAPH as GRAPH_FILE
-from ionn_edge.staging import drop_staged, put, staged, staging
-from ionn_edge.store import Store
+from ionn_edge.doors.control import ControlError
+from ionn_edge.doors.devices import LOOPBACK
+from ionn_edge.storage import admission
+from ionn_edge.storage import staging as staging_module
+from ionn_edge.storage.blobs import StorageError, digest_of
+from ionn_edge.storage.publishing import MOST_NAME, PublishingQuestions, publish, unpublish
+from ionn_edge.storage.sealed import write_sealed
+from ionn_edge.storage.staging import GRAPH as GRAPH_FILE
+from ionn_edge.storage.staging import drop_staged, put, staged, staging
+from ionn_edge.storage.store import Store
+from ionn_edge.workers.nursery import Nursery
 from layergraph import LayerGraph, save_captured
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
@@ -340,10 +340,10 @@ async def test_a_weight_that_was_damaged_is_published_again(serve: Serve) -> Non
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ionn_edge.blobs import digest_of
-from ionn_edge.events import Model
-from ionn_edge.staging import put, staging
-from ionn_edge.store import Store
+from ionn_edge.storage.blobs import digest_of
+from ionn_edge.machine.events import Model
+from ionn_edge.storage.staging import put, staging
+from ionn_edge.storage.store import Store
 from hashlib import sha256
 
 DATA = [name.encode() * 100 for name in "abc"]

@@ -13,12 +13,12 @@ from torch import nn
 
 import ionn_client
 from ionn_client import Options, prepare
-from ionn_client.address import EdgeAddress
+from ionn_client.boxes.address import EdgeAddress
+from ionn_client.boxes.known_boxes import KnownBoxes
+from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.errors import EdgeQuarantined
-from ionn_client.known_boxes import KnownBoxes
-from ionn_client.pair import Attempt, pair
-from ionn_edge.nursery import Nursery
-from ionn_edge.session import Session as EdgeSession
+from ionn_edge.machine.session import Session as EdgeSession
+from ionn_edge.workers.nursery import Nursery
 from planner import Link
 from tests.ionn_edge.visitors import house
 from tests.support import FAST_EDGE

@@ -12,8 +12,8 @@ import torch
 
 from ionn_edge import config
 from ionn_edge.config import Config
-from ionn_edge.nursery import Nursery
-from ionn_edge.quota import Quota
+from ionn_edge.machine.quota import Quota
+from ionn_edge.workers.nursery import Nursery
 from tests.ionn_edge.peer import Peer, chain, execute
 from tests.ionn_edge.visitors import Paired, two_devices
 from wire import messages

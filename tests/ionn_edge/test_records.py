@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 import torch
 
-from ionn_edge.arrivals import MOST_RECORDS, RECORD_HEADER_BYTES, RECORD_S, Records
-from ionn_edge.nursery import Nursery
-from ionn_edge.pace import Pace
+from ionn_edge.doors.arrivals import MOST_RECORDS, RECORD_HEADER_BYTES, RECORD_S, Records
+from ionn_edge.doors.pace import Pace
+from ionn_edge.workers.nursery import Nursery
 from tests.ionn_edge.peer import Peer, chain
 from tests.ionn_edge.test_frames import frame
 from tests.ionn_edge.visitors import Paired, two_devices

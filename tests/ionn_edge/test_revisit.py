@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ionn_edge.box import Box
-from ionn_edge.devices import LOOPBACK
-from ionn_edge.graphs import Graphs
-from ionn_edge.nursery import Nursery
-from ionn_edge.opening import learn_graphs
+from ionn_edge.doors.devices import LOOPBACK
+from ionn_edge.storage.graphs import Graphs
+from ionn_edge.storage.opening import learn_graphs
+from ionn_edge.workers.nursery import Nursery
 from layergraph import execute as execute_here
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, chain, lacking, offer

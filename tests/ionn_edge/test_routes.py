@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ionn_edge.box import AGENT
-from ionn_edge.isolation import Isolation
 from ionn_edge.link import Link
-from ionn_edge.nursery import Nursery
-from ionn_edge.session import Session
+from ionn_edge.machine.session import Session
+from ionn_edge.workers.isolation import Isolation
+from ionn_edge.workers.nursery import Nursery
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer, blobs, chain, execute
 from tests.ionn_edge.visitors import TLS_ERRORS, House, Visitor, house

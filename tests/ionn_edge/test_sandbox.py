@@ -17,12 +17,12 @@ import pytest
 import pytest_asyncio
 import torch
 
-from ionn_edge import jobs
-from ionn_edge.engine import Worker, WorkerGone
-from ionn_edge.isolation import Isolation, isolation
-from ionn_edge.nursery import Nursery
-from ionn_edge.places import Place
 from ionn_edge.settings import WorkerSettings
+from ionn_edge.storage.places import Place
+from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import Worker, WorkerGone
+from ionn_edge.workers.isolation import Isolation, isolation
+from ionn_edge.workers.nursery import Nursery
 from layergraph import execute, tensor_from_buffer, tensor_to_buffer
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer
@@ -372,7 +372,7 @@ async def test_mapped_weights_are_not_its_own_memory(nursery: Nursery, store: Pa
     try:
         worker = await opened(nursery, store)
         code = f"""
-from ionn_edge.weights import mapped
+from ionn_edge.storage.weights import mapped
 result = sum(len(mapped(Path('{large}'))) for _ in range(2))
 """
         assert await told(worker, code) == f"result {4 * LIMIT}"

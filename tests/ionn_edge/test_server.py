@@ -19,13 +19,14 @@ import torch
 import zstandard
 
 from ionn_edge import box as box_module
-from ionn_edge import link, writing
-from ionn_edge.devices import LOOPBACK, Device
-from ionn_edge.engine import Worker
-from ionn_edge.nursery import Nursery
-from ionn_edge.parts import Part
-from ionn_edge.places import Place
-from ionn_edge.secret import cache_secret
+from ionn_edge import link
+from ionn_edge.doors.devices import LOOPBACK, Device
+from ionn_edge.storage import writing
+from ionn_edge.storage.parts import Part
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.secret import cache_secret
+from ionn_edge.workers.engine import Worker
+from ionn_edge.workers.nursery import Nursery
 from layergraph import LayerGraph, tensor_to_buffer
 from layergraph import execute as execute_here
 from layergraph.nodes import Layer, Node, Ref, TensorSpec, Weight, WeightRef

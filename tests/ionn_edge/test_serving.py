@@ -13,8 +13,8 @@ import pytest
 from ionn_edge import server
 from ionn_edge.box import Box
 from ionn_edge.config import Config
-from ionn_edge.isolation import Isolation
 from ionn_edge.server import is_loopback
+from ionn_edge.workers.isolation import Isolation
 
 WEAK = Isolation(("no network",), ("no files written (a file)",))
 STRONG = Isolation(("no network", "no files written"), ())

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge import events
 from ionn_edge.config import Config
-from ionn_edge.events import (
+from ionn_edge.machine import events
+from ionn_edge.machine.events import (
     CloseConnection,
     Connected,
     EndLane,
@@ -36,8 +36,8 @@ from ionn_edge.events import (
     WorkerLost,
     WorkerRestarted,
 )
-from ionn_edge.quota import Quota
-from ionn_edge.session import Session
+from ionn_edge.machine.quota import Quota
+from ionn_edge.machine.session import Session
 from wire import messages
 from wire.messages import (
     Bye,

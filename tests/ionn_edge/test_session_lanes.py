@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ionn_edge import events
-from ionn_edge.events import (
+from ionn_edge.machine import events
+from ionn_edge.machine.events import (
     JoinLane,
     LaneJoined,
     LaneOver,
@@ -12,7 +12,7 @@ from ionn_edge.events import (
     Send,
     StoreSegment,
 )
-from ionn_edge.session import Session
+from ionn_edge.machine.session import Session
 from tests.ionn_edge.test_session import (
     END,
     MODEL,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge import shelf as shelf_module
-from ionn_edge.blobs import StorageError, digest_of
-from ionn_edge.events import Model
-from ionn_edge.places import Place
-from ionn_edge.store import NoRoom, Store
+from ionn_edge.machine.events import Model
+from ionn_edge.storage import shelf as shelf_module
+from ionn_edge.storage.blobs import StorageError, digest_of
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.store import NoRoom, Store
 from wire.messages import Segment
 
 DATA = {name: name.encode() * 100 for name in "abcdefgh"}

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.blobs import Mismatch, StorageError, digest_of
-from ionn_edge.events import Model
-from ionn_edge.parts import Part
-from ionn_edge.places import Place
-from ionn_edge.shelf import Shelf
-from ionn_edge.store import NoRoom, Store, WrongSize
+from ionn_edge.machine.events import Model
+from ionn_edge.storage.blobs import Mismatch, StorageError, digest_of
+from ionn_edge.storage.parts import Part
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.shelf import Shelf
+from ionn_edge.storage.store import NoRoom, Store, WrongSize
 from wire.messages import Segment
 from wire.planes import WHOLE
 
@@ -222,8 +222,8 @@ def test_the_received_prefix_survives_the_edges_sudden_death(tmp_path: Path) -> 
     script = f"""
 import os, signal, sys
 from pathlib import Path
-from ionn_edge.events import Model
-from ionn_edge.store import Store
+from ionn_edge.machine.events import Model
+from ionn_edge.storage.store import Store
 from wire.messages import Segment
 store = Store(Path({str(tmp_path)!r}), 1000)
 store.open({SECRET!r})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_edge.turns import RESTS, SMALL_BYTES, SMALL_S, Turns, cost_s
+from ionn_edge.machine.turns import RESTS, SMALL_BYTES, SMALL_S, Turns, cost_s
 
 
 def test_who_is_alone_does_not_wait() -> None:

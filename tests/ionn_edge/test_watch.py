@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.watch import Allowance, Usage, look_together, usage
+from ionn_edge.workers.watch import Allowance, Usage, look_together, usage
 
 MIB = 1 << 20
 SETTINGS = WorkerSettings("cpu", 2, memory_bytes=100 * MIB, spare_cpu_s=5.0)

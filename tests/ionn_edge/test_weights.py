@@ -10,11 +10,11 @@ import numpy
 import pytest
 import torch
 
-from ionn_edge import jobs
-from ionn_edge.places import Place
 from ionn_edge.settings import WorkerSettings
-from ionn_edge.weights import Weights, mapped
-from ionn_edge.worker import SETTLE_S, _Worker
+from ionn_edge.storage.places import Place
+from ionn_edge.storage.weights import Weights, mapped
+from ionn_edge.workers import jobs
+from ionn_edge.workers.worker import SETTLE_S, _Worker
 from layergraph import weight_digest
 from layergraph.nodes import TensorSpec, Weight
 from tests.support import blobs, chain

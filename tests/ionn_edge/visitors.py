@@ -13,10 +13,10 @@ import aiohttp
 
 from ionn_edge.box import Box
 from ionn_edge.config import Config
-from ionn_edge.door import Door
-from ionn_edge.guard import Guard
-from ionn_edge.pairing_desk import PairingDesk
-from ionn_edge.questions import Questions
+from ionn_edge.doors.door import Door
+from ionn_edge.doors.guard import Guard
+from ionn_edge.doors.pairing_desk import PairingDesk
+from ionn_edge.doors.questions import Questions
 from ionn_edge.server import bound, serving
 from pairing.exchange import ClientExchange
 from pairing.frames import BoxGrant, How, PairingFailed

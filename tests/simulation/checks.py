@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ionn_client import events as client_events
 from ionn_client.errors import DeadlineExceeded, OffloadError
-from ionn_client.query import Answer
-from ionn_client.session import Session
-from ionn_edge import events as edge_events
-from ionn_edge.open_queries import tensor_bytes
+from ionn_client.machine import events as client_events
+from ionn_client.machine.query import Answer
+from ionn_client.machine.session import Session
+from ionn_edge.machine import events as edge_events
+from ionn_edge.machine.open_queries import tensor_bytes
 from tests.simulation.ledger import Ledger
 from tests.simulation.models import EXACT, Poisoned
 from tests.simulation.network import Socket

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ionn_client import Options
-from ionn_client.audit import difference
-from ionn_client.connection import CONNECT_TIMEOUT_S, Connection
+from ionn_client.boxes.connection import CONNECT_TIMEOUT_S, Connection
 from ionn_client.driver import Driver
 from ionn_client.errors import DeadlineExceeded, OffloadError
-from ionn_client.events import AuditRange, RangeAudited
-from ionn_client.forecast import Forecast
-from ionn_client.query import Answer
-from ionn_client.session import Session
-from ionn_client.tensors import live_from_wire
-from ionn_edge.devices import Device
+from ionn_client.machine.audit import difference
+from ionn_client.machine.events import AuditRange, RangeAudited
+from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.query import Answer
+from ionn_client.machine.session import Session
+from ionn_client.machine.tensors import live_from_wire
+from ionn_edge.doors.devices import Device
 from layergraph.execute import Live
 from tests.simulation.checks import ClientChecks
 from tests.simulation.loop import HERE, ShiftedLoop

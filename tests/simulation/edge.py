@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ionn_edge import jobs, parts
-from ionn_edge.admission import verify_all
 from ionn_edge.box import Box
-from ionn_edge.devices import LOOPBACK, Device
+from ionn_edge.doors.devices import LOOPBACK, Device
 from ionn_edge.link import Link
-from ionn_edge.opening import learn_graphs
-from ionn_edge.quota import Quota
+from ionn_edge.machine.quota import Quota
+from ionn_edge.storage import parts
+from ionn_edge.storage.admission import verify_all
+from ionn_edge.storage.opening import learn_graphs
+from ionn_edge.workers import jobs
 from planner.predictor import Predictor, Sample
 from planner.work import OperatorWork
 from tests.simulation.checks import EdgeChecks
@@ -109,7 +110,7 @@ class Life:
         self._spawn(self._serve(socket, device))
 
     async def _serve(self, socket: Socket, device: Device) -> None:
-        """As ionn_edge.routes does."""
+        """As ionn_edge.doors.routes does."""
         quota = None
         if device is not LOOPBACK:
             quota = self._quotas.setdefault(device, Quota(self.box.config))

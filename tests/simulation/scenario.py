@@ -10,7 +10,7 @@ from pathlib import Path
 from ionn_client import Options
 from ionn_client.stay import Stay
 from ionn_edge.config import Config
-from ionn_edge.devices import LOOPBACK, Device
+from ionn_edge.doors.devices import LOOPBACK, Device
 from planner import Link, Objective
 from planner.power import RADIOS, Power
 from tests.simulation.faults import FAULTS

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ionn_client.liveness import Liveness
-from ionn_client.upload import Upload
+from ionn_client.machine.liveness import Liveness
+from ionn_client.machine.upload import Upload
 from ionn_edge.box import Box
 from ionn_edge.link import Link
-from ionn_edge.parts import Part
+from ionn_edge.storage.parts import Part
 from layergraph import check_graph
 from tests.simulation.__main__ import main
 from tests.simulation.faults import FAULTS

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ionn_edge import jobs
-from ionn_edge.blobs import blob_path, part_path
-from ionn_edge.engine import EngineError, WorkerGone
-from ionn_edge.offered import check_described, graph_from, weight_rows
-from ionn_edge.places import Place
+from ionn_edge.storage.blobs import blob_path, part_path
+from ionn_edge.storage.places import Place
+from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import EngineError, WorkerGone
+from ionn_edge.workers.offered import check_described, graph_from, weight_rows
 from layergraph import GraphError, InvalidInput, LayerGraph, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
 from tests.simulation.models import EXACT, Model, Poisoned

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 import ionn_client.coding
-import ionn_client.queries
+import ionn_client.machine.queries
 import ionn_edge.link
 import wire.segments
 from ionn_client.activations import Activations
-from ionn_client.query import Answer
-from ionn_edge import jobs
+from ionn_client.machine.query import Answer
+from ionn_edge.workers import jobs
 from planner import CutCoding
 from tests.simulation.client import Asked, Wearer
 from tests.simulation.edge import Spot, disks_that_fill
@@ -335,7 +335,7 @@ def _sizes(scenario: Scenario) -> Iterator[None]:
     changes = (
         (wire.segments, "_WHOLE_SEGMENT_BYTES", scenario.segment_bytes),
         (wire.segments, "_PLANE_SEGMENT_ELEMENTS", scenario.segment_bytes // 2),
-        (ionn_client.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
+        (ionn_client.machine.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
         (ionn_client.coding, "time", clocks),
         (ionn_edge.link, "time", clocks),
     )

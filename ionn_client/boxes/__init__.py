@@ -1,0 +1,1 @@
+"""Which boxes there are, and who they are: finding, pairing, knowing, asking them."""

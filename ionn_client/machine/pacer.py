@@ -1,0 +1,222 @@
+"""How much of the upload may be in flight, so that the link is full and its queue is short.
+
+Whatever is in flight beyond what the way itself holds stands in some router's queue, in front
+of the next query. TCP fills those queues; this window, inside the connection, does not let it.
+
+- *The queue is measured*, not inferred: the edge stamps each chunk's arrival with its clock, so
+  a chunk's time on the way, less the least of the last seconds, is its wait in the uplink's queue.
+  Neither replies nor acknowledgements that queue on the downlink disturb it. One-way delay as
+  the signal is LEDBAT's (RFC 6817, section 2.4); the least delay as the base is Vegas's
+  (Brakmo, O'Malley and Peterson 1994, section 3.2).
+- *The window is steered* once a round by the shortest wait seen in it: what the queue holds
+  more than a target is taken off the window, what it lacks is added. The shortest wait, because
+  a queue that never empties is enough to keep the link busy; then the room for the jitter of
+  both programs comes by itself. Where the queue stays empty the steps double, as in Copa
+  (Arun and Balakrishnan 2018, section 2.1), so that a link that becomes faster is soon full.
+- *Start-up* doubles the window each round trip until chunks wait.
+- Every few seconds the queue is let run empty, as in BBR (Cardwell et al. 2016, "Steady-state
+  behavior"): a wait that is in every sample would pass for a longer way. A way that did become
+  longer shows when next to nothing is in flight and chunks still take longer.
+
+Pure bookkeeping over (bytes, times). Times called `now` are the client's monotonic clock, times
+called `clock_s` the edge's, of which only differences between chunks count.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ionn_client.machine.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
+from ionn_client.machine.window import PACKET_BYTES, InFlight, Window
+
+# The part of a packet that is left to headers: chunks fill whole packets.
+FRAMING_BYTES = 20
+MAX_CHUNK_BYTES = 256 << 10
+# Of the link, or of a longer round trip as much as queries hardly feel: a chunk costs both
+# processors the same whatever its size.
+CHUNK_S, LONGEST_CHUNK_S = 0.0015, 0.004
+CHUNK_SHARE = 0.08
+# While there are no queries, chunks of twice the time: the first that comes waits for one.
+ALONE_S = 1.0
+ALONE_FACTOR = 2.0
+ALONE_SLACK_S = 0.00075
+# Of the window while its size is not known yet.
+STARTUP_CHUNK_SHARE = 1 / 16
+RESIZE = 1.3
+# Timers of event loops go by milliseconds; what is due so soon goes at once.
+EARLY_S = 0.0005
+
+
+class UploadPacer:
+    """Bounds the bytes in flight by what the uplink's queue is seen to hold.
+
+    The caller asks `may_send`, sends a chunk of at most `chunk_bytes`, reports it with `sent`,
+    and each acknowledgement, which come in order, with `acknowledged`. Where nothing may be sent,
+    `due_at` tells when that changes without an acknowledgement.
+
+    overtaken: queries go over another connection, and pass what is under way.
+    """
+
+    def __init__(self, max_chunk_bytes: int, *, overtaken: bool = False) -> None:
+        self.overtaken = overtaken
+        self._max_chunk_bytes = min(max_chunk_bytes, MAX_CHUNK_BYTES)
+        self._rate = DeliveryRate()
+        self._transit = Transit()
+        self._window = Window(self._transit)
+        self._chunk_bytes = min(PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
+        # What the least times are of.
+        self._timed_bytes = self._chunk_bytes
+        self._alone = True
+        self._sized_bytes = 0.0
+        self._query_at = float("-inf")
+        self._next_number = 0
+        self._round_trips = Smallest(MEMORY_S)
+        self._round_trip_s: float | None = None
+        self._in_flight: deque[InFlight] = deque()
+        self._in_flight_bytes = self._carried_bytes = 0
+        # The first chunk behind the last query.
+        self._query_until: int | None = None
+        self._heard_at = 0.0
+
+    @property
+    def mean_rate_Bps(self) -> float | None:
+        """The uplink's rate over the last second, by the receiver's clock, an edge's pauses
+        left out: what plans are made on."""
+        return self._rate.Bps
+
+    @property
+    def in_flight_bytes(self) -> int:
+        return self._in_flight_bytes
+
+    def chunk_bytes(self) -> int:
+        """Size of the next chunk, in whole packets."""
+        return self._chunk_bytes
+
+    def window_bytes(self) -> float:
+        return self._window.bytes
+
+    def may_send(self, now: float, credit_bytes: float = 0.0) -> bool:
+        lack_bytes = self._in_flight_bytes - self._window.bytes - credit_bytes
+        return lack_bytes < 0 or lack_bytes < self._arriving_bytes(now + EARLY_S)
+
+    def due_at(self, credit_bytes: float = 0.0) -> float | None:
+        """When the next chunk may go, if nothing is heard before; None if it must be."""
+        rate, lack_bytes = self._rate.Bps, self._in_flight_bytes - self._window.bytes - credit_bytes
+        if not self._in_flight or rate is None or self._in_flight[0].carried_bytes:
+            return None
+        if lack_bytes >= self._in_flight[0].size_bytes:
+            return None
+        return self._heard_at + max(lack_bytes, 0.0) / rate - EARLY_S / 2
+
+    def _arriving_bytes(self, now: float) -> float:
+        """How much of the oldest chunk has arrived, at the rate at which those before it came."""
+        rate = self._rate.Bps
+        if not self._in_flight or rate is None or self._in_flight[0].carried_bytes:
+            return 0.0
+        return min(rate * (now - self._heard_at), self._in_flight[0].size_bytes)
+
+    def stalled_s(self, now: float) -> float:
+        """How long the oldest chunk's acknowledgement has been overdue."""
+        trip = self._round_trip_s
+        if trip is None or not self._in_flight:
+            return 0.0
+        return max(0.0, now - self._in_flight[0].sent_at - trip)
+
+    def carried(self, size_bytes: int, now: float) -> None:
+        """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
+        self._query_at = now
+        self._carried_bytes += size_bytes
+        if self.overtaken:
+            for chunk in self._in_flight:
+                chunk.behind_query = True
+        if self._alone and not self._window.starting_up:
+            self._resize_chunks(now)
+
+    def sent(self, size_bytes: int, now: float) -> None:
+        carried, self._carried_bytes = self._carried_bytes, 0
+        number = self._next_number
+        self._next_number += 1
+        if carried:
+            self._query_until = number
+        if not self._in_flight:
+            self._heard_at = now
+        self._in_flight_bytes += size_bytes
+        filling = self._in_flight_bytes > self._window.bytes - 2 * self._chunk_bytes
+        behind = self._query_until is not None
+        flight = self._in_flight_bytes
+        self._in_flight.append(InFlight(number, size_bytes, carried, now, flight, filling, behind))
+
+    def acknowledged(self, clock_s: float, now: float) -> None:
+        """The oldest chunk in flight was acknowledged; the edge received it at `clock_s`."""
+        chunk = self._in_flight.popleft()
+        self._in_flight_bytes -= chunk.size_bytes
+        self._heard_at = now
+        rate, starting_up = self._rate.Bps, self._window.starting_up
+        # As if it had been of the size that the least times are of.
+        longer_s = 0.0
+        if rate and not starting_up:
+            longer_s = (chunk.size_bytes - self._timed_bytes) / rate
+        self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now)
+        if chunk.number == self._query_until:
+            self._query_until = None
+        clock_s, wait_s = self._transit.observe(chunk.sent_at + longer_s, clock_s, now)
+        self._rate.add(clock_s, chunk.size_bytes + chunk.carried_bytes, filling=chunk.filling)
+        if self._window.observe(chunk, wait_s, clock_s, now, self._rate.Bps):
+            self._resize_chunks(now)
+            self._window.next_round(self._next_number, now)
+        elif self._window.starting_up:
+            self._grow_chunks()
+        elif starting_up:
+            self._time_chunks()
+
+    def reset_flight(self) -> None:
+        """The connection is gone, and with it whatever was in flight and the edge's clock."""
+        self._in_flight.clear()
+        self._in_flight_bytes = self._carried_bytes = 0
+        self._query_until = None
+        self._heard_at = 0.0
+        self._transit = Transit()
+        self._window.restart(self._transit)
+        self._rate.pause()
+
+    # Chunks.
+
+    def _grow_chunks(self) -> None:
+        """With the window, while the rate is not known: small ones would take all of a core."""
+        size_bytes = self._window.bytes * STARTUP_CHUNK_SHARE
+        if size_bytes >= 2 * (self._chunk_bytes + FRAMING_BYTES):
+            self._make_chunks(size_bytes)
+
+    def _resize_chunks(self, now: float) -> None:
+        rate, alone = self._rate.Bps, now - self._query_at >= ALONE_S
+        if rate is None:
+            return
+        way_s = (self._round_trip_s or 0.0) - self._timed_bytes / rate
+        seconds = min(max(CHUNK_S, CHUNK_SHARE * way_s), LONGEST_CHUNK_S)
+        size_bytes = rate * seconds * (ALONE_FACTOR if alone else 1.0)
+        if alone == self._alone and size_bytes / RESIZE < self._sized_bytes < size_bytes * RESIZE:
+            return
+        self._alone, self._sized_bytes = alone, size_bytes
+        self._make_chunks(size_bytes)
+
+    def _make_chunks(self, size_bytes: float) -> None:
+        # Bounded before it is made an int: a lying clock can make a rate infinite.
+        packets = max(round(min(size_bytes, self._max_chunk_bytes) / PACKET_BYTES), 1)
+        size = min(packets * PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
+        self._chunk_bytes = size
+        self._window.resized(size, ALONE_SLACK_S if self._alone else 0.0)
+        if not self._window.starting_up:
+            self._time_chunks()
+
+    def _time_chunks(self) -> None:
+        """The least times are of chunks of this size from now on, which take longer or shorter.
+
+        Until the end of the start, when the rate is known, they are of its first and smallest.
+        """
+        if rate := self._rate.Bps:
+            longer_s = (self._chunk_bytes - self._timed_bytes) / rate
+            self._transit.shift(longer_s)
+            self._round_trips.shift(longer_s)
+        else:
+            self._transit.forget()
+        self._timed_bytes = self._chunk_bytes

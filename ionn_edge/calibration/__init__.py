@@ -1,0 +1,1 @@
+"""How fast this box runs layers of every type, measured."""

@@ -1,0 +1,1 @@
+"""One client's state machine, without I/O: events and the time go in, commands come out."""

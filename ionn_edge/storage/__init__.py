@@ -1,0 +1,1 @@
+"""What the box keeps of whom, on disk and across crashes."""

@@ -1,0 +1,1 @@
+"""Where clients' graphs run: processes that may do nothing else."""
