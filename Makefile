@@ -65,7 +65,7 @@ bench-quick: $(STAMP)
 
 # Every branch of what pyproject.toml lists, by the tests that are about it: without those that
 # draw what they try, so that each run reaches the same, and without long ones that add nothing.
-CLIENT := audit* battery breaker context crossings distrust estimate forecast hedging inventory kept \
+CLIENT := audit* battery breaker context crossings distrust estimate flood forecast hedging inventory kept \
 	lane lateness liveness pacer queries routing sender session session_corners trust upload
 EDGE := answers quota session session_lanes turns
 LAYERGRAPH := budget check graph hostile_graphs layer_edges validators
