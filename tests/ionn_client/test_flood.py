@@ -6,7 +6,7 @@ from ionn_client.machine.flood import AT_ONCE, PER_SECOND, UNIT_BYTES, Unasked
 
 
 def told(unasked: Unasked, messages: int, size_bytes: int = 10, now: float = 100.0) -> bool:
-    return any([unasked.flooded(size_bytes, now) for _ in range(messages)])
+    return any(unasked.flooded(size_bytes, now) for _ in range(messages))
 
 
 def test_a_burst_is_allowed_once() -> None:
