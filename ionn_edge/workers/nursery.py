@@ -144,9 +144,7 @@ class Nursery:
             status = await asyncio.wait_for(asyncio.shield(ended), EXIT_TIMEOUT_S)
         except TimeoutError:
             return "its worker closed its socket"
-        if status < 0:
-            return f"its worker was killed by {signal.Signals(-status).name}"
-        return f"its worker ended with exit code {status}"
+        return f"its worker {_ended(status)}"
 
     def kill(self, pid: int) -> None:
         """End a worker, whatever it is doing. The forkserver knows whether it still is ours."""
@@ -224,10 +222,19 @@ class Nursery:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await reader.readexactly(RECORD.size)
-        except (asyncio.IncompleteReadError, TimeoutError) as error:
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._writer.close()
             self._hang_up()
-            raise EngineError("the worker process does not start; is torch installed?") from error
+            raise EngineError(_unborn(await self._process.wait())) from error
+        except TimeoutError as error:
+            self._writer.close()
+            self._hang_up()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            raise EngineError(
+                f"the process that starts workers was not ready after {START_TIMEOUT_S:g} s:"
+                " try again when this machine is less busy"
+            ) from error
         self._listening = asyncio.create_task(self._listen(reader))
         self._watching = asyncio.create_task(self._watch())
 
@@ -260,3 +267,15 @@ class Nursery:
                 forked = self._forked.popleft()
                 if not forked.done():
                     forked.set_exception(OSError("the forkserver ended"))
+
+
+def _ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit code {status}"
+
+
+def _unborn(status: int) -> str:
+    """Why no worker can be had: what starts them ended while it imported torch."""
+    hint = "is this machine short of memory?" if status < 0 else "what it said stands above"
+    return f"the process that starts workers {_ended(status)} before it was ready: {hint}"

@@ -19,7 +19,7 @@ from PIL import Image
 from ionn_edge.settings import WorkerSettings
 from ionn_edge.storage.places import Place
 from ionn_edge.workers import jobs
-from ionn_edge.workers.engine import Worker, WorkerGone
+from ionn_edge.workers.engine import EngineError, Worker, WorkerGone
 from ionn_edge.workers.nursery import Nursery
 from ionn_edge.workers.worker import _Worker
 from layergraph import LayerGraph, execute, tensor_from_buffer, tensor_to_buffer
@@ -381,7 +381,7 @@ async def test_a_device_that_is_not_there_is_refused_with_the_way_out() -> None:
 async def test_a_killed_worker_is_reported_with_the_signal(nursery: Nursery) -> None:
     worker = await nursery.fork()
     os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(WorkerGone, match="killed by SIGKILL"):
+    with pytest.raises(WorkerGone, match=r"killed by SIGKILL"):
         await worker.receive()
     await worker.close()
 
@@ -429,6 +429,39 @@ async def test_a_nursery_that_dies_takes_its_workers_along_and_is_started_again(
     with pytest.raises(WorkerGone):
         await second.receive()
     await second.close()
+
+
+async def test_why_workers_cannot_be_had_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = Nursery(WorkerSettings("cpu", 1))
+    starting = asyncio.create_task(killed.start())
+    while killed.pid is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    os.kill(killed.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match=r"killed by SIGKILL before it was ready: .* memory"):
+        await starting
+    await killed.close()
+
+    monkeypatch.setattr(Nursery, "MODULE", "ionn_edge.nowhere")
+    missing = Nursery(WorkerSettings("cpu", 1))
+    with pytest.raises(
+        EngineError, match="ended with exit code 1 before it was ready: what it said"
+    ):
+        await missing.start()
+    await missing.close()
+
+
+async def test_a_nursery_that_was_late_once_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nursery = Nursery(WorkerSettings("cpu", 1))
+    with monkeypatch.context() as impatient:
+        impatient.setattr("ionn_edge.workers.nursery.START_TIMEOUT_S", 0.01)
+        with pytest.raises(EngineError, match=r"not ready after 0\.01 s: try again"):
+            await nursery.start()
+    worker = await nursery.fork()
+    assert isinstance(await asked(worker, jobs.Check("", b"", "")), jobs.Refused)
+    await worker.close()
+    await nursery.close()
 
 
 async def test_what_a_socket_does_not_take_at_once_arrives_in_order(
