@@ -28,7 +28,7 @@ from ionn_edge.doors.guard import Guard
 from ionn_edge.doors.pairing_desk import PairingDesk
 from ionn_edge.doors.questions import Questions
 from ionn_edge.doors.routes import Routes
-from ionn_edge.link import CLOSE_TIMEOUT_S
+from ionn_edge.outbox import CLOSE_TIMEOUT_S
 from ionn_edge.storage.admission import verify_all
 from ionn_edge.storage.opening import learn_graphs
 from ionn_edge.workers.isolation import Isolation, isolation

@@ -25,8 +25,9 @@ from ionn_edge.doors.guard import Denied, Guard
 from ionn_edge.doors.pace import Pace, PacedSocket
 from ionn_edge.doors.pairing_desk import PairingDesk
 from ionn_edge.doors.questions import end_connections
-from ionn_edge.link import CLOSE_TIMEOUT_S, Link
+from ionn_edge.link import Link
 from ionn_edge.machine.quota import Quota
+from ionn_edge.outbox import CLOSE_TIMEOUT_S
 from pairing.frames import MAX_FRAME_BYTES
 from pairing.tls import peer_fingerprint
 from wire import OLDEST_VERSION, VERSION

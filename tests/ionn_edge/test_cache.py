@@ -200,7 +200,7 @@ async def test_a_device_that_is_forgotten_has_its_queries_answered_and_nothing_l
         await peer.open(GRAPH, WEIGHTS)
         await other.open(GRAPH, WEIGHTS)
         epoch = at.box.epoch(glasses.id)
-        (worker,) = (link._worker for link in at.box.clients if link.device.id == glasses.id)
+        (worker,) = (link._served.worker for link in at.box.clients if link.device.id == glasses.id)
         os.kill(worker.pid, signal.SIGSTOP)
         await peer.send(execute(1, 0, 3, (X,)), execute(2, 0, 3, (X,)), messages.Ping(1))
         await peer.hear(messages.Pong)

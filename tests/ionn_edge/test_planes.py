@@ -378,8 +378,8 @@ async def test_planes_are_run_by_a_worker_that_was_started_again(serve: Serve) -
         await peer.upload(0, BLOBS[0], COARSE)
         (link,) = box.clients
         assert isinstance(link, Link)
-        assert link._worker is not None
-        os.kill(link._worker.pid, signal.SIGKILL)
+        assert link._served.worker is not None
+        os.kill(link._served.worker.pid, signal.SIGKILL)
         while True:
             await peer.send(execute(1, 0, 1, (X,), precision="float12"))
             answer = await peer.hear(messages.Message)

@@ -187,7 +187,7 @@ async def test_a_box_with_512_open_queries_takes_one_of_who_has_none(
     ):
         for peer in (greedy, modest):
             await peer.open(GRAPH, WEIGHTS)
-        workers = [link._worker.pid for link in at.box.clients]  # type: ignore[attr-defined]
+        workers = [link._served.worker.pid for link in at.box.clients]  # type: ignore[attr-defined]
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
         try:

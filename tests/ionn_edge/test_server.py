@@ -19,7 +19,7 @@ import torch
 import zstandard
 
 from ionn_edge import box as box_module
-from ionn_edge import link
+from ionn_edge import link, served
 from ionn_edge.doors.devices import LOOPBACK, Device
 from ionn_edge.storage import writing
 from ionn_edge.storage.parts import Part
@@ -525,7 +525,7 @@ async def test_too_many_open_queries_are_refused_one_by_one(serve: Serve) -> Non
 
 def _worker(box: Any) -> Worker:
     (link,) = box.clients
-    worker: Worker = link._worker
+    worker: Worker = link._served.worker
     return worker
 
 
@@ -709,7 +709,7 @@ async def test_draining_finishes_what_runs_and_says_goodbye(serve: Serve) -> Non
     async with serve() as (box, url), Peer(url) as busy, Peer(url) as idle:
         await idle.greet()
         await busy.open(GRAPH, WEIGHTS)
-        (worker,) = (link._worker for link in box.clients if link._worker)
+        (worker,) = (link._served.worker for link in box.clients if link._served.worker)
         os.kill(worker.pid, signal.SIGSTOP)
         await busy.send(execute(1, 0, 3, (X,)), messages.Ping(1))
         await busy.hear(messages.Pong)
@@ -756,7 +756,8 @@ async def test_answers_count_where_they_are_not_small(
             return 0.0
 
         monkeypatch.setattr(box, "rest_s", rest_s)
-        monkeypatch.setattr(link, "SMALL_S", 0.0)
+        monkeypatch.setattr(served, "SMALL_S", 0.0)
+        monkeypatch.setattr(served, "TURN_S", 1e-9)
         monkeypatch.setattr(link, "TURN_S", 1e-9)
         for query in range(1, 6):
             await peer.run(query, 0, 3, (X,))

@@ -116,7 +116,7 @@ class Life:
             quota = self._quotas.setdefault(device, Quota(self.box.config))
         link: Any = Link(self.box, socket, socket, device.name, device, quota)  # type: ignore[arg-type]
         scenario = self.world.scenario
-        link._encoder = Encoder(self.box.config.limits, scenario.inline_bytes)
+        link._outbox.encoder = Encoder(self.box.config.limits, scenario.inline_bytes)
         EdgeChecks(self, link, socket)
         self.links.append(link)
         try:
