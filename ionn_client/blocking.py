@@ -23,10 +23,13 @@ class SyncOffload:
 
     def __init__(self, offload: Offload) -> None:
         self._offload = offload
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> SyncOffload:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="ionn", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._loop,), name="ionn", daemon=True
+        )
         self._thread.start()
         try:
             self._wait(self._offload.__aenter__())
@@ -87,18 +90,23 @@ class SyncOffload:
         status: Status = self._wait(read())
         return status
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         # As in the thread that runs ranges: what is brief runs here (see LocalRunner).
         torch.set_num_threads(self._offload.threads)
-        self._loop.run_forever()
+        loop.run_forever()
 
     def _wait(self, awaitable: Any) -> Any:
+        if self._loop is None:
+            awaitable.close()
+            raise RuntimeError("this is for use inside `with connect_sync(...) as net:`")
         return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop = self._loop, None
+        assert loop is not None
+        loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
-        self._loop.close()
+        loop.close()
 
 
 def connect_sync(

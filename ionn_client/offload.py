@@ -45,11 +45,21 @@ class Offload:
         access: Access,
         options: Options,
     ) -> None:
+        if isinstance(args, (torch.Tensor, str)) or not isinstance(args, Sequence):
+            raise ValueError(
+                f"args is a tuple of the model's inputs, as in model(*args): (x,) and no"
+                f" {type(args).__name__}"
+            )
+        if not isinstance(model, (torch.nn.Module, Profiled)):
+            raise ValueError(
+                f"model is a torch.nn.Module, or what prepare() gave, and no {type(model).__name__}"
+            )
         self._model = model
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})
         self._access = access
         self._options = options
+        self._entered = False
 
     async def __aenter__(self) -> Offload:
         profiled = self._model
@@ -79,6 +89,7 @@ class Offload:
         self._driver = Driver(session, self._access, self._runner, options)
         self._running = asyncio.create_task(self._driver.run())
         await self._driver.started()
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -142,6 +153,8 @@ class Offload:
         least = self._options.least_precision if precision is None else precision
         if least not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {least!r}")
+        if not self._entered:
+            raise RuntimeError("queries are asked inside `async with connect(...) as net:`")
         live = flatten_inputs(self._graph, args, kwargs)
         lossless = precision == PRECISIONS[-1]
         answer = await self._driver.ask(live, deadline_s, least, lossless)
@@ -246,12 +259,13 @@ def connect(
     edge: the name of a box that this device is paired with, or its address, "ionn://host:port".
     An edge on this very machine may be unpaired.
 
-    model: a module in eval mode, or what `prepare` made of one. args, kwargs: an example input;
-    queries take inputs of the same structure, shapes and element types. Queries are answered
-    from the start: by the client alone while no edge is there.
+    model: a module, which is set to eval mode, or what `prepare` made of one. args (a tuple),
+    kwargs: an example input; queries take inputs of the same structure, shapes and element
+    types. Queries are answered from the start: by the client alone while no edge is there.
 
-    Raises ValueError for a malformed address and PairingError for a box that is not known at
-    once, and layergraph.GraphError on entry if the model cannot be captured.
+    Raises ValueError for a malformed address, or a model or inputs of another kind, and
+    PairingError for a box that is not known at once, and layergraph.GraphError on entry if the
+    model cannot be captured.
     """
     options = options or Options()
     return Offload(model, args, kwargs, Access.to(edge, options.state), options)

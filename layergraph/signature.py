@@ -53,7 +53,10 @@ class Signature:
         ordered = {name: kwargs[name] for name in self.keywords}
         leaves, spec = pytree.tree_flatten((tuple(args), ordered))
         if spec != self.in_spec:
-            raise InvalidInput(f"captured for inputs of the structure {self.in_spec}; got {spec}")
+            raise InvalidInput(
+                f"captured for arguments of the structure {_structure(self.in_spec)};"
+                f" got {_structure(spec)}"
+            )
         literals = dict(self.literals)
         tensors: list[torch.Tensor] = []
         for number, leaf in enumerate(leaves):
@@ -165,3 +168,15 @@ def _brief(leaf: object) -> str:
     if isinstance(leaf, torch.Tensor):
         return f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
     return f"{type(leaf).__name__} {str(leaf)[:40]!r}"
+
+
+class _Blank:
+    def __repr__(self) -> str:
+        return "_"
+
+
+def _structure(spec: pytree.TreeSpec) -> str:
+    """Arguments as they are written in Python, a "_" for each that is no container."""
+    args, kwargs = pytree.tree_unflatten([_Blank()] * spec.num_leaves, spec)
+    written = [repr(each) for each in args] + [f"{name}={each!r}" for name, each in kwargs.items()]
+    return f"({', '.join(written)})"[:200]

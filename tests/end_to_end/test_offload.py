@@ -364,6 +364,40 @@ async def test_a_closed_session_says_so(profiled: Profiled) -> None:
         await net(*ARGS)
 
 
+async def test_one_that_was_never_entered_says_so(profiled: Profiled) -> None:
+    net = ionn_client.connect(profiled, ARGS, edge=NOWHERE)
+    with pytest.raises(RuntimeError, match="inside `async with"):
+        await net(*ARGS)
+
+
+def test_the_blocking_api_says_that_it_was_not_entered_or_was_left(profiled: Profiled) -> None:
+    net = ionn_client.connect_sync(profiled, ARGS, edge=NOWHERE)
+    with pytest.raises(RuntimeError, match="inside `with"):
+        net(*ARGS)
+    with net:
+        net(*ARGS)
+    for late in (net.query, net.forget, net.uploaded, lambda: net.status):
+        with pytest.raises(RuntimeError, match="inside `with"):
+            late()
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "message"),
+    [
+        (nn.Linear(3, 2), torch.ones(1, 3), r"\(x,\) and no Tensor"),
+        (nn.Linear(3, 2), "x", "and no str"),
+        (nn.Linear(3, 2), None, "and no NoneType"),
+        (lambda x: x, (torch.ones(1, 3),), "and no function"),
+        (nn.Linear, (torch.ones(1, 3),), "and no type"),
+    ],
+)
+def test_another_kind_of_model_or_inputs_is_refused_at_once(
+    model: Any, args: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ionn_client.connect(model, args, edge=NOWHERE)
+
+
 def test_the_blocking_api_gives_the_same(model: nn.Module, edge: EdgeProcess) -> None:
     with torch.inference_mode():
         reference = model(*ARGS)

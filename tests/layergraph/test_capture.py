@@ -337,7 +337,7 @@ class TestStructures:
         [
             ((torch.zeros(2, 3),), {}, r"float32\[1, 3\]; got float32\[2, 3\]"),
             ((torch.zeros(1, 3, dtype=torch.int64),), {}, r"got int64\[1, 3\]"),
-            (([1.0, 2.0],), {}, "structure"),
+            (([1.0, 2.0],), {}, r"of the structure \(_\); got \(\[_, _\]\)"),
             ((), {"input": torch.zeros(1, 3)}, "keyword"),
             ((None,), {}, "got NoneType"),
         ],
