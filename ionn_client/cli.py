@@ -5,6 +5,7 @@ A command is imported once it is chosen: those that compute need torch, which ta
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
@@ -103,10 +104,19 @@ def _imported(where: str) -> Any:
 def _as_command(found: Any) -> Any:
     """From a room of commands, or the function that is one."""
     if isinstance(found, typer.Typer):
-        return get_command(found)
+        return _reflowed(get_command(found))
     alone = typer.Typer(add_completion=False)
     alone.command()(found)
-    return get_command(alone)
+    return _reflowed(get_command(alone))
+
+
+def _reflowed(command: Any) -> Any:
+    """With paragraphs of help as wide as the terminal, not as the source."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(lines.split()) for lines in paragraphs)
+    for below in getattr(command, "commands", {}).values():
+        _reflowed(below)
+    return command
 
 
 app = typer.Typer(

@@ -61,7 +61,9 @@ def discover_boxes(
         table.add_row(*map(Text, shown))
     console.print(table)
     if any(box.fingerprint not in known for box in found):
-        console.print("To pair: ionn pair NAME, with the code that the box shows.")
+        alike = len({box.name for box in found}) < len(found)
+        which = "HOST:PORT (some names are double)" if alike else "NAME"
+        console.print(f"To pair: ionn pair {which}, with the code that the box shows.")
 
 
 async def _follow_all(

@@ -137,8 +137,9 @@ def summary(asked: Sequence[Asked]) -> str:
     """How fast, how exact and how frugal the answers were, in a line."""
     mean_s = sum(query.latency_s for query in asked) / len(asked)
     exact = [query for query in asked if query.exact]
+    queries = "1 query" if len(asked) == 1 else f"{len(asked)} queries"
     text = (
-        f"{len(asked)} queries, mean {milliseconds(mean_s)}, last"
+        f"{queries}, mean {milliseconds(mean_s)}, last"
         f" {milliseconds(asked[-1].latency_s)} on {place(asked[-1])};"
         f" {sum(not query.wrong for query in exact)} of {len(exact)} exact answers equal the local"
         " model's"

@@ -180,9 +180,13 @@ def _uploads(
     for time_s, text in marks:
         if time_s <= end_s:
             axes.axvline(time_s, color="#444444", linestyle=":", linewidth=1)
+            # Away from the nearer end, where the lines are steep.
+            early = time_s < end_s / 2
             axes.annotate(
                 text, (time_s, 0.03), xycoords=("data", "axes fraction"), rotation=90, fontsize=7,
-                xytext=(-3, 0), textcoords="offset points", ha="right",
+                xytext=(3 if early else -3, 0), textcoords="offset points", zorder=4,
+                ha="left" if early else "right",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )  # fmt: skip
     axes.grid(axis="y", alpha=0.3)
     axes.tick_params(labelsize=8)

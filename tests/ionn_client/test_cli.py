@@ -51,6 +51,15 @@ def test_help_names_every_command() -> None:
     assert "latency" in ionn("bench", "--help")
 
 
+@pytest.mark.parametrize("command", [("pair",), ("edge", "publish")])
+def test_help_is_as_wide_as_the_terminal(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 300)
+    text = ionn(*command, "--help")
+    assert "one attempt: a wrong one" in text or "shows to whoever offers" in text
+
+
 def test_profile_lists_the_layers() -> None:
     report = ionn_json("profile", "--network", "lenet", "--runs", "1")
     assert [row["name"] for row in report["layers"]][1:3] == ["conv1", "conv2"]

@@ -92,6 +92,7 @@ def test_the_summary_of_a_run_keeps_apart_what_was_coded_with_loss() -> None:
     assert "3 queries, mean 400 ms, last 400 ms on client and edge" in text
     assert "1 of 2 exact answers equal the local model's; 1 were coded with loss" in text
     assert text.endswith("off by at most 0.012 of the largest element.")
+    assert summary([asked()]).startswith("1 query, mean")
     assert summary([asked()]).endswith("1 of 1 exact answers equal the local model's.")
 
 
