@@ -490,21 +490,21 @@ def test_a_stopped_box_publishes_a_file_when_it_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("status", "arguments", "text"),
     [
-        (["publish", "nosuchnet"], "there is no network 'nosuchnet'"),
-        (["publish", "no.such:factory"], "there is no module 'no.such' here"),
-        (["publish", "/no/such/model.safetensors"], "cannot be read: No such file"),
-        (["publish", "pickle.pt2"], "holds pickles: reading it would run code"),
-        (["publish", "short.safetensors"], "is no captured model"),
-        (["publish", "tests.ionn_edge.test_publishing:outside"], "not in the operator table"),
-        (["publish", "abcdef", "--from", "nobody"], "no paired device is called 'nobody'"),
-        (["publish", "abcdef", "--from", LOOPBACK.id], "no model here is called 'abcdef'"),
-        (["unpublish", "abcdef"], "no model here is called 'abcdef'"),
+        (2, ["publish", "nosuchnet"], "there is no network 'nosuchnet'"),
+        (2, ["publish", "no.such:factory"], "there is no module 'no.such' here"),
+        (1, ["publish", "/no/such/model.safetensors"], "cannot be read: No such file"),
+        (1, ["publish", "pickle.pt2"], "holds pickles: reading it would run code"),
+        (1, ["publish", "short.safetensors"], "is no captured model"),
+        (1, ["publish", "tests.ionn_edge.test_publishing:outside"], "not in the operator table"),
+        (1, ["publish", "abcdef", "--from", "nobody"], "no paired device is called 'nobody'"),
+        (1, ["publish", "abcdef", "--from", LOOPBACK.id], "no model here is called 'abcdef'"),
+        (1, ["unpublish", "abcdef"], "no model here is called 'abcdef'"),
     ],
 )
 def test_what_cannot_be_published_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, arguments: list[str], text: str
 ) -> None:
     root = str(Path(__file__).parents[2])
     monkeypatch.syspath_prepend(root)
@@ -513,7 +513,7 @@ def test_what_cannot_be_published_is_one_line(
     save_captured("whole", GRAPH, WEIGHTS)
     Path("short.safetensors").write_bytes(Path("whole").read_bytes()[:-1])
     code, said = _command(tmp_path, *arguments)
-    assert (code, said.count("\n")) == (2, 1)
+    assert (code, said.count("\n")) == (status, 1)
     assert said.startswith("ionn edge: ")
     assert text in said
     store = tmp_path / "store"
