@@ -91,6 +91,14 @@ def forget(box: Box, device: str) -> int:
 # Of files.
 
 
+def in_use(directory: Path) -> StorageError:
+    """What a command says that cannot have the store of a box that runs."""
+    return StorageError(
+        f"a box that runs has the store {directory}: say its --state, or stop it first if it"
+        " is unpaired, which answers no questions"
+    )
+
+
 @contextlib.contextmanager
 def at_rest(directory: Path, state: Path, devices: Iterable[str]) -> Iterator[Store]:
     """The store of a box that does not run, in which these devices may have something.
@@ -104,10 +112,7 @@ def at_rest(directory: Path, state: Path, devices: Iterable[str]) -> Iterator[St
     try:
         store.open(cache_secret(state), [LOOPBACK.id, *devices])
     except StoreInUse:
-        raise StorageError(
-            f"a box that runs has the store {directory}: say its --state, or stop it first if it"
-            " is unpaired, which answers no questions"
-        ) from None
+        raise in_use(directory) from None
     try:
         yield store
     finally:

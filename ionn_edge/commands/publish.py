@@ -143,13 +143,18 @@ def _conversed(
 def _at_rest(state: Path, store: Path) -> Iterator[Ask]:
     """Asks a box that serves nobody, and evicts nothing: what its budget is, only `serve` knows."""
     from ionn_edge.box import Box
+    from ionn_edge.cache import in_use
     from ionn_edge.commands.cache import device_id
+    from ionn_edge.storage.blobs import StoreInUse
     from ionn_edge.storage.publishing import PublishingQuestions
 
     registry = Registry(state)
     registry.open()
     box = Box(Config(store=store, state=state, memory_bytes=1 << 62, threads=1))
-    box.open([LOOPBACK.id, *(each.device.id for each in registry.all())])
+    try:
+        box.open([LOOPBACK.id, *(each.device.id for each in registry.all())])
+    except StoreInUse:
+        raise in_use(store) from None
     try:
         handlers = PublishingQuestions(box, lambda what: device_id(registry, what)).handlers()
         with asyncio.Runner() as runner:

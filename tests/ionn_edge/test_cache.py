@@ -283,10 +283,12 @@ async def test_a_stopped_boxs_files_can_be_listed_pruned_and_forgotten(
 
 async def test_files_of_a_running_box_are_left_to_it(serve: Serve, tmp_path: Path) -> None:
     async with serve():
-        said = CliRunner().invoke(app, _options(tmp_path, "prune"))
-    assert said.exit_code == 1
-    assert "a box that runs has the store" in said.output
-    assert "stop it first if it is unpaired" in said.output
+        pruned = CliRunner().invoke(app, _options(tmp_path, "prune"))
+        dropped = CliRunner().invoke(app, ["unpublish", "0123456789ab", *_options(tmp_path)[1:]])
+    for said in (pruned, dropped):
+        assert said.exit_code == 1
+        assert "a box that runs has the store" in said.output
+        assert "stop it first if it is unpaired" in said.output
 
 
 @pytest.mark.parametrize(
