@@ -14,6 +14,8 @@ PRESSED = """
 import os, signal, sys
 
 awaited = sys.argv.pop(1)
+# Ignored where the tests run in the background of a script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Pressing:
     def find_spec(self, name, *_):
@@ -36,7 +38,7 @@ def test_while_it_imports(module: str, tmp_path: Path) -> None:
 
 
 def test_at_a_prompt(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "ionn_client", "pair", "127.0.0.1:9", "--state", str(tmp_path))
+    command = (sys.executable, "-c", PRESSED, "nothing", "pair", "127.0.0.1:9", "--state", tmp_path)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as asking:
