@@ -343,6 +343,8 @@ async def test_an_iterable_that_fails_to_start_or_to_go_on_says_so() -> None:
 
 
 class Connected(Instant):
+    threads = 1
+
     async def __aenter__(self) -> Connected:
         return self
 
