@@ -28,7 +28,7 @@ class SyncOffload:
     def __enter__(self) -> SyncOffload:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._run, args=(self._loop,), name="ionn", daemon=True
+            target=_run, args=(self._loop, self._offload.threads), name="ionn", daemon=True
         )
         self._thread.start()
         try:
@@ -90,11 +90,6 @@ class SyncOffload:
         status: Status = self._wait(read())
         return status
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        # As in the thread that runs ranges: what is brief runs here (see LocalRunner).
-        torch.set_num_threads(self._offload.threads)
-        loop.run_forever()
-
     def _wait(self, awaitable: Any) -> Any:
         if self._loop is None:
             awaitable.close()
@@ -119,3 +114,9 @@ def connect_sync(
 ) -> SyncOffload:
     """`connect` for programs without an event loop."""
     return SyncOffload(connect(model, args, kwargs, edge=edge, options=options))
+
+
+def _run(loop: asyncio.AbstractEventLoop, threads: int) -> None:
+    # As in the thread that runs ranges: what is brief runs here (see LocalRunner).
+    torch.set_num_threads(threads)
+    loop.run_forever()
