@@ -94,7 +94,7 @@ async def test_devices_upload_what_they_have_of_their_own(
     assert (done["total_bytes"], done["was_published"]) == (total_bytes, False)
     assert (await asyncio.to_thread(_command, edge, "publish", what))["was_published"]
     rows = await asyncio.to_thread(_command, edge, "cache", "ls")
-    published = {"fingerprint": done["fingerprint"], "total_bytes": total_bytes}
+    published = {"fingerprint": done["fingerprint"], "name": what, "total_bytes": total_bytes}
     assert rows["published"] == [published]
 
     # Paired afterwards, with a box that nobody has sent anything.

@@ -58,7 +58,7 @@ def _all_weighted(self: Upload, *_: Any, **__: Any) -> frozenset[int]:
     ("where", "name", "instead", "faults", "text"),
     [
         (Upload, "layers", _all_weighted, [], "was not acknowledged"),
-        (Liveness, "gone_at", lambda *_: None, ["half-open"], ""),
+        (Liveness, "gone_at", lambda *_: None, ["half-open"] * 4, ""),
         (Link, "completed", lambda *_: None, [], "cannot be executed"),
         (Box, "widen", lambda *_: None, [], "the store holds"),
         (Box, "forgot", lambda *_: None, ["pruned", "forgotten"], "was held in epoch"),
