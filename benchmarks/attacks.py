@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import hashlib
 import itertools
+import logging
 import os
 import socket
 import ssl
@@ -329,6 +330,8 @@ STRANGERS = frozenset({"nothing", "half-open", "handshakes"})
 
 async def attack(name: str, access: Access) -> None:
     """For ever."""
+    # Whoever is hung up on goes on talking for a while, of which asyncio warns each time.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     once, parallel = ATTACKS[name]
 
     async def again() -> None:
