@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from ionn_client.reports.places import check_writable
 
 Network = Annotated[
     str,
@@ -62,8 +63,7 @@ def made(out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out: cannot make {out}: {(error.strerror or '').lower()}") from None
-    if not os.access(out, os.W_OK):
-        raise ValueError(f"--out: nothing can be written to {out}")
+    check_writable("--out", out)
     return out
 
 

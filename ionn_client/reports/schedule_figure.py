@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+
+from ionn_client.reports.places import check_folder_of, check_writable
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -33,10 +34,7 @@ def check_picture(path: Path) -> None:
     """ValueError unless a picture can be written there."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--figure is a file ending in {', '.join(FORMATS)}, not {path}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--figure: there is no folder {path.parent}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"--figure: nothing can be written to {path.absolute().parent}")
+    check_writable("--figure", check_folder_of("--figure", path))
 
 
 def draw_plan(

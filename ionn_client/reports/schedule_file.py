@@ -7,11 +7,11 @@ network, device and edge, and is never overwritten.
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ionn_client.reports.places import check_folder_of, check_writable
 from planner import Cached, LayerCosts, Link, Objective, Region, ScheduleCache
 
 MOST_BYTES = 8 << 20
@@ -48,10 +48,9 @@ def check_cache(path: Path, objective: Objective) -> None:
         raise ValueError("--cache has schedules by seconds: choose --objective latency or mix")
     if path.exists() and not path.is_file():
         raise ValueError(f"--cache: {path} is not a file")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--cache: there is no folder {path.parent}")
-    if not path.exists() and not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"--cache: nothing can be written to {path.absolute().parent}")
+    folder = check_folder_of("--cache", path)
+    if not path.exists():
+        check_writable("--cache", folder)
 
 
 def cached_schedules(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import torch
@@ -48,43 +48,39 @@ async def test_a_range_that_was_brief_runs_at_once(
         assert runner.run_at_once(0, 2, (ROW,)) is None
 
 
-async def test_one_that_was_long_once_goes_back_to_its_thread(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def brief(threads: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalRunner]:
+    """One for which every range is brief, and that is wanted at once."""
     monkeypatch.setattr(local, "BRIEF_S", 60.0)
     graph, weights = chain(3)
     with LocalRunner(graph, weights, threads) as runner:
         await _wanted(runner)
-        monkeypatch.setattr(local, "BRIEF_S", 0.0)
-        assert runner.run_at_once(0, 3, (ROW,)) is not None
-        assert runner.run_at_once(0, 3, (ROW,)) is None
+        yield runner
+
+
+async def test_one_that_was_long_once_goes_back_to_its_thread(
+    brief: LocalRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BRIEF_S", 0.0)
+    assert brief.run_at_once(0, 3, (ROW,)) is not None
+    assert brief.run_at_once(0, 3, (ROW,)) is None
 
 
 async def test_nothing_runs_at_once_with_another_number_of_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    brief: LocalRunner, threads: int
 ) -> None:
-    monkeypatch.setattr(local, "BRIEF_S", 60.0)
-    graph, weights = chain(3)
-    with LocalRunner(graph, weights, threads) as runner:
-        await _wanted(runner)
-        torch.set_num_threads(threads + 1)
-        assert runner.run_at_once(0, 3, (ROW,)) is None
+    torch.set_num_threads(threads + 1)
+    assert brief.run_at_once(0, 3, (ROW,)) is None
 
 
-async def test_nothing_runs_at_once_beside_a_range_that_runs(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "BRIEF_S", 60.0)
-    graph, weights = chain(3)
+async def test_nothing_runs_at_once_beside_a_range_that_runs(brief: LocalRunner) -> None:
     refused: list[bool] = []
-    with LocalRunner(graph, weights, threads) as runner:
-        await _wanted(runner)
 
-        def meanwhile() -> bool:
-            refused.append(runner.run_at_once(0, 3, (ROW,)) is None)
-            return True
+    def meanwhile() -> bool:
+        refused.append(brief.run_at_once(0, 3, (ROW,)) is None)
+        return True
 
-        await runner.run(0, 3, (ROW,), meanwhile)
+    await brief.run(0, 3, (ROW,), meanwhile)
     assert refused == [True]
 
 
@@ -98,15 +94,9 @@ async def test_a_slow_device_takes_its_time_for_all(
         assert runner.run_at_once(0, 3, (ROW,)) is None
 
 
-async def test_what_the_model_itself_raises_is_raised_at_once_too(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "BRIEF_S", 60.0)
-    graph, weights = chain(3)
-    with LocalRunner(graph, weights, threads) as runner:
-        await _wanted(runner)
-        with pytest.raises(InvalidInput):
-            runner.run_at_once(0, 3, (ROW[:, 1:],))
+async def test_what_the_model_itself_raises_is_raised_at_once_too(brief: LocalRunner) -> None:
+    with pytest.raises(InvalidInput):
+        brief.run_at_once(0, 3, (ROW[:, 1:],))
 
 
 async def test_usually_a_thread_of_its_own_runs_them(threads: int) -> None:
