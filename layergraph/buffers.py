@@ -94,7 +94,7 @@ def tensor_from_buffer(
         array: Any = permuted.numpy()
         memoryview(array.reshape(-1).view("u1"))[:] = view.cast("B")
     else:
-        permuted = _flat_from(view, dtype).view(ordered)
+        permuted = _shaped(_flat_from(view, dtype), ordered)
     if list(order) == list(range(len(shape))):
         return permuted
     return permuted.permute([order.index(dim) for dim in range(len(shape))])
@@ -107,7 +107,13 @@ def stride_order(tensor: torch.Tensor) -> tuple[int, ...]:
     they had, and kernels look at it to tell channels-last.
     """
     strides, shape = tensor.stride(), tensor.shape
+    if 1 not in shape and tensor.is_contiguous():
+        return tuple(range(len(shape)))
     return tuple(sorted(range(tensor.dim()), key=lambda dim: (-strides[dim], shape[dim] == 1)))
+
+
+def _shaped(flat: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    return flat if len(shape) == 1 else flat.view(shape)
 
 
 def dense_bytes(tensor: torch.Tensor) -> memoryview:
@@ -127,7 +133,7 @@ def _flat_from(view: memoryview, dtype: str) -> torch.Tensor:
         view = memoryview(bytes(view))
     flat = None
     if not view.readonly:
-        flat = torch.frombuffer(view, dtype=torch.uint8)
+        flat = torch.frombuffer(view, dtype=torch.uint8 if dtype == "bool" else DTYPES[dtype])
     if flat is None or flat.data_ptr() % _ALIGNMENT_BYTES:
         # Torch cannot promise to leave read-only memory alone, and warns at its sight.
         flat = torch.empty(view.nbytes, dtype=torch.uint8)
@@ -135,4 +141,4 @@ def _flat_from(view: memoryview, dtype: str) -> torch.Tensor:
     if dtype == "bool":
         # A byte other than 0 and 1 is no bool, and kernels count on that.
         return flat != 0
-    return flat.view(DTYPES[dtype])
+    return flat if flat.dtype is DTYPES[dtype] else flat.view(DTYPES[dtype])

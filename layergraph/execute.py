@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -61,16 +61,22 @@ class Executor:
     """One graph bound to its weights; the function of each range is built at its first run.
 
     `weights` may fill up over time: a range needs only its own layers' weights, and takes
-    them at its first run. The ranges that ran longest ago are forgotten, and built again when
-    they run again. The graph must be one that `capture` made or `check_graph` accepted.
-    Runs in inference mode, in one thread at a time.
+    them at its first run. Those in `roundable` may be bfloat16 (see layergraph.bfloat16). The
+    ranges that ran longest ago are forgotten, and built again when they run again. The graph must
+    be one that `capture` made or `check_graph` accepted. Runs in inference mode, in one thread at
+    a time.
     """
 
     def __init__(
-        self, graph: LayerGraph, weights: Weights, device: str | torch.device = "cpu"
+        self,
+        graph: LayerGraph,
+        weights: Weights,
+        device: str | torch.device = "cpu",
+        roundable: frozenset[int] = frozenset(),
     ) -> None:
         self.graph = graph
         self._weights = weights
+        self._roundable = roundable
         self._device = torch.device(device)
         self._constants = [
             tensor_from_buffer(c.spec.dtype, c.spec.shape, range(len(c.spec.shape)), c.data).to(
@@ -121,7 +127,7 @@ class Executor:
         count = len(self.graph.layers)
         if not 0 <= start <= stop <= count:
             raise InvalidInput(f"layers [{start}, {stop}) of a model with {count}")
-        source = Source(self.graph, self._constants, self._device)
+        source = Source(self.graph, self._constants, self._device, self._roundable)
         function = source.build(start, stop)
         compiled = _Range(
             function,
@@ -152,7 +158,9 @@ class Executor:
             tensor = self._weights[weight.name]
         except KeyError:
             raise InvalidInput(f"weight {weight.name} is not here yet") from None
-        _check_weight(weight.name, weight.spec, tensor)
+        rounded = index in self._roundable and tensor.dtype is torch.bfloat16
+        spec = replace(weight.spec, dtype="bfloat16") if rounded else weight.spec
+        _check_weight(weight.name, spec, tensor)
         if tensor.requires_grad == weight.trainable:
             return tensor
         # A view with the flag that torch's choice of algorithm looks at, and the same memory.

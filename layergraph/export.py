@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from layergraph.errors import UnsupportedOperator
+from layergraph.torch_says import torch_aside
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def export_program(
     """
     model.eval()
     try:
-        with slow_attention(), torch.no_grad(), warnings.catch_warnings():
+        with slow_attention(), torch.no_grad(), warnings.catch_warnings(), torch_aside():
             # Export warns about its own internals; what matters to us raises.
             warnings.simplefilter("ignore")
             program: ExportedProgram = torch.export.export(
@@ -49,31 +50,35 @@ def export_program(
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """The program without in-place operators, at the price of less familiar ones."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch_aside():
         warnings.simplefilter("ignore")
         decomposed: ExportedProgram = program.run_decompositions({})
         return decomposed
 
 
-_DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "UserError", "DataDependentOutputException")
+_GUARD = "GuardOnDataDependentSymNode"
+_DATA_DEPENDENT = (_GUARD, "UserError", "DataDependentOutputException")
 
 
 def _explain(model: nn.Module, error: Exception) -> str:
     where = _where(model, error)
     causes = list(_chain(error))
-    text = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
+    text = next((line for line in str(error).splitlines() if line.strip()), "")[:300].rstrip(" .")
     names = {type(cause).__name__ for cause in causes}
     dependent = names & set(_DATA_DEPENDENT) or any(
         "data-dependent" in str(cause).lower() for cause in causes
     )
     if dependent:
+        # A guard's text is of torch's own symbols, which are not in the model.
+        said = "" if _GUARD in names else f" ({text})"
         return (
             f"data-dependent control flow at {where}: what runs next depends on a tensor's"
-            f" values ({text}). Use torch.where, or offload the part of the model before it"
+            f" values{said}. Use torch.where, or offload the part of the model before it"
         )
     if "not a known type" in str(error):
+        what = text.partition(", which is not a known type")[0]
         return (
-            f"the model takes or returns a structure that torch does not know: {text} Register"
+            f"the model takes or returns a structure that torch does not know: {what}. Register"
             " it with torch.export.register_dataclass, or return a tuple or dict"
         )
     return (

@@ -12,6 +12,10 @@ from typing import Any, TypeAlias
 
 from layergraph.nodes import TensorSpec
 
+# Torch resamples to maps of at most this height and width together in another order
+# (UpSampleKernel.cpp).
+_SMALL_MAP = 128
+
 Arguments: TypeAlias = dict[str, Any]
 Specs: TypeAlias = list[TensorSpec]
 
@@ -43,6 +47,11 @@ def computation(kind: str, arguments: Arguments, read: Specs, made: Specs) -> Co
 def elements(spec: TensorSpec) -> int:
     """How many numbers a tensor holds."""
     return math.prod(spec.shape)
+
+
+def is_small_map(made: TensorSpec) -> bool:
+    """Whether torch resamples to a map of this size with channels last."""
+    return sum(made.shape[-2:]) <= _SMALL_MAP
 
 
 def product_of_sides(value: Any, dimensions: int) -> int:
@@ -155,6 +164,9 @@ def _pool(a: Arguments, read: Specs, made: Specs) -> Computation:
         # A line is what becomes one element, or is made of a line.
         if total < source:
             return _lines(float(source), source, source // max(total, 1))
+        if "scale_factors" in a and len(made[0].shape) == 4 and is_small_map(made[0]):
+            # A line is a pixel's channels then, which lie a whole map apart before and after.
+            return _lines(float(total), total, made[0].shape[1])
         return _lines(float(total), total, _last(made[0]))
     dimensions = len(read[0].shape) - 2
     size = product_of_sides(window, dimensions)

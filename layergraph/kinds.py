@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from layergraph.flops import Computation
+from layergraph.flops import Computation, is_small_map
 from layergraph.nodes import TensorSpec
 from layergraph.ops import Operator
 
 CONVERTS = ("aten.to.", "aten.type_as.")
 _VECTOR = 16
-# Torch multiplies batches of matrices with fewer multiplications in loops of its own, and resamples
-# to maps of at most this height and width together with other kernels (LinearAlgebra.cpp,
-# UpSampleKernel.cpp).
+# Torch multiplies batches of matrices with fewer multiplications in loops of its own
+# (LinearAlgebra.cpp).
 _TINY_PRODUCT = 400
-_SMALL_MAP = 128
 # Torch makes a tensor of a number first.
 _WITH_NUMBERS = frozenset({"add", "sub", "rsub", "mul", "div"})
 _RESAMPLING = ("pool/resample", "pool/nearest")
@@ -148,7 +146,7 @@ def kind_of(
     if len(read) == 1 and stem in _WITH_NUMBERS:
         return "elementwise/number"
     variant = _VARIANTS.get(stem, base)
-    if variant in _RESAMPLING and sum(made[0].shape[-2:]) <= _SMALL_MAP:
+    if variant in _RESAMPLING and is_small_map(made[0]):
         return f"{variant}/small"
     return variant if variant.startswith(base) else base
 

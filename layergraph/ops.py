@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from layergraph import recurrent
 from layergraph import validators as check
+from layergraph.demands import Arguments
 
 aten: Any = torch.ops.aten
 _nn: Any = torch._C._nn
@@ -48,7 +50,7 @@ class Operator:
     overload: Any
     call: Callable[..., Any]
     kind: str
-    check: Callable[[check.Arguments], None] | None
+    check: Callable[[Arguments], None] | None
     parameters: tuple[Parameter, ...]
     returns_many: bool
     is_view: bool
@@ -123,14 +125,14 @@ _ATTENTION = [
     ),
 ]
 _RECURRENT = [
-    (aten.lstm.input, _VF.lstm, check.check_lstm),
-    (aten.gru.input, _VF.gru, check.check_gru),
-    (aten.rnn_tanh.input, _VF.rnn_tanh, check.check_rnn),
-    (aten.rnn_relu.input, _VF.rnn_relu, check.check_rnn),
-    (aten.lstm_cell.default, None, check.check_lstm_cell),
-    (aten.gru_cell.default, None, check.check_gru_cell),
-    (aten.rnn_tanh_cell.default, None, check.check_rnn_cell),
-    (aten.rnn_relu_cell.default, None, check.check_rnn_cell),
+    (aten.lstm.input, _VF.lstm, recurrent.check_lstm),
+    (aten.gru.input, _VF.gru, recurrent.check_gru),
+    (aten.rnn_tanh.input, _VF.rnn_tanh, recurrent.check_rnn),
+    (aten.rnn_relu.input, _VF.rnn_relu, recurrent.check_rnn),
+    (aten.lstm_cell.default, None, recurrent.check_lstm_cell),
+    (aten.gru_cell.default, None, recurrent.check_gru_cell),
+    (aten.rnn_tanh_cell.default, None, recurrent.check_rnn_cell),
+    (aten.rnn_relu_cell.default, None, recurrent.check_rnn_cell),
 ]
 _NORM = [
     (aten.batch_norm.default, t.batch_norm, check.check_batch_norm),

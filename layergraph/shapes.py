@@ -17,8 +17,8 @@ from layergraph.errors import InvalidGraph
 from layergraph.graph import LayerGraph
 from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, TensorSpec, WeightRef
 from layergraph.ops import OPERATORS
+from layergraph.recurrent import recurrent_outputs
 from layergraph.symbols import DTYPES, spec_of, symbol_value
-from layergraph.validators import recurrent_outputs
 
 
 def made_by(graph: LayerGraph) -> Iterator[tuple[TensorSpec | None, ...]]:

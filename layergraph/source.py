@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 
 import torch
 
+from layergraph.bfloat16 import by_either, product_weight
 from layergraph.binding import bind
 from layergraph.errors import InvalidGraph, UnsupportedOperator
 from layergraph.graph import LayerGraph
 from layergraph.nodes import Argument, ConstantRef, Node, Ref, Symbol, WeightRef
-from layergraph.ops import OPERATORS
+from layergraph.ops import OPERATORS, Operator
 from layergraph.symbols import symbol_value
 
 # Of the live tensors and the range's weights.
@@ -28,15 +29,20 @@ class Source:
     """The text of one range's function and the objects that its names stand for."""
 
     def __init__(
-        self, graph: LayerGraph, constants: list[torch.Tensor], device: torch.device
+        self,
+        graph: LayerGraph,
+        constants: list[torch.Tensor],
+        device: torch.device,
+        roundable: frozenset[int] = frozenset(),
     ) -> None:
         self._graph = graph
         self._constants = constants
         self._device = device
+        self._roundable = roundable
         # Bare, but for what torch's C code asks its caller's globals for: it imports Python
         # modules on first use.
         self._names: dict[str, Any] = {"__builtins__": {"__import__": __import__}}
-        self._functions: dict[str, str] = {}
+        self._functions: dict[tuple[str, bool], str] = {}
         self.weights: dict[int, None] = {}
         self.nodes = 0
 
@@ -106,10 +112,15 @@ class Source:
         first = self._graph.first_output[index]
         outputs = [f"v{first + number}" for number in range(len(node.outputs))]
         target = f"({_list(outputs)})" if operator.returns_many else outputs[0]
-        if node.op not in self._functions:
-            self._functions[node.op] = f"f{len(self._functions)}"
-            self._names[self._functions[node.op]] = operator.call
-        return f"{target} = {self._functions[node.op]}({', '.join(parts)})"
+        return f"{target} = {self._function(node, operator)}({', '.join(parts)})"
+
+    def _function(self, node: Node, operator: Operator) -> str:
+        rounds = product_weight(node) in self._roundable
+        known = (node.op, rounds)
+        if known not in self._functions:
+            self._functions[known] = name = f"f{len(self._functions)}"
+            self._names[name] = by_either(operator.call) if rounds else operator.call
+        return self._functions[known]
 
     def _argument(self, argument: Argument) -> str:
         match argument:

@@ -158,7 +158,7 @@ def test_matrix_products(model: nn.Module, args: Any, kind: str, product: tuple[
         (lambda x: torch.cat([x, x, x], -1), 144, 6),
         (lambda x: F.pad(x, (1, 1)), 48, 8),
         (lambda x: F.max_pool2d(x, 2), 24, 3),
-        (lambda x: F.interpolate(x, scale_factor=2), 96, 12),
+        (lambda x: F.interpolate(x, scale_factor=2), 144, 8),
         (lambda x: x.mean((2, 3)), 8, 36),
         (lambda x: x.argmax(-1), 48, 6),
         (lambda x: x.softmax(-1), 48, 6),
@@ -219,6 +219,14 @@ def test_products_of_permuted_tensors_are_told_apart() -> None:
     permuted = Call(lambda x: x.transpose(1, 2) @ x)
     assert only(permuted, torch.zeros(7, 8, 8)).kind == "linear/batch/permuted"
     assert only(permuted, torch.zeros(7, 7, 7)).kind == "linear/batch/tiny/permuted"
+
+
+def test_small_maps_are_resampled_by_pixels_and_larger_ones_by_lines() -> None:
+    x = torch.zeros(1, 5, 8, 6)
+    small = only(Call(lambda x: F.interpolate(x, scale_factor=2)), x)
+    assert (small.rows, small.columns) == (16 * 12, 5)
+    large = only(Call(lambda x: F.interpolate(x, size=(120, 12))), x)
+    assert (large.rows, large.columns) == (5 * 120, 12)
 
 
 @pytest.mark.parametrize(
