@@ -3,6 +3,7 @@
 from wire.activations import LOSSY, decode_tensor, encode_tensor
 from wire.codec import INLINE_BYTES, Decoder, Encoder, encode
 from wire.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from wire.float8 import float8_noise
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.messages import (
     ERROR_CODES,
@@ -39,14 +40,17 @@ from wire.messages import (
     Unknown,
     Welcome,
 )
+from wire.plain_text import printable
 from wire.planes import (
     COARSE,
     FINE,
     MIDDLE,
     WHOLE,
     approximate,
+    coarse_words,
     merge,
     progressive_planes,
+    rounded,
     stored_bytes,
 )
 from wire.segments import decode_segment, encode_segment, max_coded_bytes, segment_elements
@@ -59,7 +63,7 @@ from wire.tensors import (
     tensor_from_numpy,
     tensor_to_numpy,
 )
-from wire.versions import check_welcome, error_message, hello, negotiate
+from wire.versions import check_welcome, error_message, hello, negotiate, version_span
 
 __all__ = [
     "COARSE",
@@ -116,21 +120,26 @@ __all__ = [
     "approximate",
     "check_tensor",
     "check_welcome",
+    "coarse_words",
     "decode_segment",
     "decode_tensor",
     "encode",
     "encode_segment",
     "encode_tensor",
     "error_message",
+    "float8_noise",
     "hello",
     "max_coded_bytes",
     "memory_order",
     "merge",
     "negotiate",
+    "printable",
     "progressive_planes",
+    "rounded",
     "segment_elements",
     "stored_bytes",
     "tensor_bytes",
     "tensor_from_numpy",
     "tensor_to_numpy",
+    "version_span",
 ]

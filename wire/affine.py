@@ -7,8 +7,10 @@ of a grey image by PNG (JointDNN, TMC'19, section 4.2 and Figure 13).
 
 The bytes: a part (see wire.byteplanes) of the channels' float32 offsets, a part of their steps,
 then what wire.sparse makes of the bytes, or the PNG file. Its tiles are the last two dimensions
-of what has at least four, in rows of ceil(sqrt(tiles)), empty ones zero; what has fewer is one
-tile, as wide as its last dimension.
+of what has at least four, in rows of 112 pixels or the least more, empty ones zero; what has fewer
+is one tile, as wide as its last dimension. Before a file of tiles comes the order of the channels
+in it, as two parts, of its numbers' low and high bytes: like go together, from those with the most
+zeros to those with none, 2% shorter.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy
 from numpy.typing import NDArray
 
 from wire.byteplanes import Bytes, compress_part, take_part, undecodable
-from wire.messages import Tensor
+from wire.messages import Buffer, Tensor
 from wire.png import decode_png, encode_png
 from wire.sparse import decode_sparse, encode_sparse
 from wire.tensors import tensor_to_numpy
@@ -29,10 +31,14 @@ from wire.tensors import tensor_to_numpy
 _STEPS = 255
 _LEAST_STEP = numpy.finfo(numpy.float32).tiny
 _LOW_BITS = numpy.uint32(0xFFFF)
+_TILED = 4  # the rank from which an image is tiles
+_ROW_PIXELS = 112
+_MOST_CHANNELS = 1 << 16  # in an order
 
 
 def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
-    """A float32 tensor's offsets, steps and bytes; None where a value or range is not finite.
+    """A float32 tensor's offsets, steps and bytes; None where a value or range is not finite, or an
+    image would have more than 65,536 channels.
 
     Errors: at most half a step of the channel, which is 1/506 of its range, and the rounding of
     float32. A step has 8 significant bits, rounded up, and so half the bytes: small channels, of
@@ -54,6 +60,12 @@ def encode_affine(tensor: Tensor, png: bool) -> bytes | None:
     numpy.rint(levels, out=levels)
     planar = _channels_first(levels.astype(numpy.uint8), axis)
     header = [*compress_part(_bytes_of(offset)), *compress_part(_bytes_of(step))]
+    if png and planar.ndim >= _TILED:
+        if len(planar) > _MOST_CHANNELS:
+            return None
+        order = numpy.count_nonzero(planar.reshape(len(planar), -1), axis=1).argsort(kind="stable")
+        header += [*_coded_order(order)]
+        planar = planar[order]
     if png:
         return b"".join([*header, encode_png(_tiled(planar))])
     return b"".join([*header, encode_sparse("uint8", planar.shape, planar.reshape(-1))])
@@ -76,8 +88,10 @@ def decode_affine(tensor: Tensor, png: bool) -> Bytes:
             raise undecodable("an offset or step out of range")
     planar_shape = shape if axis is None else (channels, *shape[:axis], *shape[axis + 1 :])
     if png:
-        height, width = _image_shape(planar_shape)
-        planar = _untiled(decode_png(view, height, width), planar_shape)
+        order, view = _take_order(view, planar_shape)
+        tiled = _untiled(decode_png(view, *_image_shape(planar_shape)), planar_shape)
+        planar = numpy.empty_like(tiled)
+        planar[order] = tiled
     else:
         planar = decode_sparse("uint8", math.prod(shape), view).reshape(planar_shape)
     levels = planar if axis is None else numpy.moveaxis(planar, 0, axis)
@@ -108,23 +122,43 @@ def _along(axis: int | None, shape: Sequence[int], data: Bytes) -> NDArray[numpy
     return numbers.reshape([len(numbers) if dim == axis else 1 for dim in range(len(shape))])
 
 
-# Tiles: the last two dimensions of each channel, in rows and columns as square as they get.
+# Tiles: the last two dimensions of each channel, side by side up to a width.
 
 
 def _grid(planar_shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Rows and columns of tiles, height and width of each."""
-    if len(planar_shape) < 4:
+    if len(planar_shape) < _TILED:
         height = math.prod(planar_shape[:-1])
         return 1, 1, height, math.prod(planar_shape[-1:])
     *outer, height, width = planar_shape
     tiles = math.prod(outer)
-    columns = math.isqrt(tiles - 1) + 1
+    columns = min(-(-_ROW_PIXELS // width), tiles)
     return -(-tiles // columns), columns, height, width
 
 
 def _image_shape(planar_shape: Sequence[int]) -> tuple[int, int]:
     rows, columns, height, width = _grid(planar_shape)
     return rows * height, columns * width
+
+
+def _coded_order(order: NDArray[numpy.intp]) -> list[Buffer]:
+    low, high = (order & 255).astype(numpy.uint8), (order >> 8).astype(numpy.uint8)
+    return [*compress_part(low), *compress_part(high)]
+
+
+def _take_order(
+    view: memoryview, planar_shape: Sequence[int]
+) -> tuple[NDArray[numpy.intp] | slice, memoryview]:
+    """Which channel each one in the image is, and the rest of `view`."""
+    if len(planar_shape) < _TILED:
+        return slice(None), view
+    channels = planar_shape[0]
+    low, view = take_part(view, channels)
+    high, view = take_part(view, channels)
+    order = high.astype(numpy.intp) << 8 | low
+    if (numpy.sort(order) != numpy.arange(channels)).any():
+        raise undecodable("an order that is not one of all channels")
+    return order, view
 
 
 def _tiled(planar: Bytes) -> Bytes:

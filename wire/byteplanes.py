@@ -105,18 +105,48 @@ def compress_part(part: Bytes, matches: bool = False) -> tuple[bytes, Buffer]:
     return _LENGTH.pack(len(frame)), frame
 
 
-def coded_mask(mask: NDArray[numpy.bool_]) -> tuple[bytes, Buffer]:
-    """A coded part of one bit for each number."""
-    return compress_part(numpy.packbits(mask), matches=True)
+def coded_mask(mask: NDArray[numpy.bool_], row: int = 0) -> tuple[bytes, Buffer]:
+    """A coded part of one bit for each number; with `row`, as many begin with a byte of their own.
+
+    A byte then is of the same columns of a map's rows, which are alike.
+    """
+    packed = numpy.packbits(mask)
+    if row:
+        rows = numpy.zeros((-(-mask.size // row), row), numpy.bool_)
+        rows.reshape(-1)[: mask.size] = mask
+        packed = numpy.packbits(rows, axis=1).reshape(-1)
+    return compress_part(packed, matches=True)
 
 
-def take_mask(view: memoryview, count: int) -> tuple[NDArray[numpy.bool_], memoryview]:
+def take_mask(
+    view: memoryview, count: int, row: int = 0
+) -> tuple[NDArray[numpy.bool_], memoryview]:
     """The mask of `count` numbers that `view` begins with, and the rest. Raises as `take_part`."""
-    packed, view = take_part(view, (count + 7) // 8)
-    mask = numpy.unpackbits(packed).view(numpy.bool_)
-    if mask[count:].any():
+    row_bytes = ((row or count) + 7) // 8
+    rows = -(-count // row) if row else 1
+    packed, view = take_part(view, rows * row_bytes)
+    bits = numpy.unpackbits(packed.reshape(rows, row_bytes), axis=1).view(numpy.bool_)
+    mask = bits[:, : row or count].reshape(-1)
+    if bits[:, row or count :].any() or mask[count:].any():
         raise undecodable("a mask that goes on after the last number")
     return mask[:count], view
+
+
+def packed_halves(nibbles: Bytes) -> Bytes:
+    """Numbers of 4 bits, two to a byte, the first in the lower half."""
+    packed = nibbles[0::2].copy()
+    packed[: nibbles.size // 2] |= nibbles[1::2] << 4
+    return packed
+
+
+def unpacked_halves(packed: Bytes, count: int) -> Bytes:
+    """What `packed_halves` packed. Raises RemoteProtocolError ("coding") for a half too many."""
+    nibbles = numpy.empty((packed.size, 2), numpy.uint8)
+    numpy.bitwise_and(packed, 0x0F, out=nibbles[:, 0])
+    numpy.right_shift(packed, 4, out=nibbles[:, 1])
+    if count % 2 and nibbles[-1, 1]:
+        raise undecodable("the last half byte is not zero")
+    return nibbles.reshape(-1)[:count]
 
 
 def take_part(view: memoryview, size: int) -> tuple[Bytes, memoryview]:

@@ -297,8 +297,8 @@ KINDS: dict[int, type[Message]] = {
 SEGMENT_CODINGS = ("raw", "planes")
 TENSOR_CODINGS = ("raw", "planes", "float16", "affine8", "affine8-png")
 
-# Of weights, from the least: 1 sign, 8 exponent and 3 mantissa bits; 7 mantissa bits; all.
-PRECISIONS = ("float12", "bfloat16", "exact")
+# Of weights, from the least: what is above a step (wire.float8); the first 16 bits; all.
+PRECISIONS = ("float8", "bfloat16", "exact")
 
 ERROR_CODES = frozenset({
     "version",         # no protocol version in common

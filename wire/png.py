@@ -10,6 +10,7 @@ import struct
 import zlib
 
 import numpy
+from numpy.typing import NDArray
 from PIL import Image
 
 from wire.byteplanes import Bytes, undecodable
@@ -21,13 +22,56 @@ _CHECKSUM = struct.Struct(">I")
 _HEADER = struct.Struct(">IIBBBBB")
 _GREY8 = (8, 0, 0, 0, 0)  # bits, colour type, compression, filter, interlace
 _FILTERS = 5
+_ROUNDS = 3  # of choosing filters by what the last choice makes frequent
 
 
 def encode_png(image: Bytes) -> bytes:
-    """An image [height, width] as the bytes of a PNG file."""
-    target = io.BytesIO()
-    Image.fromarray(image).save(target, "PNG")
-    return target.getvalue()
+    """An image [height, width] as the bytes of a PNG file.
+
+    Each row takes the filter after which its bytes are the most frequent ones of all: of maps, many
+    of whose rows are mostly zero, that is shorter by a few percent than the least sum of
+    differences, which the specification advises. zlib looks for runs only (Z_RLE): other matches
+    are chance, and cost codes.
+    """
+    height, width = image.shape
+    filtered = _filtered(image)
+    chosen = _chosen(filtered)
+    rows = numpy.empty((height, 1 + width), numpy.uint8)
+    rows[:, 0] = chosen
+    rows[:, 1:] = filtered[chosen, numpy.arange(height)]
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
+    pixels = deflate.compress(rows.data) + deflate.flush()
+    header = _HEADER.pack(width, height, *_GREY8)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return _SIGNATURE + b"".join(
+        _CHUNK.pack(len(body), kind) + body + _CHECKSUM.pack(zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def _filtered(image: Bytes) -> Bytes:
+    """The image after each filter: none, and differences to what is left, above, the mean of both,
+    and that of left, above and above left which is nearest to left + above - above left (Paeth)."""
+    left, above, corner = numpy.zeros((3, *image.shape), numpy.int16)
+    left[:, 1:], above[1:], corner[1:, 1:] = image[:, :-1], image[:-1], image[:-1, :-1]
+    to_left, to_above = numpy.abs(above - corner), numpy.abs(left - corner)
+    to_corner = numpy.abs(left + above - 2 * corner)
+    either = numpy.where(to_above <= to_corner, above, corner)
+    paeth = numpy.where(to_left <= numpy.minimum(to_above, to_corner), left, either)
+    predicted = (left, above, (left + above) >> 1, paeth)
+    return numpy.stack([image, *(image - each.astype(numpy.uint8) for each in predicted)])
+
+
+def _chosen(filtered: Bytes) -> NDArray[numpy.intp]:
+    """A filter for each row; the first is of the least sum of differences."""
+    magnitudes = numpy.abs(filtered.view(numpy.int8)).view(numpy.uint8)
+    chosen: NDArray[numpy.intp] = magnitudes.sum(axis=2, dtype=numpy.uint32).argmin(axis=0)
+    every = numpy.arange(chosen.size)
+    for _ in range(_ROUNDS):
+        counts = numpy.bincount(filtered[chosen, every].reshape(-1), minlength=256) + 1
+        bits = numpy.log2(counts.sum() / counts).astype(numpy.float32)
+        chosen = numpy.stack([bits[each].sum(axis=1) for each in filtered]).argmin(axis=0)
+    return chosen
 
 
 def decode_png(data: Buffer, height: int, width: int) -> Bytes:

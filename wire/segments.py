@@ -1,11 +1,14 @@
 """Segments: a run of elements of one plane of a weight, coded by itself for the way.
 
 Two codings. "raw" is the plane's bits, packed. "planes" cuts the elements into byte planes and
-compresses those that it makes smaller (see wire.byteplanes). The bytes are specified in
-docs/protocol.md.
+compresses those that it makes smaller (see wire.byteplanes). What MIDDLE has depends on what
+COARSE has told, so that it is decoded beside it. The bytes are specified in docs/protocol.md.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy
 
@@ -23,9 +26,11 @@ from wire.byteplanes import (
     undecodable,
 )
 from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.float8 import BLOCK, Elements, Words, float8_codes, float8_words, step_of
 from wire.limits import DEFAULT_LIMITS
 from wire.messages import SEGMENT_CODINGS, Buffer
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE, stored_bytes
+from wire.refinement import most_refinement_bytes, refined, refinement, refinement_sizes
 from wire.tensors import DTYPE_BYTES
 
 # Bytes of float32 weights coded as "planes" over raw, as measured by benchmarks/weights.py:
@@ -33,7 +38,8 @@ from wire.tensors import DTYPE_BYTES
 CODED_SHARE = 0.8325
 
 _WHOLE_SEGMENT_BYTES = 1 << 16
-_PLANE_SEGMENT_ELEMENTS = 1 << 15
+_PLANE_SEGMENT_ELEMENTS = BLOCK
+_REFINEMENT_PARTS = 5
 
 # With no more numbers than this share left, a mask of the others pays: pruned weights. A mask's
 # length is never 0, so that stands for none.
@@ -58,9 +64,12 @@ def max_coded_bytes(dtype: str, plane: int, count: int, coding: str) -> int:
     plane, an unknown coding, more than `max_segment_bytes` when decoded.
     """
     decoded_bytes = _check_description(dtype, plane, count, coding)
-    parts = _part_bytes(plane, count)
-    packed_bytes = decoded_bytes if plane == WHOLE else sum(parts)
-    lengths = 1 + number_bytes(dtype) if plane == WHOLE else len(parts)
+    packed_bytes, lengths = {
+        WHOLE: (decoded_bytes, 1 + number_bytes(dtype)),
+        COARSE: (1 + count, 2),
+        MIDDLE: (most_refinement_bytes(count), _REFINEMENT_PARTS),
+        FINE: (2 * count, 2),
+    }[plane]
     return packed_bytes if coding == "raw" else packed_bytes + LENGTH_BYTES * lengths
 
 
@@ -69,8 +78,9 @@ def encode_segment(
 ) -> memoryview:
     """The bytes to send for elements [start, start + count) of a plane of the weight `blob`.
 
-    WHOLE as "raw" is a view of the blob; all else is a buffer of its own. Raises
-    LocalProtocolError for a dtype, plane, range or coding that does not exist.
+    WHOLE as "raw" is a view of the blob; all else is a buffer of its own. Of COARSE and MIDDLE,
+    a range lies within one of the weight's blocks of `BLOCK` elements. Raises LocalProtocolError
+    for a dtype, plane, range or coding that does not exist.
     """
     try:
         _check_description(dtype, plane, count, coding)
@@ -84,28 +94,45 @@ def encode_segment(
         return elements
     if plane == WHOLE:
         return memoryview(b"".join(_coded_whole(dtype, numpy.frombuffer(elements, numpy.uint8))))
-    parts = _split(plane, numpy.frombuffer(elements, numpy.uint8))
+    if plane == FINE:
+        parts = _split_fine(numpy.frombuffer(elements, numpy.uint8))
+    else:
+        parts = _split_top(plane, numpy.frombuffer(blob, "<u4"), start, count)
     if coding == "raw":
         return memoryview(b"".join(part.data for part in parts))
     return memoryview(b"".join(each for part in parts for each in compress_part(part)))
 
 
-def decode_segment(dtype: str, plane: int, count: int, coding: str, payload: Buffer) -> memoryview:
+def decode_segment(
+    dtype: str,
+    plane: int,
+    count: int,
+    coding: str,
+    payload: Buffer,
+    coarse: Buffer | None = None,
+) -> memoryview:
     """The stored form (see planes.stored_bytes) of a segment's elements.
 
-    WHOLE as "raw" is the payload itself. Raises RemoteProtocolError("coding") for a payload
-    that is not exactly a coding of `count` elements, and for more than `max_segment_bytes` of
-    them; nothing is allocated beyond those.
+    `coarse` is that of the same elements' COARSE, without which MIDDLE tells nothing. WHOLE as
+    "raw" is the payload itself. Raises RemoteProtocolError("coding") for a payload that is not
+    exactly a coding of `count` elements, and for more than `max_segment_bytes` of them; nothing
+    is allocated beyond those. Raises LocalProtocolError for MIDDLE where `coarse` is not there.
     """
     decoded_bytes = _check_description(dtype, plane, count, coding)
     view = memoryview(payload).cast("B")
-    if coding == "planes":
-        if plane == WHOLE:
+    if plane == WHOLE:
+        if coding == "planes":
             return _decoded_whole(dtype, decoded_bytes // number_bytes(dtype), view)
-        return _joined(plane, count, take_parts(view, _part_bytes(plane, count)))
-    if view.nbytes != max_coded_bytes(dtype, plane, count, "raw"):
-        raise undecodable(f"{view.nbytes} bytes for {count} elements as they are")
-    return view if plane == WHOLE else _joined(plane, count, _cut(view, plane, count))
+        if view.nbytes != decoded_bytes:
+            raise undecodable(f"{view.nbytes} bytes for {count} elements as they are")
+        return view
+    words = _coarse_of(coarse, count) if plane == MIDDLE else None
+    sizes = _part_sizes(plane, count, words)
+    parts = take_parts(view, sizes) if coding == "planes" else _cut(view, sizes)
+    if plane == FINE:
+        return join("int16", parts).data
+    top = float8_words(parts[1], int(parts[0][0])) if words is None else refined(parts, words)
+    return top.view(numpy.uint8).data
 
 
 def _check_description(dtype: str, plane: int, count: int, coding: str) -> int:
@@ -152,50 +179,43 @@ def _decoded_whole(dtype: str, count: int, view: memoryview) -> memoryview:
 # The other planes: from elements to parts, each a contiguous run of bytes alike, and back.
 
 
-def _part_bytes(plane: int, count: int) -> list[int]:
-    packed = (count + 1) // 2
-    return {COARSE: [count, packed], MIDDLE: [packed], FINE: [count, count]}.get(plane, [])
+def _part_sizes(plane: int, count: int, coarse: Words | None) -> list[int]:
+    if coarse is not None:
+        return refinement_sizes(coarse)
+    return [1, count] if plane == COARSE else [count, count]
 
 
-def _split(plane: int, elements: Bytes) -> list[Bytes]:
-    if plane == MIDDLE:
-        return [_packed(elements[2::4] & numpy.uint8(0x0F))]
-    if plane == FINE:
-        low = numpy.ascontiguousarray(elements.view("<u2")[0::2])
-        return split("int16", low.view(numpy.uint8))
-    numbers = elements.view("<u4")
-    nibbles = (numbers >> 19 & 0x0E | numbers >> 31).astype(numpy.uint8)
-    return [(numbers >> 23).astype(numpy.uint8), _packed(nibbles)]
+def _coarse_of(coarse: Buffer | None, count: int) -> Words:
+    words = numpy.frombuffer(b"" if coarse is None else coarse, "<u2")
+    if words.size != count:
+        raise LocalProtocolError(f"{words.size} elements of COARSE beside {count} of MIDDLE")
+    return words
 
 
-def _joined(plane: int, count: int, parts: list[Bytes]) -> memoryview:
-    if plane == MIDDLE:
-        return _unpacked(parts[0], count).data
-    if plane == FINE:
-        return join("int16", parts).data
-    nibbles = _unpacked(parts[1], count).astype("<u2")
-    words = parts[0].astype("<u2") << 7 | (nibbles & 0x0E) << 3 | nibbles << 15
-    return words.view(numpy.uint8).data
+def _split_top(plane: int, weight: Elements, start: int, count: int) -> list[Bytes]:
+    """COARSE, or MIDDLE, of elements of a block: what they have in common needs all of it."""
+    number, first = divmod(start, BLOCK)
+    if first + count > BLOCK:
+        raise LocalProtocolError(f"elements [{start}, {start + count}) are of several blocks")
+    block = weight[number * BLOCK : (number + 1) * BLOCK]
+    step = step_of(block, number, weight.size)
+    elements = block[first : first + count]
+    codes = float8_codes(elements, step)
+    if plane == COARSE:
+        return [numpy.array([step], numpy.uint8), codes]
+    return refinement((elements >> 16).astype(numpy.uint16), float8_words(codes, step))
 
 
-def _packed(nibbles: Bytes) -> Bytes:
-    packed = nibbles[0::2].copy()
-    packed[: nibbles.size // 2] |= nibbles[1::2] << 4
-    return packed
+def _split_fine(elements: Bytes) -> list[Bytes]:
+    low = numpy.ascontiguousarray(elements.view("<u2")[0::2])
+    return split("int16", low.view(numpy.uint8))
 
 
-def _unpacked(packed: Bytes, count: int) -> Bytes:
-    nibbles = numpy.empty((packed.size, 2), numpy.uint8)
-    numpy.bitwise_and(packed, 0x0F, out=nibbles[:, 0])
-    numpy.right_shift(packed, 4, out=nibbles[:, 1])
-    if count % 2 and nibbles[-1, 1]:
-        raise undecodable("the last half byte is not zero")
-    return nibbles.reshape(-1)[:count]
-
-
-def _cut(view: memoryview, plane: int, count: int) -> list[Bytes]:
-    parts = []
-    for size in _part_bytes(plane, count):
-        parts.append(numpy.frombuffer(view[:size], numpy.uint8))
-        view = view[size:]
-    return parts
+def _cut(view: memoryview, sizes: Sequence[int]) -> list[Bytes]:
+    if view.nbytes != sum(sizes):
+        raise undecodable(f"{view.nbytes} bytes where there are to be {sum(sizes)}")
+    stops = list(accumulate(sizes))
+    return [
+        numpy.frombuffer(view[stop - size : stop], numpy.uint8)
+        for stop, size in zip(stops, sizes, strict=True)
+    ]

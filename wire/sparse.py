@@ -5,14 +5,18 @@ max pooling windows overlap, as in AlexNet, neighbours are equal to the last bit
 of an image or of 8-bit activations differ little from the one before. So, in this order, each
 step where it pays: a mask tells which numbers are zero and drops them; masks tell which others
 equal the one some `lag` before and drop them; what remains is replaced by its differences, and
-cut into byte planes (wire.byteplanes).
+cut into byte planes (wire.byteplanes). Maps are alike in more than that: their masks go row by
+row, and their exponents as wire.exponents has it.
 
 The bytes: 0 and a part (a u32 length and the data, a zstd frame if shorter than it decodes to)
 of all elements as they are; or 1, u8 zeros dropped (0 or 1), u8 stride of differences (0 for
 none; only for one-byte numbers), u32 x 2 lags (0 for none), and these parts: if zeros are
 dropped, a mask of the numbers that are there; for each lag but 0, a mask of which of those that
 are still there repeat; the planes of what remains, the least significant first. A mask has its
-first bit at the top of its first byte, and ends in zeros. All little endian.
+first bit at the top of its first byte, and ends in zeros. Or 2, for float32 and bfloat16: as after
+1, but with u32 row (0 for none) and u32 block (0 for none) after the lags; with a row, so many bits
+of the first mask begin with a byte of their own; and the last plane is exponents in such blocks.
+All little endian.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy
@@ -34,17 +38,25 @@ from wire.byteplanes import (
     number_bytes,
     split,
     take_mask,
+    take_part,
     take_parts,
     undecodable,
 )
+from wire.exponents import coded_exponents, take_exponents
 from wire.messages import Buffer
 
 Numbers: TypeAlias = NDArray[Any]  # unsigned, 1 to 8 bytes wide
 Mask: TypeAlias = NDArray[numpy.bool_]
 Indices: TypeAlias = NDArray[numpy.int32]
 
-_HEAD = struct.Struct("<BBII")
-_ALIKE, _PLANES = 0, 1
+_HEAD, _MAP_HEAD = struct.Struct("<BBII"), struct.Struct("<II")
+_ALIKE, _PLANES, _MAPS = 0, 1, 2
+# Those whose last plane is their exponents.
+_MAP_DTYPES = frozenset({"float32", "bfloat16"})
+# Numbers in a block: about so many, in whole rows.
+_BLOCK = 50
+# Of square maps that were flattened.
+_FLAT_ROWS = range(5, 17)
 
 _SAMPLE_BYTES = 1 << 15
 _LAG_SAMPLE = 1 << 12
@@ -60,13 +72,17 @@ class _Way:
     """Which steps are taken. `lags` are those of two masks of repeats, 0 for none.
 
     `stride` is how far before a number lies the one that it is the difference to, 0 for none.
-    `alike` takes no step: it is zstd on all bytes as they are.
+    `alike` takes no step: it is zstd on all bytes as they are. `maps` is about numbers that
+    are near each other, with a row's and a block's length, 0 for none.
     """
 
     alike: bool = False
     zeros: bool = False
     lags: tuple[int, int] = (0, 0)
     stride: int = 0
+    maps: bool = False
+    row: int = 0
+    block: int = 0
 
 
 def encode_sparse(dtype: str, shape: Sequence[int], elements: Bytes) -> bytes:
@@ -74,33 +90,53 @@ def encode_sparse(dtype: str, shape: Sequence[int], elements: Bytes) -> bytes:
 
     Tries the ways on a sample from the middle, or on everything where that is little.
     """
+    rows = _rows(dtype, shape)
     start, stop = 0, elements.size
     if elements.size > 2 * _SAMPLE_BYTES:
-        start = (elements.size - _SAMPLE_BYTES) // 2 & -16
+        unit = number_bytes(dtype) * math.lcm(16, *rows)
+        start = (elements.size - _SAMPLE_BYTES) // 2
+        start -= start % unit if unit < _SAMPLE_BYTES else start % 16
         stop = start + _SAMPLE_BYTES
-    ways = _ways(dtype, shape, elements[start:stop])
+    ways = _ways(dtype, shape, rows, elements[start:stop])
     tried = [(_encode(dtype, elements[start:stop], way), way) for way in ways]
     coded, way = min(tried, key=lambda pair: len(pair[0]))
     return coded if stop - start == elements.size else _encode(dtype, elements, way)
 
 
-def _ways(dtype: str, shape: Sequence[int], sample: Bytes) -> Iterator[_Way]:
+def _rows(dtype: str, shape: Sequence[int]) -> list[int]:
+    """How many numbers rows of maps may have here."""
+    if dtype not in _MAP_DTYPES:
+        return []
+    if len(shape) >= 4:
+        return [shape[-1]]
+    return [row for row in _FLAT_ROWS if math.prod(shape) % row**2 == 0]
+
+
+def _ways(dtype: str, shape: Sequence[int], rows: Sequence[int], sample: Bytes) -> Iterator[_Way]:
     yield _Way(alike=True)
     yield _Way()
     yield _Way(zeros=True)
+    numbers = _numbers(dtype, sample)
+    there = numbers != 0
+    maps = dtype in _MAP_DTYPES
+    masks = {row: len(coded_mask(there, row)[1]) for row in (0, *rows) if row < there.size}
+    row = min(masks, key=lambda each: masks[each])
+    of_maps = _Way(zeros=True, maps=maps, row=row, block=row and row * max(round(_BLOCK / row), 1))
+    if maps:
+        yield of_maps
     if number_bytes(dtype) == 1:
         yield _Way(zeros=True, stride=1)
         if shape and 1 < shape[-1] <= 4:  # colours
             yield _Way(stride=shape[-1])
     if math.prod(shape) > _MOST_WITH_REPEATS // 2:  # a complex number is two
         return
-    numbers = _numbers(dtype, sample)[:_LAG_SAMPLE]
-    rows = numpy.cumprod(shape[:0:-1], dtype=numpy.int64).tolist() if len(shape) > 1 else []
-    first = _lag(numbers, numbers != 0, {*_SHORT_LAGS, *rows})
+    numbers, there = numbers[:_LAG_SAMPLE], there[:_LAG_SAMPLE]
+    lines = numpy.cumprod(shape[:0:-1], dtype=numpy.int64).tolist() if len(shape) > 1 else []
+    first = _lag(numbers, there, {*_SHORT_LAGS, *lines})
     if first:
-        rest = (numbers != 0) & ~_repeats(numbers, first)
-        second = _lag(numbers, rest, {*_SHORT_LAGS, *rows} - {first})
-        yield _Way(zeros=True, lags=(first, second))
+        rest = there & ~_repeats(numbers, first)
+        second = _lag(numbers, rest, {*_SHORT_LAGS, *lines} - {first})
+        yield replace(of_maps, lags=(first, second))
 
 
 def _lag(numbers: Numbers, of: Mask, lags: set[int]) -> int:
@@ -128,12 +164,15 @@ def _repeats(numbers: Numbers, lag: int) -> Mask:
 def _encode(dtype: str, elements: Bytes, way: _Way) -> bytes:
     if way.alike:
         return b"".join((bytes([_ALIKE]), *compress_part(elements, matches=True)))
-    coded: list[Buffer] = [bytes([_PLANES]), _HEAD.pack(way.zeros, way.stride, *way.lags)]
+    head = _HEAD.pack(way.zeros, way.stride, *way.lags)
+    coded: list[Buffer] = [bytes([_PLANES]), head]
+    if way.maps:
+        coded = [bytes([_MAPS]), head, _MAP_HEAD.pack(way.row, way.block)]
     numbers = _numbers(dtype, elements)
-    kept = numbers
+    kept, there = numbers, numpy.ones(numbers.size, numpy.bool_)
     if way.zeros:
         there = numbers != 0
-        coded += coded_mask(there)
+        coded += coded_mask(there, way.row)
         kept = numbers[there]
     for lag in filter(None, way.lags):
         repeats = _repeats(numbers, lag)
@@ -143,8 +182,11 @@ def _encode(dtype: str, elements: Bytes, way: _Way) -> bytes:
     if way.stride:
         kept = kept.copy()
         kept[way.stride :] -= kept[: -way.stride].copy()
-    for plane in split(dtype, kept.view(numpy.uint8)):
+    planes = split(dtype, kept.view(numpy.uint8))
+    for plane in planes[:-1] if way.maps else planes:
         coded += compress_part(plane)
+    if way.maps:
+        coded += coded_exponents(planes[-1], there, way.block)
     return b"".join(coded)
 
 
@@ -157,34 +199,66 @@ def decode_sparse(dtype: str, size: int, data: Buffer) -> Bytes:
     view = memoryview(data).cast("B")
     if view.nbytes and view[0] == _ALIKE:
         return take_parts(view[1:], [size])[0].copy()
-    if view.nbytes < 1 + _HEAD.size or view[0] != _PLANES:
-        raise undecodable("neither a frame nor planes")
-    zeros, stride, *lags = _HEAD.unpack_from(view, 1)
+    way, view = _take_way(view)
     width = number_bytes(dtype)
     count = size // width
-    _check_way(zeros, stride, lags, width, count)
-    view = view[1 + _HEAD.size :]
-    if not zeros:
-        return _integrated(join(dtype, take_parts(view, [count] * width)), stride)
-    there, view = take_mask(view, count)
+    _check_way(dtype, way, count)
+    if not way.zeros:
+        return _integrated(join(dtype, take_parts(view, [count] * width)), way.stride)
+    there, view = take_mask(view, count, way.row)
     repeated = []
-    for lag in filter(None, lags):
+    for lag in filter(None, way.lags):
         repeats, view = take_mask(view, int(numpy.count_nonzero(there)))
         places = numpy.flatnonzero(there)[repeats].astype(numpy.int32)
         there[places] = False
         repeated.append((places, lag))
-    planes = take_parts(view, [int(numpy.count_nonzero(there))] * width)
+    planes = _take_planes(view, there, width, way)
     numbers = numpy.zeros(count, f"<u{width}")
-    numbers[there] = _integrated(join(dtype, planes), stride).view(numbers.dtype)
+    numbers[there] = _integrated(join(dtype, planes), way.stride).view(numbers.dtype)
     if repeated:
         _repeat(numbers, repeated)
     return numbers.view(numpy.uint8)
 
 
-def _check_way(zeros: int, stride: int, lags: Sequence[int], width: int, count: int) -> None:
-    unfit = any(lags) and not (zeros and max(lags) < count <= _MOST_WITH_REPEATS)
-    if zeros > 1 or unfit or (stride and width > 1):
-        raise undecodable(f"no such way: {zeros}, {stride}, {list(lags)}")
+def _take_way(view: memoryview) -> tuple[_Way, memoryview]:
+    kind = view[0] if view.nbytes > _HEAD.size else None
+    if kind not in (_PLANES, _MAPS):
+        raise undecodable("neither a frame nor planes")
+    zeros, stride, first, second = _HEAD.unpack_from(view, 1)
+    if zeros > 1:
+        raise undecodable(f"no such way: {zeros} for whether zeros are dropped")
+    way, view = _Way(False, zeros == 1, (first, second), stride), view[1 + _HEAD.size :]
+    if kind == _PLANES:
+        return way, view
+    if view.nbytes < _MAP_HEAD.size:
+        raise undecodable("it ends before its maps")
+    row, block = _MAP_HEAD.unpack_from(view)
+    return replace(way, maps=True, row=row, block=block), view[_MAP_HEAD.size :]
+
+
+def _check_way(dtype: str, way: _Way, count: int) -> None:
+    repeating = any(way.lags)
+    fits = (
+        not repeating or (way.zeros and max(way.lags) < count <= _MOST_WITH_REPEATS),
+        not way.stride or number_bytes(dtype) == 1,
+        not way.maps or (way.zeros and dtype in _MAP_DTYPES and max(way.row, way.block) < count),
+    )
+    if not all(fits):
+        raise undecodable(f"no such way of {count} numbers: {way}")
+
+
+def _take_planes(view: memoryview, there: Mask, width: int, way: _Way) -> list[Bytes]:
+    """All that is left of `view`."""
+    sizes = [int(numpy.count_nonzero(there))] * width
+    if not way.maps:
+        return take_parts(view, sizes)
+    planes = []
+    for size in sizes[:-1]:
+        plane, view = take_part(view, size)
+        planes.append(plane)
+    exponents, view = take_exponents(view, there, way.block)
+    take_parts(view, [])
+    return [*planes, exponents]
 
 
 def _integrated(numbers: Bytes, stride: int) -> Bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wire.errors import RemoteProtocolError
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.messages import OLDEST_VERSION, VERSION, Error, Hello, Welcome
+from wire.plain_text import printable
 
 
 def hello(agent: str) -> Hello:
@@ -30,7 +31,7 @@ def check_welcome(welcome: Welcome) -> int:
         return welcome.version
     raise RemoteProtocolError(
         f"the edge chose protocol version {welcome.version}, "
-        f"this client offered {_versions(OLDEST_VERSION, VERSION)}",
+        f"this client offered {version_span(OLDEST_VERSION, VERSION)}",
         code="version",
     )
 
@@ -39,8 +40,7 @@ def error_message(
     code: str, text: str, query: int | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Error:
     """An Error whose text fits the wire: one printable line, cut where it is too long."""
-    line = "".join(char if char.isprintable() else " " for char in text)
-    encoded = " ".join(line.split()).encode()
+    encoded = " ".join(printable(text, " ").split()).encode()
     if len(encoded) > limits.max_text_bytes:
         encoded = encoded[: limits.max_text_bytes - 3] + b"..."
     return Error(code, encoded.decode(errors="ignore"), query)
@@ -49,11 +49,12 @@ def error_message(
 def _no_common_version(hello: Hello, remedy: str) -> RemoteProtocolError:
     return RemoteProtocolError(
         f"no protocol version in common: the client speaks "
-        f"{_versions(hello.oldest_version, hello.version)}, "
-        f"the edge {_versions(OLDEST_VERSION, VERSION)}; {remedy}",
+        f"{version_span(hello.oldest_version, hello.version)}, "
+        f"the edge {version_span(OLDEST_VERSION, VERSION)}; {remedy}",
         code="version",
     )
 
 
-def _versions(oldest: int, newest: int) -> str:
-    return f"{oldest}" if oldest == newest else f"{oldest} to {newest}"
+def version_span(oldest: int, newest: int) -> str:
+    """As a person reads it: "version 2", "versions 2 to 4"."""
+    return f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"

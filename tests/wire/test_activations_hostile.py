@@ -298,17 +298,43 @@ def test_other_image_formats():
     refused(image(target.getvalue()[:100]), "not a PNG")
 
 
+# Three channels of 4 x 40 make one row of tiles; of 4 x 56, two rows of two.
+TILED = wire.Tensor("float32", (1, 3, 4, 40), (0, 1, 2, 3), b"", "affine8-png")
+
+
+def tiles(canvas: numpy.ndarray, low: bytes = b"\0\1\2", high: bytes = bytes(3)) -> wire.Tensor:
+    target = io.BytesIO()
+    Image.fromarray(canvas).save(target, "PNG")
+    header = part(bytes(12)) + part(struct.pack("<3f", 1, 1, 1)) + part(low) + part(high)
+    return replace(TILED, data=header + target.getvalue())
+
+
+def test_channels_go_in_the_order_that_is_told():
+    canvas = numpy.zeros((4, 120), numpy.uint8)
+    canvas[:, :40], canvas[:, 80:] = 7, 9
+    values = wire.tensor_to_numpy(wire.decode_tensor(tiles(canvas, b"\2\0\1")))
+    assert [values[0, channel].max() for channel in range(3)] == [0, 9, 7]
+    assert values.sum() == 160 * 16
+
+
+@pytest.mark.parametrize(("low", "high"), [
+    (b"\0\1\1", bytes(3)), (b"\0\1\3", bytes(3)), (b"\0\1\2", b"\0\0\1"), (b"\0\1\2", b"\0\0\0\0"),
+    (b"\0\1", bytes(3)),
+])  # fmt: skip
+def test_an_order_that_is_not_one_of_all_channels(low, high):
+    assert wire.decode_tensor(tiles(numpy.zeros((4, 120), numpy.uint8)))
+    refused(tiles(numpy.zeros((4, 120), numpy.uint8), low, high), "an order|a part|bytes")
+
+
 def test_pixels_after_the_last_tile():
-    # Three channels make two rows of two tiles; the fourth must stay empty.
-    head = part(bytes(12)) + part(struct.pack("<3f", 1, 1, 1))
-    canvas = numpy.zeros((12, 12), numpy.uint8)
-    tensor = wire.Tensor("float32", (1, 3, 6, 6), (0, 1, 2, 3), b"", "affine8-png")
+    canvas = numpy.zeros((8, 112), numpy.uint8)
+    tensor = replace(TILED, shape=(1, 3, 4, 56))
+    assert wire.decode_tensor(replace(tensor, data=tiles(canvas).data))
+    canvas[7, 111] = 1
+    refused(replace(tensor, data=tiles(canvas).data), "after its last tile")
 
-    def tiled() -> bytes:
-        target = io.BytesIO()
-        Image.fromarray(canvas).save(target, "PNG")
-        return head + target.getvalue()
 
-    assert wire.decode_tensor(replace(tensor, data=tiled()))
-    canvas[11, 11] = 1
-    refused(replace(tensor, data=tiled()), "after its last tile")
+def test_more_channels_than_an_order_can_tell_are_no_image():
+    values = numpy.zeros((1, (1 << 16) + 1, 2, 2), numpy.float32)
+    tensor = wire.tensor_from_numpy(values)
+    assert wire.encode_tensor(tensor, "affine8-png").coding == "planes"

@@ -138,7 +138,7 @@ MALFORMED = {
     "row beyond the runs": ["Have", "f", "e", [1, 2], [[3, 0, 1]]],
     "row twice": ["Have", "f", "e", [3], [[1, 0, 1], [1, 0, 2]]],
     "rows out of order": ["Have", "f", "e", [3], [[1, 2, 1], [1, 1, 1]]],
-    "unknown precision": ["Execute", 1, 0, 1, None, "float8", "raw", []],
+    "unknown precision": ["Execute", 1, 0, 1, None, "float9", "raw", []],
     "precision not text": ["Execute", 1, 0, 1, None, 0, "raw", []],
     "unknown reply coding": ["Execute", 1, 0, 1, None, "exact", "zip", []],
     "model row short": ["Load", 0, 0, 0, 1.0, 0, 0, [["f", 1, 1, 1]]],

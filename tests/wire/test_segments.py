@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wire
-from tests.wire.test_planes import EDGES, LATE_NANS, planes_of
-from wire import COARSE, FINE, MIDDLE, WHOLE
+from tests.wire.test_planes import EDGES, LATE_NANS, planes_of, word_of
+from wire import COARSE, FINE, MIDDLE, WHOLE, float8
+from wire.float8 import step_of
 
 PLANES = dict.fromkeys(wire.DTYPE_BYTES, (WHOLE,)) | {"float32": (WHOLE, COARSE, MIDDLE, FINE)}
 CASES = [(dtype, plane) for dtype, planes in PLANES.items() for plane in planes]
@@ -25,13 +26,20 @@ def stored(dtype, plane, blob, start, count):
     elements = blob[start * size : (start + count) * size]
     if plane == WHOLE:
         return elements
-    return planes_of(numpy.frombuffer(elements, "<u4"))[plane - COARSE]
+    block = numpy.frombuffer(blob, "<u4")
+    return planes_of(numpy.frombuffer(elements, "<u4"), block)[plane - COARSE]
+
+
+def coarse_for(plane, blob, start, count):
+    """What a segment of MIDDLE is decoded beside."""
+    return stored("float32", COARSE, blob, start, count) if plane == MIDDLE else None
 
 
 def check(dtype, plane, blob, start, count, coding):
     payload = wire.encode_segment(dtype, plane, blob, start, count, coding)
     assert 0 < payload.nbytes <= wire.max_coded_bytes(dtype, plane, count, coding)
-    decoded = wire.decode_segment(dtype, plane, count, coding, payload)
+    beside = coarse_for(plane, blob, start, count)
+    decoded = wire.decode_segment(dtype, plane, count, coding, payload, beside)
     assert decoded.format == "B"
     assert bytes(decoded) == stored(dtype, plane, blob, start, count)
     return payload.nbytes
@@ -82,26 +90,58 @@ def test_a_whole_raw_segment_is_never_copied():
     assert decoded[0] == payload[0] == blob[40]
 
 
-@pytest.mark.parametrize(("plane", "bits"), [(COARSE, 12), (MIDDLE, 4), (FINE, 16)])
+@pytest.mark.parametrize(("plane", "bits"), [(COARSE, 8), (MIDDLE, 7.5), (FINE, 16)])
 def test_a_raw_plane_is_packed(plane, bits):
     payload = wire.encode_segment("float32", plane, NORMAL.tobytes(), 0, 1000, "raw")
-    assert payload.nbytes == 1000 * bits // 8
+    assert payload.nbytes <= 1 + 1000 * bits // 8
 
 
 def parts_of_the_page(dtype, plane, blob):
     """A segment's parts, number by number, as docs/protocol.md (section 7) has them."""
     width = {"complex64": 4, "complex128": 8}.get(dtype, wire.DTYPE_BYTES[dtype])
     numbers = [int.from_bytes(blob[at : at + width], "little") for at in range(0, len(blob), width)]
-    if plane == COARSE:
-        halves = [u >> 19 & 14 | u >> 31 for u in numbers]
-        return [bytes(u >> 23 & 255 for u in numbers), half_bytes(halves)]
-    if plane == MIDDLE:
-        return [half_bytes([u >> 16 & 15 for u in numbers])]
+    if plane in (COARSE, MIDDLE):
+        step = step_of(numpy.frombuffer(blob, "<u4"), 0, len(blob) // 4)
+        return parts_of_a_top(plane, numbers, step)
     if plane == FINE:
         return [bytes(u & 255 for u in numbers), bytes(u >> 8 & 255 for u in numbers)]
     if "float" in dtype or "complex" in dtype:
         numbers = [rotated(u, 8 * width) for u in numbers]
     return [bytes(u >> 8 * at & 255 for u in numbers) for at in range(width)]
+
+
+def parts_of_a_top(plane, numbers, step):
+    words = [word_of(u, step) & 0x7FFF for u in numbers]
+    if plane == COARSE:
+        magnitudes = [
+            0 if word == 0 else 127 if word >> 7 == 255 else 1 if word >> 7 < step
+            else 1 + code_of(word, step) for word in words
+        ]  # fmt: skip
+        return [
+            bytes([step]),
+            bytes(m | u >> 31 << 7 for m, u in zip(magnitudes, numbers, strict=True)),
+        ]
+    pairs = list(zip(numbers, words, strict=True))
+    small = [u for u, word in pairs if word and word >> 7 < step]
+    lowest = [(u, word & 127 & -(word & 127) or (64 if word >> 7 == 255 else 128) if word else 0)
+              for u, word in pairs]  # fmt: skip
+    bits = [[u >> 16 >> at & 1 for u, low in lowest if low >= 1 << at] for at in (6, 5, 4)]
+    exponents = bytes(u >> 23 & 255 for u in small)
+    return [exponents, *map(packed, bits), half_bytes([u >> 16 & 15 for u in numbers])]
+
+
+def code_of(word, step):
+    """Steps that a number has, up to 16, and then the binade and three bits of mantissa."""
+    binade, mantissa = (word >> 7) - step, word & 127
+    known = min(binade, 3)
+    if binade <= 3:
+        return (128 | mantissa) >> (7 - known)
+    return 8 * (binade - 2) + (mantissa >> 4)
+
+
+def packed(bits):
+    bits = [*bits, *[0] * (-len(bits) % 8)]
+    return bytes(int("".join(map(str, bits[at : at + 8])), 2) for at in range(0, len(bits), 8))
 
 
 def rotated(u, bits):
@@ -135,7 +175,8 @@ def test_the_parts_are_those_of_the_page(dtype, plane):
     # Whatever else a sender may choose to compress.
     no_mask = bytes(4) if plane == WHOLE else b""
     for mixed in (prefixed(*parts), prefixed(*map(shorter, parts))):
-        decoded = wire.decode_segment(dtype, plane, count, "planes", no_mask + mixed)
+        beside = coarse_for(plane, blob, 0, count)
+        decoded = wire.decode_segment(dtype, plane, count, "planes", no_mask + mixed, beside)
         assert bytes(decoded) == stored(dtype, plane, blob, 0, count)
 
 
@@ -175,7 +216,7 @@ def as_dtype(values, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "plane", "most"), [
-    ("float32", WHOLE, 0.84), ("float32", COARSE, 0.212), ("float32", MIDDLE, 0.126),
+    ("float32", WHOLE, 0.84), ("float32", COARSE, 0.175), ("float32", MIDDLE, 0.162),
     ("float32", FINE, 0.501), ("bfloat16", WHOLE, 0.68), ("float16", WHOLE, 0.86),
     ("complex64", WHOLE, 0.84),
 ])  # fmt: skip
@@ -221,15 +262,33 @@ def test_the_same_elements_give_the_same_bytes_in_every_thread():
     ("float32", 4, 0, 1, "raw"),
     ("float16", COARSE, 0, 1, "raw"),
     ("float", WHOLE, 0, 1, "raw"),
+    ("float32", COARSE, -1, 1, "raw"),
 ])  # fmt: skip
 def test_misuse(dtype, plane, start, count, coding):
     with pytest.raises(wire.LocalProtocolError):
         wire.encode_segment(dtype, plane, bytes(40), start, count, coding)
 
 
-def refused(dtype, plane, count, coding, payload):
+@pytest.mark.parametrize("plane", [COARSE, MIDDLE])
+def test_a_segment_of_several_blocks(plane):
+    blob = NORMAL.tobytes()
+    wire.encode_segment("float32", plane, blob, float8.BLOCK - 10, 10, "raw")
+    with pytest.raises(wire.LocalProtocolError, match="several blocks"):
+        wire.encode_segment("float32", plane, blob, float8.BLOCK - 10, 11, "raw")
+
+
+@pytest.mark.parametrize("coarse", [None, bytes(2 * 9), bytes(2 * 11)])
+def test_middle_is_nothing_without_as_much_of_coarse(coarse):
+    payload = wire.encode_segment("float32", MIDDLE, NORMAL.tobytes(), 0, 10, "raw")
+    with pytest.raises(wire.LocalProtocolError, match="beside 10 of MIDDLE"):
+        wire.decode_segment("float32", MIDDLE, 10, "raw", payload, coarse)
+
+
+def refused(dtype, plane, count, coding, payload, coarse=None):
+    if plane == MIDDLE and coarse is None:
+        coarse = bytes(2 * max(count, 0))
     with pytest.raises(wire.RemoteProtocolError) as caught:
-        wire.decode_segment(dtype, plane, count, coding, payload)
+        wire.decode_segment(dtype, plane, count, coding, payload, coarse)
     assert caught.value.code == "coding"
     return str(caught.value)
 
@@ -249,7 +308,8 @@ def skippable(data):
 STREAMED = zstandard.ZstdCompressor().compressobj()
 UNSIZED = STREAMED.compress(bytes(1000)) + STREAMED.flush()
 BLOCK = frame(bytes(1000))
-# MIDDLE of 2,000 elements: one part of 1,000 bytes.
+# MIDDLE of 2,000 elements that are zero as far as known: four empty parts, and one of 1,000 bytes.
+EMPTY = bytes(4 * 4)
 PARTS = {
     "nothing": b"",
     "half a length": b"\x01\x00",
@@ -278,7 +338,7 @@ def test_the_bomb_is_small_enough_to_be_looked_at():
 
 @pytest.mark.parametrize("payload", PARTS.values(), ids=PARTS)
 def test_parts_that_are_not_what_they_should_be(payload):
-    refused("float32", MIDDLE, 2_000, "planes", payload)
+    refused("float32", MIDDLE, 2_000, "planes", EMPTY + payload)
 
 
 def test_a_frame_whose_blocks_hold_more_than_it_declares():
@@ -287,14 +347,15 @@ def test_a_frame_whose_blocks_hold_more_than_it_declares():
     assert struct.unpack_from("<H", lying, 5) == (1500 - 256,)
     struct.pack_into("<H", lying, 5, 1000 - 256)
     assert zstandard.frame_content_size(bytes(lying)) == 1000
-    refused("float32", MIDDLE, 2_000, "planes", prefixed(bytes(lying)))
+    refused("float32", MIDDLE, 2_000, "planes", EMPTY + prefixed(bytes(lying)))
 
 
 def test_parts_that_are_what_they_should_be():
     for payload in (prefixed(BLOCK), prefixed(bytes(1000))):
-        assert bytes(wire.decode_segment("float32", MIDDLE, 2_000, "planes", payload)) == bytes(
-            2_000
+        decoded = wire.decode_segment(
+            "float32", MIDDLE, 2_000, "planes", EMPTY + payload, bytes(4_000)
         )
+        assert bytes(decoded) == bytes(4_000)
 
 
 @pytest.mark.parametrize(("dtype", "plane"), CASES)
@@ -302,17 +363,20 @@ def test_parts_that_are_what_they_should_be():
 def test_a_payload_cut_or_drawn_out(dtype, plane, coding):
     blob = bytes(range(256)) * 8
     payload = bytes(wire.encode_segment(dtype, plane, blob, 0, 101, coding))
+    beside = coarse_for(plane, blob, 0, 101)
     for length in range(len(payload)):
-        refused(dtype, plane, 101, coding, payload[:length])
-    refused(dtype, plane, 101, coding, payload + b"\x00")
-    refused(dtype, plane, 103, coding, payload)
-    refused(dtype, plane, 98, coding, payload)
+        refused(dtype, plane, 101, coding, payload[:length], beside)
+    refused(dtype, plane, 101, coding, payload + b"\x00", beside)
+    refused(dtype, plane, 103, coding, payload, beside and beside + bytes(4))
+    refused(dtype, plane, 98, coding, payload, beside and beside[:-6])
 
 
 def test_the_last_half_byte_is_zero():
-    raw = bytearray(wire.encode_segment("float32", MIDDLE, NORMAL.tobytes(), 0, 3, "raw"))
-    raw[1] |= 0x10
-    assert "half byte" in refused("float32", MIDDLE, 3, "raw", raw)
+    blob = NORMAL.tobytes()
+    raw = bytearray(wire.encode_segment("float32", MIDDLE, blob, 0, 3, "raw"))
+    raw[-1] |= 0x10
+    beside = coarse_for(MIDDLE, blob, 0, 3)
+    assert "half byte" in refused("float32", MIDDLE, 3, "raw", raw, beside)
 
 
 @pytest.mark.parametrize(("dtype", "plane", "count", "coding"), [
@@ -334,8 +398,9 @@ def test_segments_that_cannot_be(dtype, plane, count, coding):
 @given(st.sampled_from(CASES), st.integers(1, 40), st.binary(max_size=80), st.booleans())
 def test_noise_decodes_to_the_size_or_not_at_all(case, count, noise, framed):
     payload = prefixed(frame(noise), noise) if framed else noise
+    beside = bytes(2 * count) if case[1] == MIDDLE else None
     try:
-        decoded = wire.decode_segment(*case, count, "planes", payload)
+        decoded = wire.decode_segment(*case, count, "planes", payload, beside)
     except wire.RemoteProtocolError:
         refused(*case, count, "planes", payload)
     else:

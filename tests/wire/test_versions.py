@@ -23,7 +23,7 @@ def test_a_client_too_new_for_this_edge():
         wire.negotiate(wire.Hello(98, 99, "future"))
     assert caught.value.code == "version"
     assert str(caught.value) == (
-        "no protocol version in common: the client speaks 98 to 99, the edge 2; "
+        "no protocol version in common: the client speaks versions 98 to 99, the edge version 2; "
         "update ionn on the edge"
     )
 
@@ -31,7 +31,8 @@ def test_a_client_too_new_for_this_edge():
 def test_a_client_too_old_for_this_edge(monkeypatch):
     monkeypatch.setattr("wire.versions.OLDEST_VERSION", 3)
     monkeypatch.setattr("wire.versions.VERSION", 4)
-    with pytest.raises(wire.RemoteProtocolError, match="speaks 1 to 2, the edge 3 to 4; update"):
+    both = "speaks versions 1 to 2, the edge versions 3 to 4; update"
+    with pytest.raises(wire.RemoteProtocolError, match=both):
         wire.negotiate(wire.Hello(1, 2, "past"))
 
 
