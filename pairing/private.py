@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,9 @@ except ImportError:  # Windows has no advisory locks of this kind.
 MAX_BYTES = 4 << 20
 # 0 where there is no such flag: then a link is followed.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+# How files are called while they are written, and when nobody can be writing one any more.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
+ABANDONED_S = 3600.0
 
 
 class StateError(Exception):
@@ -44,12 +49,14 @@ def own_directory(directory: Path) -> None:
 def write_private(path: Path, data: bytes, *, replace: bool = True) -> bool:
     """Put `data` there for this user's eyes only (0600, in a directory of 0700), durably.
 
-    A crash leaves what was there before, or all of `data`. Without `replace`, a file that is
-    there already stays, and the answer is False. Raises StateError.
+    A crash leaves what was there before, or all of `data`, and beside it a file that the next
+    write an hour later removes. Without `replace`, a file that is there already stays, and the
+    answer is False. Raises StateError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         own_directory(path.parent)
+        _sweep(path.parent)
         try:
             _write(temporary, data)
             if replace:
@@ -115,6 +122,18 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what writers left that were killed: it may be a key, or who was paired once."""
+    before = time.time() - ABANDONED_S
+    for entry in os.scandir(directory):
+        if _TEMPORARY.fullmatch(entry.name):
+            # Gone meanwhile, or nothing that can go.
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_mtime < before:
+                    os.unlink(entry.path)
 
 
 def _sync_directory(directory: Path) -> None:

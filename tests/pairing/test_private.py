@@ -26,6 +26,20 @@ def test_nothing_is_none(tmp_path: Path) -> None:
     assert read_private(tmp_path / "none" / "file") is None
 
 
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    old, new = tmp_path / f".file.{'0' * 16}", tmp_path / f".other.{'f' * 16}"
+    others = [tmp_path / name for name in (".lock", ".file.old", "file.0123456789abcdef")]
+    directory = tmp_path / f".file.{'1' * 16}"
+    directory.mkdir()
+    for path in (old, new, *others):
+        path.write_bytes(b"secret")
+    for path in (old, directory, *others):
+        os.utime(path, (1e9, 1e9))
+    assert write_private(tmp_path / "file", b"one")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", new.name, directory.name, *(path.name for path in others)}
+
+
 def test_what_is_there_can_be_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert write_private(path, b"first", replace=False)
