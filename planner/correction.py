@@ -11,7 +11,9 @@ from planner.costs import Floats
 
 WEIGHT = 0.25  # of one observation
 FIRST_WEIGHT = 0.5  # of the first: converges sooner, yet a cold first run does not decide alone
-LARGEST = 32.0  # a correction stays between 1 / LARGEST and LARGEST
+# A correction stays between 1 / LARGEST and LARGEST. Small layers take a thousand times as long on
+# an edge whose processors others keep busy.
+LARGEST = 1e4
 
 
 class Correction:

@@ -29,7 +29,7 @@ from planner.roofline import TERMS, terms
 from planner.shape_factor import ShapeFactor
 from planner.work import Work
 
-FORMAT = 4
+FORMAT = 6
 UNITS = ("s", "J")
 MOST_KINDS = 256
 LONGEST_KIND = 64

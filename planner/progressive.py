@@ -3,9 +3,9 @@
 A weight can travel as nested planes: with the first a layer runs on the edge at reduced precision,
 each further one refines it, the last makes it exact. Two aims, the first before the second:
 
-1. The least area under the latency curve. A layer counts once its first plane is there, and its
-   time does not change with refinement, so this is the efficiency order (`planner.efficiency`) on
-   the bytes of first planes.
+1. The least area under the latency curve. A layer counts once its first plane is there, and is
+   taken to be as fast then as with all of them (some processors are faster: decision 0028), so
+   this is the efficiency order (`planner.efficiency`) on the bytes of first planes.
 2. The least area under the noise curve. Weights rounded to b mantissa bits carry noise of relative
    power 0.045 * 2^(-2b) (`mantissa_noise`); rounding errors of different weights are uncorrelated,
    so powers add over the layers that run on the edge. Refinement steps are then jobs with a length
@@ -56,7 +56,6 @@ def mantissa_noise(bits: int) -> float:
 
 
 PRECISION_NOISE: Mapping[str, float] = {
-    "float12": mantissa_noise(3),
     "bfloat16": mantissa_noise(7),
     "exact": 0.0,
 }

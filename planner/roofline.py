@@ -12,10 +12,13 @@ is linear in coefficients that cannot be negative, so that small least squares p
   (rows + r) (columns + c) (inner + i) s, whose expansion these terms are;
 - the same with dimensions rounded up to what registers hold;
 - weights whose rows, or columns, lie whole pages apart: what reorders them finds sixteen lines
-  where a cache of eight ways has room for eight;
-- elements of a pass that come from more pages than are looked up fast, and in lines shorter than a
-  vector, which are passed over one by one;
-- of a pass: bytes that displace each other, all of them where as many again fit into no cache;
+  where a cache of eight ways has room for eight; and rows of weights that begin within a page;
+- operations by how many vectors of filters a kernel keeps in registers at once;
+- elements of a pass that come from more pages than are looked up fast, from lines whole pages apart
+  (all in the same few places of a cache), and in lines shorter than a vector, which are passed over
+  one by one;
+- of a pass, and of what a product makes before it is folded: bytes that displace each other, all
+  of them where as many again fit into no cache;
 - windows of a pass that are more than branch predictors remember from one query to the next;
 - of a filter: operations by how often an element is used again.
 """
@@ -37,6 +40,8 @@ _REMEMBERED = 8192
 # Bytes, of which some are displaced from caches before they are needed again, and all are.
 _SOME_DISPLACED, _ALL_DISPLACED = _CACHE_BYTES[2], 3 * _CACHE_BYTES[2]
 _FAST_PAGES = 512
+# Lines of a cache begin at so many places among numbers; vectors of filters that registers hold.
+_IN_STEP, _MOST_KEPT = 4, 6
 
 
 def terms(work: Work) -> tuple[float, ...]:
@@ -52,10 +57,45 @@ def _up(value: float, multiple: int) -> float:
     return math.ceil(value / multiple) * multiple
 
 
+def _transposed(w: Work) -> bool:
+    return w.kind.startswith("transposed_conv")
+
+
+def _vectors(w: Work) -> float:
+    """Columns, with what vectors hold of nothing: of transposed convolutions, a vector has filters.
+
+    Those to few channels, as to an image's, compute mostly what nobody reads.
+    """
+    if _transposed(w):
+        return _up(w.columns / w.window, _VECTOR) * w.window
+    return _up(w.columns, _VECTOR)
+
+
+def _channels(w: Work) -> float:
+    """The depth of a product, with what vectors of channels hold of nothing."""
+    window = 1.0 if _transposed(w) else w.window
+    return _up(w.inner / window, _VECTOR) * window
+
+
+def _kept(w: Work) -> int:
+    """As many vectors of a transposed convolution's filters as registers hold and divide all."""
+    vectors = max(1, math.ceil(w.columns / w.window / _VECTOR))
+    return max(count for count in range(1, _MOST_KEPT + 1) if vectors % count == 0)
+
+
+def _share_displaced(size: float) -> float:
+    share = (size - _SOME_DISPLACED) / (_ALL_DISPLACED - _SOME_DISPLACED)
+    return min(1.0, max(0.0, share))
+
+
 def _displaced(size: float) -> float:
     """Of bytes that are passed over again and again, those that come from memory each time."""
-    share = (size - _SOME_DISPLACED) / (_ALL_DISPLACED - _SOME_DISPLACED)
-    return size * min(1.0, max(0.0, share))
+    return size * _share_displaced(size)
+
+
+def _unfolded(w: Work) -> float:
+    """Bytes that a product makes before they are added up to a map."""
+    return 4 * w.batch * w.rows * w.columns if w.kind == "transposed_conv/product" else 0.0
 
 
 def _passed(w: Work) -> float:
@@ -93,6 +133,32 @@ def _scattered(w: Work) -> float:
     return (
         elements * math.log2(pages / _FAST_PAGES) if w.inner == 1 and pages > _FAST_PAGES else 0.0
     )
+
+
+def _elements_apart(w: Work) -> float:
+    """Elements of a pass over columns, if neighbours of one lie whole pages apart."""
+    apart = w.inner == 1 and w.rows > 0 and 4 * w.rows % _PAGE == 0
+    return w.batch * w.rows * w.columns if apart else 0.0
+
+
+def _many_apart(w: Work) -> float:
+    """Of those, elements of more columns than the 2nd cache has room for at one place of a page."""
+    return _elements_apart(w) if w.columns > _FAST_PAGES else 0.0
+
+
+def _out_of_step(w: Work) -> float:
+    """Elements of many columns whose lines of a cache begin at as many places, not all at once.
+
+    Each is waited for alone if memory has to be asked for it.
+    """
+    alone = w.inner == 1 and w.columns > _FAST_PAGES and w.rows % _IN_STEP
+    return w.batch * w.rows * w.columns * _share_displaced(_activations(w)) if alone else 0.0
+
+
+def _within_pages(w: Work) -> float:
+    """Rows of a matrix that is read once, if they do not all begin where a page does."""
+    once = w.kind.startswith("linear/vector") and 4 * w.inner % _PAGE
+    return w.batch * w.columns if once else 0.0
 
 
 def _again(w: Work) -> float:
@@ -135,17 +201,20 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     "weights read again beyond the 2nd cache": lambda w: _again_beyond(w, _CACHE_BYTES[1]),
     "weights read again beyond the 3rd cache": lambda w: _again_beyond(w, _CACHE_BYTES[2]),
     "weights read again beyond the 4th cache": lambda w: _again_beyond(w, _CACHE_BYTES[3]),
-    "product in vectors": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _VECTOR),
+    "product in vectors": lambda w: w.batch * w.rows * w.inner * _vectors(w),
     "product in tiles": lambda w: w.batch * w.rows * w.inner * _up(w.columns, _TILE),
     "product in blocks of rows": lambda w: w.batch * _up(w.rows, _BLOCK) * w.inner * w.columns,
-    "product in vectors of channels": lambda w: (
-        w.batch * w.rows * w.columns * _up(w.inner / w.window, _VECTOR) * w.window
-    ),
+    "product in vectors of channels": lambda w: w.batch * w.rows * w.columns * _channels(w),
+    "operations by vectors kept": lambda w: w.flops / _kept(w) if _transposed(w) else 0.0,
+    "rows of weights within pages": _within_pages,
     "weights in rows of whole pages": lambda w: _paged(w, w.inner),
     "weights in columns of whole pages": lambda w: _paged(w, w.columns),
     "window of each byte made": lambda w: w.made_bytes * w.window,
     "side of the window of each byte made": lambda w: w.made_bytes * math.sqrt(w.window),
     "elements of many pages": _scattered,
+    "elements of lines whole pages apart": _elements_apart,
+    "elements of many lines whole pages apart": _many_apart,
+    "elements of many pages out of step": _out_of_step,
     "windows beyond those remembered": _forgotten,
     "operations in windows beyond those remembered": lambda w: _forgotten(w) * w.window,
     "operations by window": lambda w: w.flops / w.window,
@@ -156,5 +225,6 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     # Where a copy in another order is made on the way.
     "activations displaced by twice as many": lambda w: _displaced(2 * _passed(w)),
     "weights read again displaced": _again_displaced,
+    "products displaced": lambda w: _displaced(_unfolded(w)),
 }
 TERMS = tuple(_TERMS)

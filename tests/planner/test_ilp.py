@@ -77,7 +77,7 @@ def check_excess(raised, limits, sums):
 
 
 @FORMS
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(several_prices(most=12), st.data())
 def test_equals_the_shortest_path_where_nothing_is_limited(form, criteria, data):
     (prices,) = criteria
@@ -89,7 +89,7 @@ def test_equals_the_shortest_path_where_nothing_is_limited(form, criteria, data)
 
 
 @FORMS
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(2, 4).flatmap(lambda k: several_prices(k, least=1, most=12)), st.data())
 def test_equals_all_placements_under_any_number_of_limits(form, criteria, data):
     objective, *limited = criteria

@@ -264,8 +264,8 @@ def test_refuses_hostile_rows(change):
 
 
 def test_the_former_format_is_refused_by_its_number():
-    former = {"format": 3, "pooled": [0.0, 1.0, 2.0], "rows": {"conv": [0, 0, 0]}}
-    with pytest.raises(ValueError, match="predictor format 3; known is 4"):
+    former = {"format": 5, "pooled": [0.0, 1.0, 2.0], "rows": {"conv": [0, 0, 0]}}
+    with pytest.raises(ValueError, match="predictor format 5; known is 6"):
         Predictor.from_plain(former)
 
 

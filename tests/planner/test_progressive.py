@@ -177,7 +177,7 @@ def test_weights_sent_whole_are_planned_as_ever(table):
 def test_a_quarter_of_the_bytes_first_is_never_slower_and_ends_exact(seed, layers, link):
     costs = random_costs(seed, layers)
     planes = [
-        (Plane(size / 4, PRECISION_NOISE["float12"]), Plane(size * 3 / 4, 0.0)) if size else ()
+        (Plane(size / 4, mantissa_noise(3)), Plane(size * 3 / 4, 0.0)) if size else ()
         for size in costs.weight_bytes.tolist()
     ]
     exact = timeline(costs, link, upload_plan(costs, link))
@@ -249,7 +249,7 @@ def test_mantissa_noise_is_what_cut_weights_have(bits):
 
 
 def test_noise_falls_with_precision():
-    assert PRECISION_NOISE["float12"] > PRECISION_NOISE["bfloat16"] > PRECISION_NOISE["exact"] == 0
+    assert mantissa_noise(3) > PRECISION_NOISE["bfloat16"] > PRECISION_NOISE["exact"] == 0
 
 
 @pytest.mark.parametrize("bits", [-1, 1.5, float("nan"), "3", None])
