@@ -30,6 +30,12 @@ AGENT = f"ionn-edge {version('ionn')}"
 # A client that reconnects may find its old connection, of which nobody knows yet that it is
 # dead, still holding its uploads.
 TAKEOVER_S = 1.0
+# What models that are offered may take of the event loop at once: a few hundred weights a
+# millisecond, and those of 8,192 a tenth of a second.
+OPENING_SPARE_S = 0.2
+# What a device has here takes so long to add up where it has thousands of weights; then it is not
+# done again for so many times as long.
+LONG_S, LONG_RESTS = 0.005, 100
 log = logging.getLogger("ionn_edge")
 
 
@@ -67,8 +73,9 @@ class Box:
         self.store = Store(config.store.absolute(), config.memory_bytes, config.device_disk_bytes)
         self.nursery = nursery or Nursery(config.workers)
         self.load_meter = LoadMeter()
-        self._turns = Turns(SPARE_S)
+        self._turns, self._openings = Turns(SPARE_S), Turns(OPENING_SPARE_S)
         self._checking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._known_sizes: dict[str, tuple[float, dict[str, tuple[int, int]]]] = {}
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
         self.device_name = config.device
@@ -127,7 +134,7 @@ class Box:
         sessions = [client.session for client in own]
         models = []
         shelf = self.store.shelf(device.id)
-        for fingerprint, (held_bytes, total_bytes) in reversed(shelf.models.items()):
+        for fingerprint, (held_bytes, total_bytes) in reversed(self._sizes(device.id).items()):
             using = sum(
                 s.model is not None and s.model.fingerprint == fingerprint for s in sessions
             )
@@ -142,6 +149,19 @@ class Box:
             memory_bytes=self.store.quota(),
             models=tuple(models[: self.config.limits.max_models]),
         )
+
+    def _sizes(self, device: str) -> dict[str, tuple[int, int]]:
+        """Of each of its models, held and total bytes: added up anew as seldom as it takes long."""
+        until, sizes = self._known_sizes.get(device, (0.0, {}))
+        if self.clock() >= until:
+            began_s = time.thread_time()
+            sizes = self.store.shelf(device).models
+            spent_s = time.thread_time() - began_s
+            if spent_s < LONG_S:
+                self._known_sizes.pop(device, None)
+            else:
+                self._known_sizes[device] = self.clock() + spent_s * LONG_RESTS, sizes
+        return sizes
 
     def widen(self, owner: Client) -> None:
         """Room for the planes of what `owner` uploads. Raises what Store.widen raises."""
@@ -193,8 +213,17 @@ class Box:
 
     def rest_s(self, device: Device, spent_s: float) -> float:
         """How long a connection of this device waits, which kept the others waiting for so long."""
-        alone = all(client.device == device for client in self.clients)
+        alone = self.is_alone(device)
         return self._turns.rest_s(device.id, spent_s, self.clock(), alone=alone)
+
+    def opening_rest_s(self, device: Device, spent_s: float = 0.0) -> float:
+        """How long this device's next offer waits, once those before took so much time in all."""
+        alone = self.is_alone(device)
+        return self._openings.rest_s(device.id, spent_s, self.clock(), alone=alone)
+
+    def is_alone(self, device: Device) -> bool:
+        """Whether nobody else's connections are kept waiting."""
+        return all(client.device == device for client in self.clients)
 
     def drain(self) -> None:
         """Have every client finish and go, and take on no other; `empty` is set when all have."""
@@ -231,7 +260,8 @@ class Box:
         self._lapses[device] += 1
 
     def forget_uses(self, device: str) -> None:
-        """Know no more what a device has run here."""
+        """Know no more what a device has run here, or had."""
+        self._known_sizes.pop(device, None)
         for key in [key for key in self._answered if key[0] == device]:
             del self._answered[key]
         self.load_meter.forget(device)

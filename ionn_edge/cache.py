@@ -15,7 +15,7 @@ from typing import Any
 from ionn_edge.box import Box
 from ionn_edge.doors.control import Handler
 from ionn_edge.doors.devices import LOOPBACK
-from ionn_edge.storage.blobs import StorageError, StoreInUse
+from ionn_edge.storage.blobs import StorageError, StoreInUse, all_removed, wait_removed
 from ionn_edge.storage.secret import cache_secret
 from ionn_edge.storage.shelf import Shelf
 from ionn_edge.storage.store import Store
@@ -42,10 +42,14 @@ class CacheQuestions:
         return cache_rows(self._box)
 
     async def _prune(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"freed_bytes": prune(self._box, int(asked["bytes"]))}
+        freed_bytes = prune(self._box, int(asked["bytes"]))
+        await all_removed()
+        return {"freed_bytes": freed_bytes}
 
     async def _forget(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"freed_bytes": forget(self._box, self._find(asked["device"]))}
+        freed_bytes = forget(self._box, self._find(asked["device"]))
+        await all_removed()
+        return {"freed_bytes": freed_bytes}
 
 
 # Of a running box.
@@ -152,6 +156,7 @@ def forget_files(store: Store, device: str) -> int:
     shelf = store.shelf(device)
     freed_bytes = _size(shelf)
     shelf.wipe()
+    wait_removed()
     with contextlib.suppress(OSError):
         shelf.place.directory.rmdir()
     return freed_bytes

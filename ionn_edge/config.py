@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ionn_edge.settings import WorkerSettings
+from pairing.directories import cache_of, state_of
 from pairing.identity import checked_name
 from wire import DEFAULT_LIMITS, Limits
 
@@ -32,20 +33,12 @@ def usable_threads() -> int:
 
 def default_store() -> Path:
     """Where weights are kept: the user's cache directory."""
-    return _of_the_user("XDG_CACHE_HOME", ".cache", "--store")
+    return cache_of("edge")
 
 
 def default_state() -> Path:
     """Where the box's identity and its paired devices are kept: the user's state directory."""
-    return _of_the_user("XDG_STATE_HOME", ".local/state", "--state")
-
-
-def _of_the_user(variable: str, below_home: str, option: str) -> Path:
-    """Raises ValueError for a user who has no home directory."""
-    try:
-        return Path(os.environ.get(variable) or Path.home() / below_home) / "ionn" / "edge"
-    except RuntimeError:
-        raise ValueError(f"this user has no home directory: give {option}, or set HOME") from None
+    return state_of("edge")
 
 
 def default_name() -> str:
@@ -89,12 +82,13 @@ def parse_quota(text: str) -> dict[str, Any]:
 
 
 def format_bytes(size: int) -> str:
-    """A size for people: "4.0 GiB"."""
+    """A size for people: "4.3 GB", in thousands as the client says sizes."""
     value, unit = float(size), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
+    for larger in ("KB", "MB", "GB", "TB"):
+        # Not "1000.0 KB".
+        if value < (1000 if unit == "bytes" else 999.95):
             break
-        value, unit = value / 1024, larger
+        value, unit = value / 1000, larger
     return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
@@ -129,7 +123,7 @@ class Config:
         need their share of it. device_memory_bytes: its workers' memory.
     worker_memory_bytes, worker_spare_cpu_s: see WorkerSettings; a worker that uses more is ended.
         No worker has more memory than its device.
-    graph_flops, graph_nodes: see WorkerSettings; a graph that wants more is refused.
+    graph_flops, graph_nodes, graph_weights: see WorkerSettings; a graph that wants more is refused.
     """
 
     bind: str = "127.0.0.1"
@@ -172,6 +166,7 @@ class Config:
     worker_spare_cpu_s: float = 30.0
     graph_flops: int = 10**13
     graph_nodes: int = 20_000
+    graph_weights: int = 8_192
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -201,4 +196,5 @@ class Config:
             self.device_memory_bytes,
             self.graph_flops,
             self.graph_nodes,
+            self.graph_weights,
         )

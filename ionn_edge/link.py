@@ -283,8 +283,8 @@ class Link:
         model = self.session.model
         await self._writer.idle()
         if model is not None and self.session.model is model:
-            held = await count(self._box, model, self)
-            self.post(events.HeldCounted(self._box.epoch(self.device.id), held))
+            here = await count(self._box, model, self)
+            self.post(events.HeldCounted(self._box.epoch(self.device.id), here.held))
 
 
 def _decoded(decoder: Decoder, frame: aiohttp.WSMessage) -> events.Event | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import deque
 from typing import Any
 
@@ -13,6 +15,8 @@ from wire import Encoder, Limits, Message
 from wire.eager import Work, begun
 
 CLOSE_TIMEOUT_S = 2.0
+# Linux only.
+TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 
 
 class Outbox:
@@ -39,6 +43,9 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what waits: at once as far as the socket takes it, the rest by `run`."""
+        several = len(self._frames) > 1
+        if several:
+            self._cork(True)
         while self._frames and self._unsent is None and not self._said_all:
             frame = self._frames.popleft()
             # aiohttp's annotation is narrower than what it takes.
@@ -48,7 +55,17 @@ class Outbox:
                 self._unsent_bytes -= len(frame)
             else:
                 self._frames_waiting.set()
+        if several:
+            self._cork(False)
         self._frames_sent.set()
+
+    def _cork(self, corked: bool) -> None:
+        """Let several frames leave in the same packets, and wake the client once."""
+        link = self._transport.get_extra_info("socket")
+        if link is not None and TCP_CORK is not None:
+            # Closed already, maybe: uvloop's raises ValueError then.
+            with contextlib.suppress(OSError, ValueError):
+                link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def below(self, most_bytes: int) -> None:
         """Until no more than that waits, or nothing is sent any more."""

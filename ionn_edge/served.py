@@ -13,7 +13,7 @@ from ionn_edge.config import format_bytes
 from ionn_edge.doors.devices import LOOPBACK
 from ionn_edge.machine import events
 from ionn_edge.machine.turns import SMALL_S, TURN_S
-from ionn_edge.storage.admission import admit
+from ionn_edge.storage.admission import admit, whole_weights
 from ionn_edge.storage.blobs import StorageError
 from ionn_edge.storage.opening import NONSENSE, Refused, check_of, known_graph, worker_for
 from ionn_edge.storage.store import NoRoom, WrongSize
@@ -45,7 +45,11 @@ class Served:
         self._range: events.RunRange | None = None
         self._asked_at = 0.0
         self._graph = jobs.Check("", b"", "")
-        self._weights_of: dict[bytes, list[int]] = {}
+        self._weights: tuple[tuple[bytes, int, str], ...] = ()
+        # Made once somebody asks for it.
+        self._weights_of: dict[bytes, list[int]] | None = None
+        # Completed since it was last looked at what is whole.
+        self._late: set[bytes] = set()
 
     async def close(self) -> None:
         if self.worker is not None:
@@ -53,13 +57,19 @@ class Served:
 
     def completed(self, digest: bytes) -> None:
         """All of a blob is there, by whomever."""
-        weights = self._weights_of.get(digest)
-        if weights and self.worker is not None:
-            self.worker.send(jobs.Ready(tuple(weights), "exact", 0))
+        self._late.add(digest)
+        if self.worker is not None:
+            self._tell_late(self.worker)
+
+    def _tell_late(self, worker: Worker) -> None:
+        late, self._late = self._late, set()
+        weights = tuple(i for digest in late for i in self._numbers.get(digest, ()))
+        if weights:
+            worker.send(jobs.Ready(weights, "exact", 0))
 
     def prepared(self, model: events.Model, digest: bytes, precision: str, number: int) -> None:
         """Planes of a blob that this client sends are complete. Nobody else is to use them."""
-        weights = (i for i in self._weights_of.get(digest, ()) if model.weights[i][2] == "float32")
+        weights = (i for i in self._numbers.get(digest, ()) if model.weights[i][2] == "float32")
         ready = tuple(weights)
         if ready and self.worker is not None:
             self.worker.send(jobs.Ready(ready, precision, number))
@@ -81,11 +91,14 @@ class Served:
 
     async def _open(self) -> None:
         try:
+            # As long as its earlier offers kept the others waiting for too long.
+            await asyncio.sleep(self._box.opening_rest_s(self._device))
             # One after the other: a check takes a processor, and others need one too.
             async with self._box.turn_to_check(self._device):
                 worker, model = await self._offered_model()
             try:
-                held = await admit(self._box, model, self._connection)
+                self._late.clear()
+                here = await admit(self._box, model, self._connection)
             except BaseException:
                 if worker is not None:
                     await worker.close()
@@ -102,14 +115,17 @@ class Served:
         except WrongSize as error:
             self._connection.post(events.ModelRefused("graph", str(error)))
         else:
+            began_s = time.thread_time()
             if worker is not None:
-                self._use(worker, model)
+                self._use(worker, model, here.whole)
             epoch = self._box.epoch(self._device.id)
-            self._connection.post(events.ModelOpened(model, epoch, held, worker is not None))
+            self._connection.post(events.ModelOpened(model, epoch, here.held, worker is not None))
             if worker is None:
                 self._connection.start(self.restart())
-            blobs = {digest: each for (digest, _, _), each in zip(model.weights, held, strict=True)}
-            held_bytes = sum(each.whole_bytes for each in blobs.values())
+            held_bytes = sum(
+                {model.weights[i][0]: model.weights[i][1] for i in here.whole}.values()
+            )
+            self._box.opening_rest_s(self._device, time.thread_time() - began_s)
             log.info(
                 "%s offers model %s with %s of weights, %s of them here",
                 *(self._connection.address, model.fingerprint[:12]),
@@ -145,6 +161,14 @@ class Served:
         except Refused as refusal:
             self._connection.post(events.WorkerLost(str(refusal)))
             return
+        whole: tuple[int, ...] = ()
+        if model == checked:
+            try:
+                self._late.clear()
+                whole = await whole_weights(self._box, checked, self._connection)
+            except BaseException:
+                await worker.close()
+                raise
         # Evicted meanwhile, and perhaps offered again, which brings a worker of its own.
         if model is None or self._connection.session.model is not model or self.worker is not None:
             await worker.close()
@@ -152,24 +176,30 @@ class Served:
             await worker.close()
             self._connection.post(events.WorkerLost(NONSENSE))
         else:
-            self._use(worker, model)
+            self._use(worker, model, whole)
             self._connection.post(events.WorkerRestarted())
 
-    def _use(self, worker: Worker, model: events.Model) -> None:
+    def _use(self, worker: Worker, model: events.Model, whole: tuple[int, ...]) -> None:
+        """whole: numbers of the weights that were when it was last looked at all of them."""
         self.worker = worker
         worker.work_for(None if self._device is LOOPBACK else self._device.id, model.total_bytes)
-        weights_of: dict[bytes, list[int]] = {}
-        for index, (digest, _, _) in enumerate(model.weights):
-            weights_of.setdefault(digest, []).append(index)
-        self._weights_of = weights_of
-        shelf = self._box.store.shelf(self._device.id)
-        ready = tuple(i for i, (digest, _, _) in enumerate(model.weights) if shelf.is_whole(digest))
-        if ready:
-            worker.send(jobs.Ready(ready, "exact", 0))
-        for part in shelf.owned(self._connection):
+        self._weights, self._weights_of = model.weights, None
+        if whole:
+            worker.send(jobs.Ready(whole, "exact", 0))
+        self._tell_late(worker)
+        for part in self._box.store.shelf(self._device.id).owned(self._connection):
             if part.precision is not None:
                 self.prepared(model, part.digest, part.precision, part.number)
         self._listening = self._connection.start(self._listen(worker, model))
+
+    @property
+    def _numbers(self) -> dict[bytes, list[int]]:
+        """Of each blob, the weights that it is."""
+        if self._weights_of is None:
+            self._weights_of = {}
+            for number, (digest, _, _) in enumerate(self._weights):
+                self._weights_of.setdefault(digest, []).append(number)
+        return self._weights_of
 
     async def _listen(self, worker: Worker, model: events.Model) -> None:
         spent_s = 0.0
@@ -199,10 +229,10 @@ class Served:
             ):
                 # Others are told of the load: no more is believed of it than can be so.
                 compute_s = min(compute_s, self._box.clock() - self._asked_at)
-                self._box.ran(self._device, model.fingerprint, asked.start, stop, compute_s)
                 self._connection.post(
                     events.RangeRan(query, stop, precision, began_s, coding_s, compute_s, tensors)
                 )
+                self._box.ran(self._device, model.fingerprint, asked.start, stop, compute_s)
             case jobs.Failed(query, code, text) if asked is not None and asked.query == query:
                 self._connection.post(events.RangeFailed(query, code, text))
             case _:

@@ -20,8 +20,9 @@ class WorkerSettings:
     and beyond its model's weights. spare_cpu_s: processor seconds that a worker may have used
     beyond its share, which is `threads` (and one that loads weights) while a job is open.
     device_memory_bytes: memory of all workers of one paired device together.
-    graph_flops, graph_nodes: operations of one run of a graph's layers, and its operator calls;
-    one that wants more, or more memory than `memory_bytes`, is refused when it arrives.
+    graph_flops, graph_nodes, graph_weights: operations of one run of a graph's layers, its operator
+    calls and its weights; one that wants more, or more memory than `memory_bytes`, is refused when
+    it arrives.
     """
 
     device: str
@@ -31,6 +32,7 @@ class WorkerSettings:
     device_memory_bytes: int = 4 << 30
     graph_flops: int = 10**13
     graph_nodes: int = 20_000
+    graph_weights: int = 8_192
 
     @property
     def most_threads(self) -> int:

@@ -32,7 +32,7 @@ from planner.work import OperatorWork
 MEASURE_S = 8.0
 TIMEOUT_S = 60.0
 # Changes with what is measured and how, so that older results are measured anew.
-EDITION = 6
+EDITION = 9
 # Launch, operations and bytes of an ordinary processor: better than nothing, and clients
 # correct predictions by what they observe.
 _ORDINARY = {
@@ -143,13 +143,16 @@ def _write(path: Path, predictor: Predictor) -> None:
 
 
 async def _measured(nursery: Nursery, seconds: float, energy: bool) -> Calibration:
-    worker = await nursery.fork()
+    worker, timeout_s = await nursery.fork(), TIMEOUT_S + 3 * seconds
     try:
         worker.send(jobs.Calibrate(seconds, energy))
-        async with asyncio.timeout(TIMEOUT_S + 3 * seconds):
+        async with asyncio.timeout(timeout_s):
             answer = await worker.receive()
     except (WorkerGone, TimeoutError) as error:
-        raise EngineError(f"the box cannot be measured ({error}); --calibration off") from error
+        busy = f"it took more than {timeout_s:.0f} s, so others keep it busy"
+        why = busy if isinstance(error, TimeoutError) else error
+        advice = "`ionn edge serve --calibration off` does without"
+        raise EngineError(f"this machine cannot be measured: {why}; {advice}") from error
     finally:
         await worker.close()
     assert isinstance(answer, jobs.Calibrated)

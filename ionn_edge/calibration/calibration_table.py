@@ -17,7 +17,7 @@ _SCALES: dict[Unit, tuple[float, str]] = {"s": (1e6, "us"), "J": (1e3, "mJ")}
 
 def as_text(measured: Calibration, path: Path) -> str:
     """The tables, and where the predictor is kept."""
-    lines = _table(measured, "s")
+    lines = ["How well layers are predicted that the fit did not use:", *_table(measured, "s")]
     lines += ["", *_table(measured, "J")] if measured.joules else ["", NO_ENERGY]
     return "\n".join([*lines, f"Kept in {path}"])
 
@@ -40,7 +40,7 @@ def as_json(measured: Calibration, path: Path) -> str:
 
 def _table(measured: Calibration, unit: Unit) -> list[str]:
     factor, name = _SCALES[unit]
-    head = f"{'type':18}{'layers':>7}{f'median, {name}':>13}{'R2':>8}{f'RMSE, {name}':>13}"
+    head = f"{'type':18}{'layers':>7}{f'median, {name}':>13}{'R2':>9}{f'RMSE, {name}':>13}"
     return [
         f"{head}{'error':>8}{'within 10%':>12}",
         *(_line(row, factor) for row in measured.accuracies(unit)),
@@ -49,6 +49,6 @@ def _table(measured: Calibration, unit: Unit) -> list[str]:
 
 def _line(row: Accuracy, factor: float) -> str:
     return (
-        f"{row.type:18}{row.count:>7}{row.median * factor:>13.1f}{row.r_squared:>8.3f}"
+        f"{row.type:18}{row.count:>7}{row.median * factor:>13.1f}{row.r_squared:>9.2f}"
         f"{row.rmse * factor:>13.1f}{row.error:>8.1%}{row.close:>12.0%}"
     )

@@ -64,8 +64,10 @@ def pool(op: str, type: str) -> Callable[[Point], Probe]:
         out = (shape[2] + 2 * padding - kernel) // stride + 1
         made = (1, shape[1], out, out)
         call = Call(op, (Ref(0), (kernel,) * 2, (stride,) * 2, (padding,) * 2), (made,))
-        # Which branches it takes depends on what it reads.
-        return Probe(type, (shape,), (), (call,), 0.0, rectified=True)
+        # Which branches it takes depends on what it reads. Of noise, maxima are so hard to foresee
+        # that a pool takes a fifth longer than where neighbours are alike; behind convolutions
+        # there is either, by how far apart and how large their windows are.
+        return Probe(type, (shape,), (), (call,), 0.0, rectified=True, smooth=u[5] < 0.5)
 
     return make
 
@@ -92,6 +94,10 @@ def bilinear(u: Point) -> Probe:
 
 def _resampled(type: str, u: Point, op: str, *aligned: bool) -> Probe:
     shape, factor = _map(u, 2, 96), one_of(u[2], 2, 2, 3, 4)
+    if u[3] < 0.5:
+        # As what makes images has them: a map is whole pages then.
+        side = 1 << (shape[2].bit_length() - 1)
+        shape = (*shape[:2], side, side)
     made = (*shape[:2], factor * shape[2], factor * shape[3])
     call = Call(op, (Ref(0), made[2:], *aligned, None), (made,))
     return Probe(type, (shape,), (), (call,), 0.0)

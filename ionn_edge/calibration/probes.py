@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from layergraph.nodes import Argument, WeightRef
+from layergraph.nodes import Argument, TensorSpec, WeightRef
+from layergraph.symbols import DTYPES
 
 Shape = tuple[int, ...]
 Point = tuple[float, ...]
@@ -27,7 +28,8 @@ class Probe:
     """One layer to measure: shapes of its inputs, weights and constants, and its calls.
 
     `type` is the layer's type by its usual name, as in a table of layers; `flops` a rough size.
-    `rectified`: half of its inputs' numbers are 0, as behind a ReLU.
+    `rectified`: its inputs are maps as behind a convolution and a ReLU, half of them 0, and
+    `smooth` ones or not.
     """
 
     type: str
@@ -38,6 +40,27 @@ class Probe:
     dtype: str = "float32"
     constants: tuple[Shape, ...] = field(default=())
     rectified: bool = False
+    smooth: bool = False
+
+
+def example(spec: TensorSpec, probe: Probe) -> torch.Tensor:
+    """What a probe reads as an input of this type and shape: numbers in no order, or a map.
+
+    Some operators branch on them, so that they take another time in order.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if spec.dtype != "float32":
+        # Of a table all rows, as far as there are so many: few would be in a cache the next time.
+        rows = probe.weights[0][0] if probe.weights else 50
+        return torch.randint(rows, spec.shape, generator=generator).to(DTYPES[spec.dtype])
+    shape = spec.shape
+    if probe.smooth:
+        shape = (*shape[:2], *(-(-side // 2) for side in shape[2:]))
+    # Of both signs: torch leaves exponentials out where a whole vector is positive.
+    noise = torch.rand(shape, generator=generator) - 0.5
+    if probe.smooth:
+        noise = torch.nn.functional.interpolate(noise, spec.shape[2:], mode="bilinear")
+    return noise.relu_() if probe.rectified else noise
 
 
 def size(shape: Shape) -> int:

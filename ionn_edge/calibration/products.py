@@ -66,7 +66,8 @@ def depthwise_conv(u: Point) -> Probe:
 
 
 def transposed_conv(u: Point) -> Probe:
-    cin, cout = channels(u[0], 8, 1024, u[5]), channels(u[1], 2, 1024, u[5])
+    # Each for itself: from whole vectors of channels to an image's few.
+    cin, cout = channels(u[0], 8, 1024, u[5]), channels(u[1], 2, 1024, u[6])
     side, stride = between(u[2], 1, 100), one_of(u[4], 1, 2, 2)
     kernel = one_of(u[3], 2, 3, 4, 4, 5)
     source = (1, cin, side, side + WIDER)
@@ -86,11 +87,13 @@ def _multiplied(rows: int, inner: int, columns: int) -> Probe:
 
 
 def vector_linear(u: Point) -> Probe:
-    return _multiplied(1, between(u[0], 16, 16384), between(u[1], 8, 8192))
+    # Rows that fill whole pages are read faster. With round columns it might be a network's layer.
+    return _multiplied(1, channels(u[0], 16, 16384, u[5]), between(u[1], 8, 8192))
 
 
 def linear(u: Point) -> Probe:
-    return _multiplied(between(u[2], 2, 768), between(u[0], 16, 8192), between(u[1], 8, 8192))
+    inner, columns = channels(u[0], 16, 8192, u[5]), channels(u[1], 8, 8192, u[6])
+    return _multiplied(between(u[2], 2, 768), inner, columns)
 
 
 def batch_product(u: Point) -> Probe:

@@ -18,7 +18,7 @@ from ionn_edge.calibration.probes import Point, Probe, size
 MOST_FLOPS = 2e9
 MOST_ELEMENTS = 1 << 22
 MOST_WEIGHTS = 24 << 20
-_DIMENSIONS = 6
+_DIMENSIONS = 7
 
 
 def spread(seed: int = 0) -> Iterator[tuple[Probe, ...]]:
@@ -67,9 +67,9 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (products.recurrent("aten.lstm.input", "LSTM", 4), 2),
     (products.recurrent("aten.gru.input", "GRU", 3), 2),
     (products.recurrent("aten.rnn_relu.input", "plain RNN", 1), 2),
-    (products.embedding, 1),
+    (products.embedding, 2),
     (maps.batch_norm, 2),
-    (maps.layer_norm, 1),
+    (maps.layer_norm, 2),
     (maps.response_norm, 1),
     (maps.channel_average, 1),
     (maps.pool("aten.max_pool2d.default", "max pooling"), 2),
@@ -81,7 +81,7 @@ _TYPES: tuple[tuple[Callable[[Point], Probe], int], ...] = (
     (maps.softmax, 1),
     (maps.unary("ReLU", ("aten.relu.default", ()), ("aten.leaky_relu.default", ())), 2),
     (maps.addition, 2),
-    (maps.scale, 1),
+    (maps.scale, 2),
     (maps.unary("number", ("aten.add.Tensor", (0.5,)), ("aten.mul.Tensor", (0.5,))), 1),
     (maps.unary("exponential", ("aten.exp.default", ())), 1),
     (maps.unary("ELU", ("aten.elu.default", ())), 1),

@@ -22,7 +22,7 @@ StoreDirectory = Annotated[
     typer.Option("--store", help="The box's directory of weights, as for serve; if it is stopped."),
 ]
 Device = Annotated[
-    str, typer.Argument(help="Its name, or the beginning of its id; loopback of an unpaired box.")
+    str, typer.Argument(help="Its name, or the beginning of its id; loopback for an unpaired box.")
 ]
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def prune(
     store: StoreDirectory = None,
     as_json: Json = False,
 ) -> None:
-    """Drop weights, what nobody uses and is longest unused first; what is running stays."""
+    """Drop weights that no query is using, the longest unused first."""
     with complaining():
         limit_bytes = 0 if to == "0" else parse_bytes(to)
         freed = _asked(

@@ -41,7 +41,8 @@ def calibrate(
         try:
             _calibrate(config, seconds, as_json)
         except OSError as error:
-            give_up(f"cannot keep the calibration in {config.store}: {error.strerror or error}")
+            reason = (error.strerror or str(error)).lower()
+            give_up(f"cannot keep the calibration in {config.store}: {reason}")
 
 
 def _calibrate(config: Config, seconds: float, as_json: bool) -> None:

@@ -14,11 +14,15 @@ from ionn_edge.doors.devices import RegistryError
 from ionn_edge.storage.blobs import StorageError
 from ionn_edge.workers.engine import EngineError
 from pairing.private import StateError
+from wire import printable
 
 
 def give_up(text: str, code: int = 1) -> NoReturn:
-    """One line, and an exit code: 2 where something else has to be typed, 1 where it failed."""
-    print(f"ionn edge: {text}", file=sys.stderr)
+    """One line, and an exit code: 2 where something else has to be typed, 1 where it failed.
+
+    Some of it may be quoted from a stranger's file, which a terminal is not to obey.
+    """
+    print(f"ionn edge: {printable(text, ' ')}", file=sys.stderr)
     raise typer.Exit(code)
 
 

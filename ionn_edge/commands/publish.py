@@ -42,16 +42,20 @@ def publish(
     ],
     device: Annotated[
         str | None,
-        typer.Option("--from", help="Publish what this device uploaded; MODEL is a fingerprint."),
+        typer.Option(
+            "--from",
+            help="Publish what this device uploaded; MODEL is then a fingerprint, as ionn edge"
+            " cache ls has it.",
+        ),
     ] = None,
     state: State = None,
     store: StoreDirectory = None,
     as_json: Json = False,
 ) -> None:
-    """Give every device a model: none of them uploads what it has of this one's weights.
+    """Put a model on the box for every device: none of them has to upload its weights any more.
 
-    A running box has it at once, a stopped one when it starts. That it is here shows to whoever
-    offers the same weights.
+    A running box has it at once, a stopped one when it starts. Who offers the same weights can
+    tell that they are published.
     """
     with complaining():
         if device is not None:
@@ -63,7 +67,12 @@ def publish(
 
 
 def unpublish(
-    model: Annotated[str, typer.Argument(help="Its fingerprint, or the beginning of it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Its name, or the beginning of its fingerprint: see ionn edge cache ls."
+        ),
+    ],
     state: State = None,
     store: StoreDirectory = None,
     as_json: Json = False,

@@ -48,9 +48,9 @@ def serve(
     quota: Annotated[
         str | None,
         typer.Option(
-            help="What one device may have: a size, such as 1G, of weights (all by default), or"
-            " several, such as weights=1G,rate=50, of weights, memory, connections, (open)"
-            " queries, and rate (queries a second)."
+            help="What one device may use: a size of weights, such as 1G, by default as much as"
+            " there is; or several, such as weights=1G,rate=50, of: weights, memory (of what"
+            " computes for it), connections, queries (open at once), rate (queries a second)."
         ),
     ] = None,
     threads: Annotated[
@@ -62,15 +62,19 @@ def serve(
     ] = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="Directory for this box's identity and its paired devices."),
+        typer.Option(
+            help="Directory for this box's identity and its paired devices; by default the user's."
+        ),
     ] = None,
     calibration: Annotated[
         str,
-        typer.Option(help="auto measures layer times once, again measures anew, off skips it."),
+        typer.Option(help="When to measure layer times, at the start: auto (once), again, or off."),
     ] = "auto",
     unpaired: Annotated[
         bool,
-        typer.Option("--unpaired", help="Serve whoever is on this machine, in the clear."),
+        typer.Option(
+            "--unpaired", help="Serve any program on this machine, without pairing, in the clear."
+        ),
     ] = False,
     announce: Annotated[
         bool, typer.Option(help="Let devices on the network find this box by its name.")
@@ -79,7 +83,7 @@ def serve(
         bool,
         typer.Option(
             "--weak-isolation",
-            help="Serve a network though this machine cannot isolate what clients run.",
+            help="Serve a network even where this machine cannot isolate what clients run.",
         ),
     ] = False,
     as_json: Annotated[
@@ -117,7 +121,8 @@ def serve(
 
 
 def _run(config: Config, as_json: bool) -> None:
-    if sys.stderr.isatty():
+    # A script that started it may have a screen of its own, on this very terminal.
+    if sys.stderr.isatty() and not as_json:
         print("Starting ...", file=sys.stderr, flush=True)
     # Not needed to say what is wrong with the options.
     from ionn_edge import server

@@ -23,7 +23,9 @@ log = logging.getLogger("ionn_edge")
 # What is left of a frame is not worth waiting for.
 LEAST_BYTES = 3_000
 # Copied meanwhile rather than at the end; also, the kernel must have room for it.
-MOST_BYTES = 128 << 10
+MOST_BYTES = 256 << 10
+# Of more than that the last is read by itself: what is decrypted once a frame is whole is late.
+LONG_BYTES, LAST_BYTES = 96 << 10, 32 << 10
 RECORD_HEADER_BYTES = 5
 # Of TLS 1.3 (RFC 8446, section 5.2): at most so much is in a record, and so much is around it. The
 # suites that OpenSSL agrees to by default all have tags of 16 bytes.
@@ -48,12 +50,14 @@ class Waking:
         self._least_bytes = 1
 
     def wait_for(self, missing_bytes: int) -> None:
-        """Be woken when so much more is there; once what came was handed on."""
+        """Be woken when so much more is there, or most of it; once what came was handed on."""
+        if missing_bytes > LONG_BYTES:
+            missing_bytes -= LAST_BYTES
         least = min(missing_bytes, MOST_BYTES) if missing_bytes > LEAST_BYTES else 1
         if least != self._least_bytes:
             self._least_bytes = least
-            # Closed by what it was told, maybe.
-            with contextlib.suppress(OSError):
+            # Closed by what it was told, maybe: uvloop's raises ValueError then.
+            with contextlib.suppress(OSError, ValueError):
                 self._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
 

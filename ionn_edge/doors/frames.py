@@ -1,9 +1,9 @@
 """Takes large WebSocket frames piece by piece, so that none keeps the event loop when it is whole.
 
 aiohttp joins, copies and unmasks a frame at once when its last byte is there: milliseconds for each
-megabyte. Here each piece is unmasked into its place as it comes, and aiohttp sees a ticket instead,
-which keeps the frame's place among the others. What is not a large, masked, binary, unfragmented
-frame goes by as it is.
+megabyte. Here it is decrypted, or read, into its own memory and unmasked there as it comes, and
+aiohttp sees a ticket instead, which keeps the frame's place among the others. What is not a large,
+masked, binary, unfragmented frame goes by as it is.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from collections import deque
 
 import numpy
 
-from ionn_edge.pages import pages
+from ionn_edge.pages import Pages, pages
 from wire.messages import Buffer
 
-# Smaller ones take aiohttp a fraction of a millisecond.
-LARGE_BYTES = 256 << 10
+# Of smaller ones aiohttp's copies cost less than a ticket does.
+LARGE_BYTES = 64 << 10
+# As much as a chunk may have: the C library mostly has its memory from the last one, where pages
+# would be new.
+REUSED_BYTES = 1 << 20
+# What is read at once between large frames: of the next one's beginning too.
+ROOM_BYTES = 64 << 10
 _HEADER_BYTES = 14
 _FINAL, _BINARY, _MASKED_64 = 0x80, 0x82, 0xFF
 _TICKET_BYTES = 16
 # Of a mask, one behind the other: as much as is unmasked in one step.
 _MASKS = 1 << 14
+_NONE = numpy.empty(0, numpy.uint8)
 
 
 class Pieces:
-    """One connection's large frames: in by `feed`, out by `claim`.
+    """One connection's large frames: in by `room` and `came`, out by `claim`.
 
     most_bytes: of a frame; for aiohttp to refuse what has more.
     """
@@ -41,9 +47,10 @@ class Pieces:
         self.fragments = 0
         # Of the frame that goes by.
         self._passing_bytes = 0
-        self._frame = numpy.empty(0, numpy.uint8)
+        self._frame = _NONE
         self._at = 0
-        self._mask = numpy.empty(0, numpy.uint8)
+        self._mask = _NONE
+        self._room = memoryview(bytearray(ROOM_BYTES))
 
     @property
     def waiting(self) -> bool:
@@ -55,24 +62,37 @@ class Pieces:
         """Of the frame that what was fed ends in."""
         return self._passing_bytes or self._frame.size - self._at
 
-    def feed(self, data: bytes) -> bytes:
-        """What came from the socket; what aiohttp is to see of it."""
+    def room(self) -> memoryview:
+        """Where the next bytes go: within a large frame, the rest of it."""
+        return self._frame[self._at :].data if self._frame.size else self._room
+
+    def came(self, count: int) -> bytes:
+        """So many bytes are in the room; what aiohttp is to see of them."""
+        if not self._frame.size:
+            return self._feed(self._room[:count])
+        self._unmask(self._frame[self._at : self._at + count])
+        return self._ticket_if_whole()
+
+    def _feed(self, data: memoryview) -> bytes:
         if self._passing_bytes >= len(data) and not self._header:
             # By far the most: within a frame that goes by.
             self._passing_bytes -= len(data)
-            return data
+            return bytes(data)
         seen: list[bytes] = []
         at = 0
         while at < len(data):
             if self._frame.size:
-                at += self._take(memoryview(data)[at:], seen)
+                count = min(len(data) - at, self.missing_bytes)
+                self._unmask(numpy.frombuffer(data[at : at + count], numpy.uint8))
+                seen.append(self._ticket_if_whole())
             elif self._passing_bytes:
-                end = min(at + self._passing_bytes, len(data))
-                self._passing_bytes -= end - at
-                seen.append(data[at:end])
-                at = end
+                count = min(len(data) - at, self._passing_bytes)
+                self._passing_bytes -= count
+                seen.append(bytes(data[at : at + count]))
             else:
-                at += self._begin(data[at : at + _HEADER_BYTES - len(self._header)], seen)
+                header = bytes(data[at : at + _HEADER_BYTES - len(self._header)])
+                count = self._begin(header, seen)
+            at += count
         return b"".join(seen)
 
     def _begin(self, data: bytes, seen: list[bytes]) -> int:
@@ -88,31 +108,38 @@ class Pieces:
         self.fragments += header[0] < _FINAL
         large = header[0] == _BINARY and header[1] == _MASKED_64
         if large and LARGE_BYTES < length <= self._most_bytes:
-            self._frame, self._at = pages(length), 0
+            self._frame, self._at = _room(length), 0
             self._mask = numpy.frombuffer(header[size - 4 : size] * _MASKS, numpy.uint8)
         else:
             seen.append(header[:size])
             self._passing_bytes = length
         return used
 
-    def _take(self, data: memoryview, seen: list[bytes]) -> int:
-        turned, at = self._at % 4, self._at
-        count = min(len(data), self._frame.size - at, self._mask.size - 4)
-        came = numpy.frombuffer(data[:count], numpy.uint8)
-        mask = self._mask[turned : turned + count]
-        numpy.bitwise_xor(came, mask, out=self._frame[at : at + count])
-        self._at += count
-        if self._at == self._frame.size:
-            self._whole.append(self._frame.data)
-            self._frame, self._at = numpy.empty(0, numpy.uint8), 0
-            seen.append(bytes((_BINARY, len(self._ticket))) + self._ticket)
-        return count
+    def _unmask(self, came: Pages) -> None:
+        """Into its place, where it may be already."""
+        step = self._mask.size - 4
+        for start in range(0, came.size, step):
+            piece = came[start : start + step]
+            mask = self._mask[self._at % 4 :][: piece.size]
+            numpy.bitwise_xor(piece, mask, out=self._frame[self._at : self._at + piece.size])
+            self._at += piece.size
+
+    def _ticket_if_whole(self) -> bytes:
+        if self._at < self._frame.size:
+            return b""
+        self._whole.append(self._frame.data)
+        self._frame, self._at = _NONE, 0
+        return bytes((_BINARY, len(self._ticket))) + self._ticket
 
     def claim(self, data: Buffer) -> Buffer:
         """A frame as aiohttp gives it: the large one in place of its ticket."""
         if len(data) == _TICKET_BYTES and data == self._ticket and self._whole:
             return self._whole.popleft()
         return data
+
+
+def _room(size: int) -> Pages:
+    return pages(size) if size > REUSED_BYTES else numpy.empty(size, numpy.uint8)
 
 
 def header_bytes(start: bytes) -> int | None:

@@ -14,6 +14,7 @@ from ionn_edge.doors.control import ControlError, Handler
 from ionn_edge.doors.devices import LOOPBACK, Paired, Registry, RegistryError
 from ionn_edge.doors.guard import Guard
 from ionn_edge.doors.pairing_desk import PairingDesk
+from ionn_edge.storage.blobs import all_removed
 from ionn_edge.storage.publishing import PublishingQuestions
 
 # For the connections of a device that is unpaired to end: they are cut, but run code of ours.
@@ -69,6 +70,7 @@ class Questions:
     async def _cut_off(self, paired: Paired) -> None:
         await end_connections(self._box, paired.device.id)
         forget(self._box, paired.device.id)
+        await all_removed()
 
 
 async def end_connections(box: Box, device: str) -> None:

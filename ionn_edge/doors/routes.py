@@ -28,6 +28,7 @@ from ionn_edge.doors.questions import end_connections
 from ionn_edge.link import Link
 from ionn_edge.machine.quota import Quota
 from ionn_edge.outbox import CLOSE_TIMEOUT_S
+from ionn_edge.storage.blobs import all_removed
 from pairing.frames import MAX_FRAME_BYTES
 from pairing.tls import peer_fingerprint
 from wire import OLDEST_VERSION, VERSION
@@ -147,6 +148,7 @@ class Routes:
     async def _forget(self, request: web.Request) -> web.Response:
         device = self._device(request)
         freed_bytes = forget(self._box, device.id)
+        await all_removed()
         log.info("%s had %s forgotten", device.name, format_bytes(freed_bytes))
         response = web.json_response({"freed_bytes": freed_bytes})
         response.force_close()

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the session needs to know of a checked graph: (digest, bytes, dtype) of every weight."""
+    """What the session needs to know of a checked graph: (digest, bytes, dtype) of every weight.
+
+    sizes: bytes of every blob; weights that are equal are one. total_bytes: of all blobs.
+    """
 
     fingerprint: str
     layers: int
     weights: tuple[tuple[bytes, int, str], ...]
+    sizes: dict[bytes, int] = field(init=False, repr=False, compare=False)
+    total_bytes: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def sizes(self) -> dict[bytes, int]:
-        """Bytes of every blob; weights that are equal are one."""
-        return {digest: size for digest, size, _ in self.weights}
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all blobs."""
-        return sum(self.sizes.values())
+    def __post_init__(self) -> None:
+        sizes = {digest: size for digest, size, _ in self.weights}
+        object.__setattr__(self, "sizes", sizes)
+        object.__setattr__(self, "total_bytes", sum(sizes.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ what of a client's upload is out of place, before anything of it touches the dis
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 
-from ionn_edge.machine.events import Model, Progress, StoreSegment
+from ionn_edge.machine.events import NOTHING, Model, Progress, StoreSegment
 from wire import DTYPE_BYTES, RemoteProtocolError, messages
 from wire.limits import Limits
 from wire.planes import COARSE, FINE, MIDDLE, PLANE_NAMES, WHOLE, progressive_planes, stored_bytes
@@ -76,6 +77,11 @@ class Intake:
         self._count(segment)
         return complete
 
+    def ends_plane(self, held: messages.Held) -> bool:
+        """Whether all of a plane is held, or of the weight."""
+        _, size, dtype = self._weights[held.weight]
+        return held.count * DTYPE_BYTES[dtype] == size
+
     def _keep(self, payload: messages.Buffer) -> None:
         before = self._payloads[-1] if self._payloads else None
         if before is None or len(payload) >= SMALL_BYTES:
@@ -123,24 +129,18 @@ class Intake:
 
 def have_of(model: Model, epoch: str, held: Iterable[Progress]) -> messages.Have:
     """What is held of each weight, as the client is told."""
-    runs: list[int] = []
-    partial: list[messages.Partial] = []
-    for number, each in enumerate(held):
-        _, size, dtype = model.weights[number]
-        whole = each.whole_bytes == size
-        if not runs:
-            runs = [0, 1] if whole else [1]
-        # Held ones have the odd places.
-        elif whole == (len(runs) % 2 == 0):
-            runs[-1] += 1
-        else:
-            runs.append(1)
-        if not whole:
-            partial.extend(
-                messages.Partial(number, plane, count)
-                for plane, count in _planes(each, dtype)
-                if count
-            )
+    rows = list(zip(held, model.weights, strict=True))
+    whole = [each.whole_bytes == size for each, (_, size, _) in rows]
+    # Held ones have the odd places.
+    runs = [0] if whole[:1] == [True] else []
+    runs += [len(list(alike)) for _, alike in itertools.groupby(whole)]
+    partial = [
+        messages.Partial(number, plane, count)
+        for number, (each, (_, _, dtype)) in enumerate(rows)
+        if not whole[number] and each is not NOTHING
+        for plane, count in _planes(each, dtype)
+        if count
+    ]
     return messages.Have(model.fingerprint, epoch, tuple(runs), tuple(partial))
 
 

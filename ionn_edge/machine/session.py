@@ -19,6 +19,9 @@ from wire import Conversation, RemoteProtocolError, Role, State, error_message, 
 
 _SPEAKING = frozenset({State.GREETED, State.OFFERED, State.READY, State.ASKED, State.EVICTED})
 _HOLDING = frozenset({State.READY, State.ASKED, State.BULK})
+# So long may be kept what makes nothing usable, for a message less: the next chunk's
+# acknowledgement comes before.
+UNSAID_S = 0.05
 
 
 class Session:
@@ -52,6 +55,9 @@ class Session:
         self._worker_ready = False
         self._deaths = 0
         self._drain_until: float | None = None
+        # What is stored, to be said with whatever is said next, and when at the latest.
+        self._unsaid: list[messages.Held] = []
+        self._say_at = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -93,6 +99,8 @@ class Session:
             times.append(running_since + config.range_timeout_s)
         if self._drain_until is not None:
             times.append(self._drain_until)
+        if self._unsaid:
+            times.append(self._say_at)
         if self._conversation.state is State.HELLO:
             times.append(self.heard_at + config.hello_timeout_s)
         else:
@@ -168,8 +176,17 @@ class Session:
         self._commands.append(command)
 
     def _send(self, message: messages.Message) -> None:
+        self._say_what_is_held()
+        self._say(message)
+
+    def _say(self, message: messages.Message) -> None:
         self._conversation.sent(message)
         self._do(events.Send(message))
+
+    def _say_what_is_held(self) -> None:
+        unsaid, self._unsaid = self._unsaid, []
+        for held in unsaid:
+            self._say(held)
 
     def _answer_error(self, query: int, code: str, text: str) -> None:
         self._send(error_message(code, text, query))
@@ -275,8 +292,16 @@ class Session:
 
     def _stored(self, stored: events.SegmentStored) -> None:
         # Evicted while the segment was on its way to the disk: it is not there.
-        if self._conversation.state in _HOLDING:
-            self._send(messages.Held(stored.weight, stored.plane, stored.count, stored.complete))
+        if self._conversation.state not in _HOLDING:
+            return
+        held = messages.Held(stored.weight, stored.plane, stored.count, stored.complete)
+        if stored.complete or self._intake is None or self._intake.ends_plane(held):
+            # A layer may be usable now.
+            self._send(held)
+            return
+        if not self._unsaid:
+            self._say_at = self._now + UNSAID_S
+        self._unsaid.append(held)
 
     def _evicted(self, epoch: str) -> None:
         assert self.model is not None
@@ -318,8 +343,6 @@ class Session:
         size = self.waiting_bytes + tensor_bytes(execute)
         if self.queued and size > self.config.max_waiting_bytes:
             return "overloaded", f"open queries hold {size} bytes of tensors"
-        if self._deaths > self.config.max_restarts:
-            return "execution", f"the worker failed {self._deaths} times in a row; connect again"
         return None
 
     def _quota_refusal(self, execute: messages.Execute) -> tuple[str, str] | None:
@@ -358,11 +381,17 @@ class Session:
             self._answer_error(query.number, "execution", reason)
         if self._deaths <= self.config.max_restarts:
             self._do(events.RestartWorker())
+        else:
+            # Without a worker it would serve nothing; who still wants one comes again.
+            text = f"the worker failed {self._deaths} times in a row: {reason}"
+            self._fail("overloaded", text)
 
     # Time.
 
     def _expire(self) -> None:
         now = self._now
+        if self._unsaid and now >= self._say_at:
+            self._say_what_is_held()
         for query in self._open.expired(now):
             waited_s = now - query.received_at
             text = f"the deadline passed before the range ran (waited {waited_s:.3f} s)"
@@ -371,7 +400,8 @@ class Session:
         if running_since is not None and now >= running_since + timeout_s:
             self._do(events.StopWorker())
             self._worker_lost(f"the range ran for more than {timeout_s:g} s and was stopped")
-        self._expect_life()
+        if not self.closed:
+            self._expect_life()
 
     def _expect_life(self) -> None:
         silent_s = self._now - self.heard_at

@@ -8,6 +8,7 @@ decides about files, `parts` fills them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -16,7 +17,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _HOLD = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW if sys.platform == "linux" else None
 LONG_BYTES = 16 << 20
 _freeing = ThreadPoolExecutor(1, "ionn-free")
+# What that thread is to remove.
+_going: set[Path] = set()
+_going_lock = threading.Lock()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -174,6 +179,52 @@ def remove(path: Path) -> None:
             opened = os.open(path, _HOLD)
             stack.callback(_freeing.submit, os.close, opened)
         path.unlink()
+
+
+def remove_beside(paths: Sequence[Path]) -> None:
+    """`remove` each in a thread, but what is written anew meanwhile (see `keep`): thousands take a
+    second, in which nobody would be served."""
+    with _going_lock:
+        _going.update(paths)
+    _freeing.submit(_remove_those, list(paths))
+
+
+def _remove_those(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with _going_lock:
+            if path in _going:
+                _going.discard(path)
+                remove(path)
+
+
+def touch(directory: Path, names: Iterable[bytes]) -> None:
+    """These whole blobs are in use. Where that cannot be noted, only the order of later evictions
+    suffers."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.utime(blob_path(directory, name), follow_symlinks=False)
+
+
+def touch_beside(directory: Path, names: Iterable[bytes]) -> None:
+    """`touch` in a thread."""
+    _freeing.submit(touch, directory, names)
+
+
+def keep(path: Path) -> None:
+    """Something is about to be there that does not go with what was there before."""
+    with _going_lock:
+        _going.discard(path)
+
+
+async def all_removed() -> None:
+    """Until what was to be removed by now is."""
+    await asyncio.get_running_loop().run_in_executor(None, wait_removed)
+
+
+def wait_removed() -> None:
+    """The same, of who has no loop."""
+    # There is one thread, which does one after the other.
+    _freeing.submit(int).result()
 
 
 def boot() -> str | None:

@@ -141,8 +141,10 @@ class Eviction:
 
     def _freed(self, shelf: Shelf) -> int:
         blobs, parts = shelf.doomed(self.models[shelf], self._kept(shelf))
-        return sum(shelf.blobs[name].size_bytes for name in blobs) + sum(
-            part.budget_bytes for part in parts
+        return (
+            sum(shelf.blobs[name].size_bytes for name in blobs)
+            + sum(part.budget_bytes for part in parts)
+            + shelf.unbegun_bytes(self.models[shelf])
         )
 
     def _kept(self, shelf: Shelf) -> Collection[bytes]:

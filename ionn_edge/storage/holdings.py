@@ -7,18 +7,28 @@ asked for by their digests and remembered by their names (see places).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from ionn_edge.machine.events import Progress
-from ionn_edge.storage.blobs import MOST_PARTS, blob_path, cannot_store, remove
+from ionn_edge.machine.events import NOTHING, Progress
+from ionn_edge.storage.blobs import (
+    MOST_PARTS,
+    blob_path,
+    cannot_store,
+    remove,
+    remove_beside,
+    touch,
+    touch_beside,
+)
 from ionn_edge.storage.leftovers import leftovers
 from ionn_edge.storage.parts import Part
 from ionn_edge.storage.places import Place
 
-# Remembered, of one device: some megabytes.
-_MOST_NAMES = 1 << 14
+# Remembered, of one device: as many as it may have here (see shelf), and then some.
+_MOST_NAMES = 1 << 16
+# Files that are removed while others wait for it: 10 to 150 microseconds each.
+AT_ONCE = 32
 
 
 class WrongSize(Exception):
@@ -39,7 +49,10 @@ class Holdings:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        # Changed by `_put` and `_pop` only.
         self.blobs: dict[bytes, Blob] = {}
+        self._blobs_bytes = 0
+        self._watching: list[set[bytes]] = []
         self._parts: dict[bytes, list[Part]] = {}
         self._next_part = 0
         self._names: dict[bytes, bytes] = {}
@@ -52,7 +65,7 @@ class Holdings:
         directory.mkdir(mode=0o700, exist_ok=True)
         whole, parts = leftovers(self.place)
         for found in whole:
-            self.blobs[found.name] = Blob(found.size_bytes, False, found.used_at)
+            self._put(found.name, Blob(found.size_bytes, False, found.used_at))
         for part in parts:
             self._parts[part.name] = [part]
             self._next_part = max(self._next_part, part.number + 1)
@@ -70,9 +83,25 @@ class Holdings:
     @property
     def used_bytes(self) -> int:
         """What counts against a budget: whole blobs, and partial ones as what they will be."""
-        return sum(blob.size_bytes for blob in self.blobs.values()) + sum(
-            part.budget_bytes for part in self.parts
-        )
+        return self._blobs_bytes + sum(part.budget_bytes for part in self.parts)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[set[bytes]]:
+        """Names of what comes, is verified, is begun or goes, inside."""
+        names = set[bytes]()
+        self._watching.append(names)
+        try:
+            yield names
+        finally:
+            self._watching = [each for each in self._watching if each is not names]
+
+    def _changed(self, name: bytes) -> None:
+        for names in self._watching:
+            names.add(name)
+
+    def is_begun(self, name: bytes) -> bool:
+        """Whether a blob is on its way, by whomever."""
+        return name in self._parts
 
     @property
     def parts(self) -> list[Part]:
@@ -80,16 +109,18 @@ class Holdings:
 
     def held(self, digest: bytes, owner: object | None = None) -> Progress:
         """How much of a blob is here; of partial ones `owner`'s, or the one that is furthest."""
+        if not (self.blobs or self._parts):
+            return NOTHING
         name = self.name(digest)
         blob = self.blobs.get(name)
         if blob is not None and blob.verified:
             return Progress(blob.size_bytes)
         parts = [p for p in self._parts.get(name, ()) if owner in (None, p.owner)]
-        return max(parts, key=lambda part: part.reach).held if parts else Progress()
+        return max(parts, key=lambda part: part.reach).held if parts else NOTHING
 
     def is_whole(self, digest: bytes) -> bool:
         """Whether the blob is here and its digest was verified."""
-        blob = self.blobs.get(self.name(digest))
+        blob = self.blobs.get(self.name(digest)) if self.blobs else None
         return blob is not None and blob.verified
 
     # Whole blobs.
@@ -99,6 +130,8 @@ class Holdings:
 
         Only of those with the digests `among`, if given.
         """
+        if not self.blobs:
+            return []
         names = self.blobs if among is None else map(self.name, among)
         waiting = [name for name in names if name in self.blobs and not self.blobs[name].verified]
         return sorted(waiting, key=lambda name: -self.blobs[name].used_at)
@@ -112,13 +145,14 @@ class Holdings:
         blob = self.blobs.get(name)
         if blob is not None and sound:
             blob.verified = True
+            self._changed(name)
         elif blob is not None and not blob.verified:
             self.drop_blob(name)
         return sound
 
     def check_sizes(self, sizes: Mapping[bytes, int]) -> None:
         """Raises WrongSize where a blob that is here has another size than declared."""
-        for digest, size in sizes.items():
+        for digest, size in sizes.items() if self.blobs else ():
             blob = self.blobs.get(self.name(digest))
             if blob is not None and blob.verified and blob.size_bytes != size:
                 raise WrongSize(
@@ -126,16 +160,26 @@ class Holdings:
                     f" {digest.hex()[:16]} has {blob.size_bytes}"
                 )
 
-    def mark_used(self, name: bytes) -> None:
-        if name in self.blobs:
-            try:
-                os.utime(blob_path(self.place.directory, name), follow_symlinks=False)
-            except OSError:
-                return  # Only the order of a later run's eviction suffers.
+    def mark_used(self, names: Set[bytes]) -> None:
+        here = names & self.blobs.keys()
+        (touch if len(here) <= AT_ONCE else touch_beside)(self.place.directory, here)
 
     def drop_blob(self, name: bytes) -> None:
-        if self.blobs.pop(name, None) is not None:
+        if self._pop(name) is not None:
             remove(blob_path(self.place.directory, name))
+
+    def _put(self, name: bytes, blob: Blob) -> None:
+        self._pop(name)
+        self.blobs[name] = blob
+        self._blobs_bytes += blob.size_bytes
+        self._changed(name)
+
+    def _pop(self, name: bytes) -> Blob | None:
+        blob = self.blobs.pop(name, None)
+        if blob is not None:
+            self._blobs_bytes -= blob.size_bytes
+            self._changed(name)
+        return blob
 
     # Partial ones.
 
@@ -164,8 +208,8 @@ class Holdings:
         ]
         return max(free, key=lambda part: part.reach, default=None)
 
-    def claim(self, part: Part | None, digest: bytes, size: int, dtype: str, owner: object) -> None:
-        """Give a claimable part to `owner` to write, or a new one."""
+    def claim(self, part: Part | None, digest: bytes, size: int, dtype: str, owner: object) -> Part:
+        """A claimable part, or a new one: `owner`'s to write from now on."""
         if part is not None and not part.on_disk_bytes:
             # Who had it may be writing to it this moment.
             self.drop_part(part)
@@ -174,7 +218,9 @@ class Holdings:
             part = Part(self.place, self.name(digest), self._next_part)
             self._next_part = (self._next_part + 1) % MOST_PARTS
             self._parts.setdefault(part.name, []).append(part)
+            self._changed(part.name)
         part.claim(digest, size, dtype, owner)
+        return part
 
     def finish(self, part: Part) -> None:
         """A part is full and verified: it is a blob from now on. Raises StorageError."""
@@ -189,7 +235,7 @@ class Holdings:
         self._lose(part)
         for other in self._unowned(part.name):
             self.drop_part(other)
-        self.blobs[part.name] = Blob(part.size_bytes, True, 0.0)
+        self._put(part.name, Blob(part.size_bytes, True, 0.0))
 
     def drop(self, part: Part) -> None:
         """A part has the wrong bytes: who writes it begins anew."""
@@ -203,12 +249,30 @@ class Holdings:
         part.remove()
         self._lose(part)
 
+    def drop_all(self, names: Collection[bytes], parts: Collection[Part]) -> None:
+        """Drop blobs and parts, so many of them beside that nobody has to wait for it."""
+        if len(names) + len(parts) <= AT_ONCE:
+            for name in names:
+                self.drop_blob(name)
+            for part in parts:
+                self.drop_part(part)
+            return
+        going = [blob_path(self.place.directory, name) for name in names]
+        for name in names:
+            self._pop(name)
+        for part in parts:
+            part.dropped, part.owner = True, None
+            going += part.files
+            self._lose(part)
+        remove_beside(going)
+
     def _lose(self, part: Part) -> None:
         parts = self._parts.get(part.name, [])
         if part in parts:
             parts.remove(part)
         if not parts:
             self._parts.pop(part.name, None)
+        self._changed(part.name)
 
     def release(self, owner: object) -> None:
         """The owner is gone; what it wrote stays, for whoever offers the same.
@@ -218,9 +282,10 @@ class Holdings:
         """
         for part in self.owned(owner):
             part.owner = None
-            free = sorted(self._unowned(part.name), key=lambda each: each.reach)
-            for lesser in free[:-1]:
-                self.drop_part(lesser)
+            if len(self._parts[part.name]) > 1:
+                free = sorted(self._unowned(part.name), key=lambda each: each.reach)
+                for lesser in free[:-1]:
+                    self.drop_part(lesser)
 
     def _unowned(self, name: bytes) -> list[Part]:
         return [part for part in self._parts.get(name, ()) if part.owner is None]

@@ -52,7 +52,7 @@ def leftovers(place: Place) -> tuple[list[Found], list[Part]]:
     complete = {found.name for found in whole}
     furthest: dict[bytes, Part] = {}
     for (name, number), each in sizes.items():
-        held = Progress(each.get("part", 0), each.get("coarse", 0) // 2, each.get("middle", 0))
+        held = Progress(each.get("part", 0), each.get("coarse", 0) // 2, each.get("middle", 0) // 2)
         part = Part(place, name, number, held=held)
         rival = furthest.get(name)
         if name in complete or not part.on_disk_bytes or (rival and rival.reach >= part.reach):

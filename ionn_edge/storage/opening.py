@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ionn_edge.box import Box
+from ionn_edge.config import Config
 from ionn_edge.machine.events import Model
 from ionn_edge.storage.graphs import Graphs
 from ionn_edge.workers import jobs
 from ionn_edge.workers.engine import EngineError, Worker, WorkerGone
-from wire import DTYPE_BYTES
 from wire.messages import Buffer
 
 NONSENSE = "the graph made its worker talk nonsense"
@@ -38,7 +38,7 @@ async def worker_for(box: Box, check: jobs.Check) -> tuple[Worker, Model]:
     except EngineError as error:
         raise Refused("overloaded", str(error)) from error
     try:
-        return worker, await _checked(worker, check, box.config.range_timeout_s)
+        return worker, await _checked(worker, check, box.config)
     except BaseException:
         await worker.close()
         raise
@@ -86,7 +86,7 @@ async def learn(box: Box, device: str, graphs: Graphs, fingerprints: Sequence[st
                 check = check_of(box, device, fingerprint, b"")
                 check, _ = await known_graph(box, device, check)
                 try:
-                    graphs.learned(await _checked(worker, check, box.config.range_timeout_s))
+                    graphs.learned(await _checked(worker, check, box.config))
                 except Refused as refusal:
                     if refusal.code == "graph":
                         graphs.drop(fingerprint)
@@ -94,8 +94,9 @@ async def learn(box: Box, device: str, graphs: Graphs, fingerprints: Sequence[st
         await worker.close()
 
 
-async def _checked(worker: Worker, check: jobs.Check, timeout_s: float) -> Model:
+async def _checked(worker: Worker, check: jobs.Check, config: Config) -> Model:
     worker.send(check)
+    timeout_s = config.range_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
             answer = await worker.receive()
@@ -106,19 +107,8 @@ async def _checked(worker: Worker, check: jobs.Check, timeout_s: float) -> Model
         text = f"checking the graph took more than {timeout_s:g} s"
         raise Refused("overloaded", text) from error
     match answer:
-        case jobs.Checked(layers, weights) if _sound(weights):
+        case jobs.Checked(layers, weights) if len(weights) <= config.graph_weights:
             return Model(check.fingerprint, layers, weights)
         case jobs.Refused(code, text):
             raise Refused(code, text)
     raise Refused("graph", NONSENSE)
-
-
-def _sound(weights: Sequence[tuple[bytes, int, str]]) -> bool:
-    """Whether a worker speaks of weights: it is believed as little as the graph's owner."""
-    try:
-        return all(
-            type(digest) is bytes and size >= 0 and size % DTYPE_BYTES[dtype] == 0
-            for digest, size, dtype in weights
-        )
-    except (TypeError, ValueError, KeyError):
-        return False

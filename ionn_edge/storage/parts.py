@@ -11,12 +11,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ionn_edge.machine.events import Progress
+from ionn_edge.machine.events import NOTHING, Progress
 from ionn_edge.storage.blobs import (
     Mismatch,
     append,
     cannot_store,
     hash_file,
+    keep,
     part_path,
     read_at,
     remove,
@@ -51,7 +52,7 @@ class Part:
         self.number = number
         self.digest = b""
         self.size_bytes: int | None = None
-        self.held = held or Progress()
+        self.held = held or NOTHING
         self.owner: object | None = None
         self.dropped = False
         # Before the first byte is written there are no files, which takes time to find out.
@@ -115,7 +116,7 @@ class Part:
         """How far it has got, in bits."""
         held = self.held
         # FINE has the last 16 of an exact element's bits, where its planes are still needed.
-        return (4 if held.coarse else 8) * held.whole_bytes + 12 * held.coarse + 4 * held.middle
+        return (4 if held.coarse else 8) * held.whole_bytes + 8 * (held.coarse + held.middle)
 
     @property
     def full(self) -> bool:
@@ -132,7 +133,7 @@ class Part:
         count = self.size_bytes // DTYPE_BYTES["float32"]
         if self.held.middle == count:
             return "bfloat16"
-        return "float12" if self.held.coarse == count else None
+        return "float8" if self.held.coarse == count else None
 
     def claim(self, digest: bytes, size_bytes: int, dtype: str, owner: object) -> None:
         """Somebody writes it from now on; `resume` comes first where something is held."""
@@ -173,18 +174,27 @@ class Part:
             self.widened = False
             self._remove_planes()
 
-    def store(self, segment: Segment, dtype: str, payloads: Sequence[Buffer]) -> None:
+    def store(
+        self,
+        segment: Segment,
+        dtype: str,
+        payloads: Sequence[Buffer],
+        owner: object | None = None,
+    ) -> None:
         """Decode a segment, whose bytes are `payloads` put together, and append it.
 
-        Raises StorageError, or RemoteProtocolError where it does not decode, and keeps what was
-        held. Raises Mismatch where the blob is complete and wrong, or its planes got lost.
+        Raises StorageError, or RemoteProtocolError where it does not decode or where `owner`, if
+        given, does not own it any more, and keeps what was held. Raises Mismatch where the blob
+        is complete and wrong, or its planes got lost.
         """
         pieces: Sequence[Buffer] = payloads
         if segment.coding != "raw" or segment.plane:
             payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-            decoded = decode_segment(dtype, segment.plane, segment.count, segment.coding, payload)
-            pieces = (decoded,)
+            pieces = (self._decoded(segment, dtype, payload),)
         with self._lock:
+            if owner is not None and self.owner is not owner:
+                # A disk that stalls comes to it only now: the next one was told how far it is.
+                raise RemoteProtocolError("the blob is another's to write", "unexpected")
             self._has_files = True
             try:
                 if segment.plane in _KINDS:
@@ -199,11 +209,33 @@ class Part:
             elif self.full:
                 self._check()
 
+    def _decoded(self, segment: Segment, dtype: str, payload: Buffer) -> memoryview:
+        plane, count, coding = segment.plane, segment.count, segment.coding
+        if plane != MIDDLE:
+            return decode_segment(dtype, plane, count, coding, payload)
+        _expect(segment.start, self.held.middle)
+        coarse = self._read(COARSE, segment)
+        try:
+            return decode_segment(dtype, plane, count, coding, payload, coarse)
+        except RemoteProtocolError as error:
+            if self.adopted:
+                # What is not as it was left is not to be gone on with again and again.
+                raise Mismatch(f"weight {self.digest.hex()[:16]}: {error}") from error
+            raise
+
     def restart(self) -> None:
         """Nothing of it is held: what was there had the wrong bytes."""
         with self._lock:
             self.remove()
             self.held, self.widened, self._hash = Progress(), False, hashlib.sha256()
+
+    @property
+    def files(self) -> list[Path]:
+        """Where any of its bytes may be."""
+        if not self._has_files:
+            return []
+        kinds = ("part", *_KINDS.values())
+        return [part_path(self.directory, self.name, self.number, kind) for kind in kinds]
 
     def remove(self) -> None:
         """Its files go."""
@@ -213,6 +245,7 @@ class Part:
 
     def became_whole(self, path: Path) -> None:
         """It is the blob at `path` from now on. Raises OSError."""
+        keep(path)
         self.path.rename(path)
         self._remove_planes()
 
@@ -226,7 +259,7 @@ class Part:
         held, itemsize = self.held, DTYPE_BYTES[dtype]
         _expect(segment.start * itemsize, held.whole_bytes)
         if segment.plane == FINE:
-            pieces = (self._merged(segment, pieces[0]),)
+            pieces = (merge(self._read(MIDDLE, segment), pieces[0]),)
         append(self.path, held.whole_bytes, pieces, self.size_bytes)
         for piece in pieces:
             self._hash.update(piece)
@@ -246,17 +279,16 @@ class Part:
         else:
             self.held = Progress(held.whole_bytes, held.coarse, end)
 
-    def _merged(self, segment: Segment, fine: Buffer) -> memoryview:
-        planes = []
-        for plane, kind in _KINDS.items():
-            path = part_path(self.directory, self.name, self.number, kind)
-            start = stored_bytes("float32", plane, segment.start)
-            size = stored_bytes("float32", plane, segment.count)
-            try:
-                planes.append(read_at(path, start, size))
-            except (EOFError, FileNotFoundError) as error:
-                raise Mismatch(f"the planes of weight {self.digest.hex()[:16]} got lost") from error
-        return merge(planes[0], planes[1], fine)
+    def _read(self, plane: int, segment: Segment) -> bytes:
+        """What is stored of a plane of this segment's elements."""
+        path = part_path(self.directory, self.name, self.number, _KINDS[plane])
+        start = stored_bytes("float32", plane, segment.start)
+        try:
+            return read_at(path, start, stored_bytes("float32", plane, segment.count))
+        except (EOFError, FileNotFoundError) as error:
+            raise Mismatch(f"the planes of weight {self.digest.hex()[:16]} got lost") from error
+        except OSError as error:
+            raise cannot_store(self.directory, error) from error
 
     def _check(self) -> None:
         assert self._hash is not None
@@ -265,6 +297,8 @@ class Part:
 
 
 def _planes_bytes(held: Progress) -> int:
+    if not (held.coarse or held.middle):
+        return 0
     coarse = stored_bytes("float32", COARSE, held.coarse)
     return coarse + stored_bytes("float32", MIDDLE, held.middle)
 

@@ -115,7 +115,7 @@ class Published(Holdings):
                     if not stat.S_ISREG(found.st_mode):
                         raise StorageError("what was brought as a weight is no file")
                     brought.rename(blob_path(self.place.directory, name))
-                    self.blobs[name] = Blob(found.st_size, False, 0.0)
+                    self._put(name, Blob(found.st_size, False, 0.0))
         except OSError as error:
             raise cannot_store(self.place.directory, error) from error
 

@@ -20,13 +20,14 @@ from ionn_edge.storage.admission import verify
 from ionn_edge.storage.blobs import StorageError, cannot_store
 from ionn_edge.storage.graphs import MAX_GRAPH_BYTES
 from ionn_edge.storage.holdings import WrongSize
-from ionn_edge.storage.opening import NOBODY, Refused, check_of, learn, worker_for
+from ionn_edge.storage.opening import NOBODY, Refused, check_of, worker_for
 from ionn_edge.storage.staging import GRAPH, staged
 from ionn_edge.storage.store import NoRoom
-from ionn_edge.workers.engine import EngineError
 
 # Of a fingerprint, at least so much names a model.
 LEAST_FINGERPRINT_CHARS = 6
+# Weights that clients are told of while others wait: some microseconds each, for every client.
+TOLD_AT_ONCE = 32
 # Of a model's name, characters that are kept.
 MOST_NAME = 100
 
@@ -37,6 +38,8 @@ class PublishingQuestions:
     def __init__(self, box: Box, find: Callable[[str], str]) -> None:
         self._box = box
         self._find = find
+        # One after the other: what one brings is no other's to drop.
+        self._turn = asyncio.Lock()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -59,15 +62,19 @@ class PublishingQuestions:
 
     async def _publish(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = "".join(each for each in str(asked.get("name", "")) if each.isprintable())
-        return {"fingerprint": await publish(self._box, asked["fingerprint"], name[:MOST_NAME])}
+        async with self._turn:
+            fingerprint = await publish(self._box, asked["fingerprint"], name[:MOST_NAME])
+        return {"fingerprint": fingerprint}
 
     async def _publish_from(self, asked: dict[str, Any]) -> dict[str, Any]:
         device = self._find(asked["device"])
-        model = await publish_from(self._box, device, asked["model"])
+        async with self._turn:
+            model = await publish_from(self._box, device, asked["model"])
         return {"fingerprint": model.fingerprint, "total_bytes": model.total_bytes}
 
     async def _unpublish(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return {"fingerprint": unpublish(self._box, asked["model"])}
+        async with self._turn:
+            return {"fingerprint": unpublish(self._box, asked["model"])}
 
 
 async def publish(box: Box, fingerprint: str, name: str = "") -> str:
@@ -93,9 +100,16 @@ async def publish(box: Box, fingerprint: str, name: str = "") -> str:
             published.record(model, graph, name)
         finally:
             box.evicted(box.store.drop_unpublished())
-    for digest in model.sizes:
-        box.completed(None, digest)
+    await _tell(box, model)
     return fingerprint
+
+
+async def _tell(box: Box, model: Model) -> None:
+    """Those who are here have its weights now."""
+    for number, digest in enumerate(model.sizes):
+        box.completed(None, digest)
+        if number % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+            await asyncio.sleep(0)
 
 
 async def publish_from(box: Box, device: str, what: str) -> Model:
@@ -107,14 +121,14 @@ async def publish_from(box: Box, device: str, what: str) -> Model:
     # A graph is written beside what is said of it.
     await shelf.graphs.all_kept()
     fingerprint = _the_one({*shelf.fingerprints, *shelf.graphs.kept()}, what)
-    model = shelf.graphs.known(fingerprint)
-    if model is None:
-        with contextlib.suppress(EngineError):
-            await learn(box, device, shelf.graphs, [fingerprint])
-        model = shelf.graphs.known(fingerprint)
     graph = shelf.graphs.load(fingerprint)
-    if model is None or graph is None:
+    if graph is None:
         raise ControlError(f"the graph of {fingerprint[:16]} is not here; have it offered again")
+    with _explained():
+        # What is known of it the device's own worker said, and the device may be hostile: then
+        # the graph is another than its name says, and nobody who offers that could run it.
+        worker, model = await worker_for(box, check_of(box, NOBODY, fingerprint, graph))
+        await worker.close()
     await verify(box, model, box.store.published, shelf)
     lacking = [
         digest for digest, size in model.sizes.items() if size and not shelf.is_whole(digest)
@@ -126,15 +140,21 @@ async def publish_from(box: Box, device: str, what: str) -> Model:
         with _explained():
             box.store.published.publish(model, graph, shelf)
     finally:
-        for digest in model.sizes:
-            box.completed(None, digest)
+        await _tell(box, model)
     return model
 
 
 def unpublish(box: Box, what: str) -> str:
-    """Have a model be nobody's; its fingerprint. Devices that use it upload it themselves."""
+    """Have a model be nobody's; its fingerprint. Devices that use it upload it themselves.
+
+    what: the name that it was published under, or its fingerprint, or the beginning of that.
+    Raises ControlError.
+    """
     published = box.store.published
-    fingerprint = _the_one(published.models, what)
+    named = [each for each, name in published.names.items() if name and name == what]
+    if len(named) > 1:
+        raise ControlError(f"{len(named)} models are called {what!r}; give one's fingerprint")
+    fingerprint = named[0] if named else _the_one(published.models, what)
     box.evicted(box.store.unpublish(fingerprint))
     return fingerprint
 

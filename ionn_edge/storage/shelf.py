@@ -6,18 +6,21 @@ has published is looked up beside it, and is everybody's.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from ionn_edge.machine.events import Model, Progress
+from ionn_edge.storage.claims import Claims, Unbegun
 from ionn_edge.storage.graphs import Graphs
 from ionn_edge.storage.holdings import Holdings
 from ionn_edge.storage.parts import Part
 from ionn_edge.storage.places import Place
 
-# Of one device: models, and their weights' names or files; two of the largest models' are these.
-# Small weights take next to nothing of a quota, and memory and inodes all the same.
-MOST_MODELS, MOST_NAMES = 256, 1 << 17
+# Of one device: models, and their weights' names or files; four of the largest models' are these.
+# Small weights take next to nothing of a quota, and memory, inodes and the event loop's time all
+# the same, whenever all of a device's are gone through.
+MOST_MODELS, MOST_NAMES = 256, 1 << 15
 
 
 @dataclass(slots=True)
@@ -32,20 +35,9 @@ class _Stored:
     def names(self) -> int:
         return len(self.sizes) + len(self.public)
 
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a model lacks: the part that goes on with each missing digest, if there is one.
-
-    sizes: of its blobs that are not published, by name. public: of those that are, likewise.
-    growth_bytes: what it takes of a budget. missing_bytes: what it takes of the disk.
-    """
-
-    sizes: dict[bytes, int]
-    public: dict[bytes, int]
-    parts: Mapping[bytes, Part | None]
-    growth_bytes: int
-    missing_bytes: int
+    @property
+    def public_bytes(self) -> int:
+        return sum(self.public.values())
 
 
 class Shelf(Holdings):
@@ -62,6 +54,7 @@ class Shelf(Holdings):
         self._uses = uses
         self._models: dict[str, _Stored] = {}
         self._offered: dict[object, str] = {}
+        self._unbegun: dict[object, Unbegun] = {}
 
     def __repr__(self) -> str:
         return f"<Shelf of {self.device[:12]}: {len(self._models)} models>"
@@ -79,9 +72,9 @@ class Shelf(Holdings):
     def is_whole(self, digest: bytes) -> bool:
         return self._public.is_whole(digest) or super().is_whole(digest)
 
-    def check_sizes(self, sizes: Mapping[bytes, int]) -> None:
-        self._public.check_sizes(sizes)
-        super().check_sizes(sizes)
+    @property
+    def used_bytes(self) -> int:
+        return super().used_bytes + sum(each.budget_bytes for each in self._unbegun.values())
 
     @property
     def models(self) -> dict[str, tuple[int, int]]:
@@ -89,8 +82,8 @@ class Shelf(Holdings):
         ordered = sorted(self._models.items(), key=lambda item: item[1].used_at)
         return {
             fingerprint: (
-                sum(map(self._whole_bytes, stored.sizes)) + sum(stored.public.values()),
-                sum(stored.sizes.values()) + sum(stored.public.values()),
+                self._whole_bytes(stored.sizes) + stored.public_bytes,
+                sum(stored.sizes.values()) + stored.public_bytes,
             )
             for fingerprint, stored in ordered
         }
@@ -124,47 +117,55 @@ class Shelf(Holdings):
 
     def release(self, owner: object) -> None:
         self._offered.pop(owner, None)
+        self._unbegun.pop(owner, None)
         super().release(owner)
 
     # What comes.
 
-    def claims(self, model: Model, silent: Collection[object]) -> Claims:
-        """What the model lacks. Raises WrongSize."""
-        self.check_sizes(model.sizes)
-        own: dict[bytes, int] = {}
-        public: dict[bytes, int] = {}
-        parts: dict[bytes, Part | None] = {}
-        growth_bytes = missing_bytes = 0
-        for digest, size in model.sizes.items():
-            if self._public.is_whole(digest):
-                public[self._public.name(digest)] = size
-                continue
-            name = self.name(digest)
-            own[name] = size
-            if name not in self.blobs and size:
-                parts[digest] = part = self.claimable(name, size, silent)
-                final_bytes = size + (part.planes_of(size) if part else 0)
-                growth_bytes += final_bytes - (part.budget_bytes if part else 0)
-                missing_bytes += final_bytes - (part.on_disk_bytes if part else 0)
-        return Claims(own, public, parts, growth_bytes, missing_bytes)
+    def part(self, digest: bytes, owner: object) -> Part | None:
+        unbegun = self._unbegun.get(owner)
+        row = None if unbegun is None else unbegun.take(digest)
+        if unbegun is None or row is None or self.is_whole(digest):
+            return super().part(digest, owner)
+        part = self.claim(None, *row, owner)
+        part.widened = unbegun.widened and part.by_planes
+        return part
 
-    def take(self, model: Model, claims: Claims, owner: object) -> None:
+    def unbegun(self, owner: object) -> Unbegun:
+        """What it is to bring of which nothing has come."""
+        return self._unbegun.get(owner) or Unbegun()
+
+    def unbegun_of(self, owners: Collection[object]) -> list[tuple[object, Unbegun]]:
+        return [(owner, each) for owner, each in self._unbegun.items() if owner in owners]
+
+    def knows(self, name: bytes) -> bool:
+        """Whether there is anything of a blob, or a model has it."""
+        return (
+            name in self.blobs
+            or self.is_begun(name)
+            or any(name in stored.sizes for stored in self._models.values())
+        )
+
+    @contextlib.contextmanager
+    def claims(self, model: Model) -> Iterator[Claims]:
+        """What the model lacks, which is to be looked for, and to be taken inside."""
+        with self.watched() as changed, self._public.watched() as news:
+            yield Claims(self, self._public, model, changed, news)
+
+    def take(self, fingerprint: str, claims: Claims, owner: object) -> None:
         """The model is here from now on, and what it lacks is `owner`'s to write."""
-        sizes = model.sizes
-        dtypes = {digest: dtype for digest, _, dtype in model.weights}
-        # Equal bytes may be of several types; only this one can come by planes.
-        dtypes |= {digest: each for digest, _, each in model.weights if each == "float32"}
-        for digest, part in claims.parts.items():
-            self.claim(part, digest, sizes[digest], dtypes[digest], owner)
-        if claims.public:
-            for digest in sizes:
-                if self._public.name(digest) in claims.public:
-                    self._drop_copy(self.name(digest), self._public.name(digest))
+        for theirs, digests in claims.taken:
+            for digest in digests:
+                theirs.take(digest)
+        self._unbegun[owner] = claims.unbegun
+        for digest, part in claims.begun.items():
+            self.claim(part, *claims.row(digest), owner)
+        for name, public in claims.copies:
+            self._drop_copy(name, public)
         stored = _Stored(claims.sizes, claims.public, next(self._uses))
-        self._models[model.fingerprint] = stored
-        self._offered[owner] = model.fingerprint
-        for name in claims.sizes:
-            self.mark_used(name)
+        self._models[fingerprint] = stored
+        self._offered[owner] = fingerprint
+        self.mark_used(claims.sizes.keys())
 
     # What goes.
 
@@ -179,27 +180,32 @@ class Shelf(Holdings):
         self, going: Collection[str], kept: Collection[bytes] = ()
     ) -> tuple[list[bytes], list[Part]]:
         """Blobs and parts that go with these models: nothing that others use, nor what is kept."""
+        if not going:
+            return [], []
         gone = {name for each in going for name in self._models[each].sizes}
         gone.difference_update(kept)
         for fingerprint, stored in self._models.items():
             if fingerprint not in going:
                 gone.difference_update(stored.sizes)
-        writers = {owner for owner, each in self._offered.items() if each in going}
+        writers = self._writers(going)
         parts = [p for p in self.parts if p.name in gone or p.owner in writers]
         return [name for name in gone if name in self.blobs], parts
 
     def evict(self, going: Collection[str], kept: Collection[bytes] = ()) -> None:
         """Drop these models."""
-        blobs, parts = self.doomed(going, kept)
-        for name in blobs:
-            self.drop_blob(name)
-        for part in parts:
-            self.drop_part(part)
+        self.drop_all(*self.doomed(going, kept))
         for fingerprint in going:
             del self._models[fingerprint]
-        for owner, fingerprint in list(self._offered.items()):
-            if fingerprint in going:
-                del self._offered[owner]
+        for owner in self._writers(going):
+            del self._offered[owner]
+            self._unbegun.pop(owner, None)
+
+    def unbegun_bytes(self, going: Collection[str]) -> int:
+        """What those who offered these models have room for, and have not begun."""
+        return sum(self.unbegun(owner).budget_bytes for owner in self._writers(going))
+
+    def _writers(self, going: Collection[str]) -> set[object]:
+        return {owner for owner, each in self._offered.items() if each in going}
 
     def thin(self, fingerprint: str, claims: Claims, busy: Collection[str]) -> list[str]:
         """Drop models and strays, the longest unused first, where there would be too many of them
@@ -223,7 +229,9 @@ class Shelf(Holdings):
 
     def give(self, name: bytes, public: bytes) -> None:
         """A blob is published, under that name there, and no more this device's own."""
-        self._public.blobs[public] = self.blobs.pop(name)
+        blob = self._pop(name)
+        assert blob is not None
+        self._public._put(public, blob)
         self._drop_copy(name, public)
 
     def _drop_copy(self, name: bytes, public: bytes) -> None:
@@ -248,15 +256,18 @@ class Shelf(Holdings):
     def wipe(self) -> None:
         """Nothing of the device's is here any more."""
         self.evict(list(self._models))
-        for _, stray in self.strays():
-            self.drop_stray(stray)
+        strays = [stray for _, stray in self.strays()]
+        blobs = [stray for stray in strays if isinstance(stray, bytes)]
+        self.drop_all(blobs, [stray for stray in strays if isinstance(stray, Part)])
         self._names.clear()
         # What is still being written to the old ones finds out.
         self.graphs.wipe()
         self.graphs = Graphs(self.place)
 
-    def _whole_bytes(self, name: bytes) -> int:
-        blob = self.blobs.get(name)
-        if blob is not None and blob.verified:
-            return blob.size_bytes
-        return max((part.held_bytes for part in self._parts.get(name, ())), default=0)
+    def _whole_bytes(self, sizes: dict[bytes, int]) -> int:
+        """Of blobs of these names, and of the leading bytes of those that come."""
+        whole = {name for name in sizes.keys() & self.blobs.keys() if self.blobs[name].verified}
+        begun = (sizes.keys() & self._parts.keys()) - whole
+        return sum(self.blobs[name].size_bytes for name in whole) + sum(
+            max(part.held_bytes for part in self._parts[name]) for name in begun
+        )

@@ -15,16 +15,19 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Set
+from dataclasses import replace
 from pathlib import Path
 
 from ionn_edge.config import format_bytes
 from ionn_edge.machine.events import Model
 from ionn_edge.storage.blobs import StorageError, StoreInUse
+from ionn_edge.storage.claims import Claims
 from ionn_edge.storage.eviction import Eviction, Newcomer
 from ionn_edge.storage.holdings import WrongSize
 from ionn_edge.storage.leftovers import Strange, drop_files, drop_planes
 from ionn_edge.storage.places import Place
 from ionn_edge.storage.published import Published
+from ionn_edge.storage.room import NoRoom, check_total, fit_disk
 from ionn_edge.storage.shelf import Shelf
 from ionn_edge.storage.staging import drop_staged
 from pairing.private import StateError, own_directory
@@ -32,10 +35,6 @@ from pairing.private import StateError, own_directory
 __all__ = ["NoRoom", "Store", "WrongSize"]
 _DIRECTORY = re.compile(r"[0-9a-f]{64}")
 log = logging.getLogger("ionn_edge")
-
-
-class NoRoom(Exception):
-    """The model does not fit the budget."""
 
 
 class Store:
@@ -127,21 +126,29 @@ class Store:
         owner: object,
         busy: Collection[tuple[str, str]] = (),
         silent: Collection[object] = (),
+        claims: Claims | None = None,
     ) -> list[tuple[str, str]]:
         """Make room for a device's model and give its missing blobs to `owner` to write.
 
         Partial blobs that nobody writes, or an owner in `silent`, are its to continue. Returns
         (device, fingerprint) of the models evicted for it; never one in `busy`. Raises NoRoom,
         WrongSize, or StorageError where the disk has not the space.
+        claims: what the model lacks, as far as that was found out by the device's shelf.
         """
         shelf = self.shelf(device)
-        claims = shelf.claims(model, silent)
-        self._check_total(sum(claims.sizes.values()))
+        if claims is None:
+            with shelf.claims(model) as claims:
+                return self.admit(device, model, owner, busy, silent, claims)
+        for _ in claims.look():
+            pass
+        check_total(claims.total_bytes, self)
+        sources = claims.settle(silent)
+        busy = {*busy, *((device, each) for each in sources)}
         newcomer = Newcomer(shelf, model.fingerprint, claims.sizes.keys(), claims.growth_bytes)
         evicted = self._make_room(newcomer, claims.missing_bytes, busy)
         its_busy = {fingerprint for its, fingerprint in busy if its == device}
         thinned = shelf.thin(model.fingerprint, claims, its_busy)
-        shelf.take(model, claims, owner)
+        shelf.take(model.fingerprint, claims, owner)
         return [*evicted, *((device, each) for each in thinned)]
 
     def widen(
@@ -153,13 +160,17 @@ class Store:
         Returns the models evicted for it, as `admit` does. Raises NoRoom, or StorageError.
         """
         shelf = self.shelf(device)
-        fingerprint = shelf.offered(owner)
+        fingerprint, unbegun = shelf.offered(owner), shelf.unbegun(owner)
         assert fingerprint is not None
         parts = [p for p in shelf.owned(owner) if p.by_planes and not p.widened]
         planes_bytes = sum(part.planes_of(part.size_bytes or 0, True) for part in parts)
         growth_bytes = planes_bytes + sum(part.rough_bytes for part in parts)
+        if not unbegun.widened:
+            planes_bytes += unbegun.planes_bytes
+            growth_bytes += replace(unbegun, widened=True).budget_bytes - unbegun.budget_bytes
         newcomer = Newcomer(shelf, fingerprint, shelf.sizes(fingerprint).keys(), growth_bytes)
         evicted = self._make_room(newcomer, planes_bytes, busy)
+        unbegun.widened = True
         for part in parts:
             part.widened = True
         return evicted
@@ -206,25 +217,6 @@ class Store:
             shelf.evict(going)
         return [(shelf.device, each) for shelf, going in lost for each in going]
 
-    def _check_total(self, size_bytes: int) -> None:
-        size = format_bytes(size_bytes)
-        if size_bytes > self.budget_bytes:
-            raise NoRoom(
-                f"the model's weights take {size}, and the edge's memory "
-                f"budget is {format_bytes(self.budget_bytes)} (ionn edge serve --memory)"
-            )
-        if size_bytes > self.quota_bytes:
-            raise NoRoom(
-                f"the model's weights take {size}, and one device may have "
-                f"{format_bytes(self.quota_bytes)} of them on this edge (ionn edge serve --quota)"
-            )
-        if size_bytes > self.devices_bytes:
-            # Not how much: that would be how much is published.
-            raise NoRoom(
-                f"the model's weights take {size}, and this edge has not so much room beside what"
-                " its operator has published (ionn edge serve --memory)"
-            )
-
     def _make_room(
         self, newcomer: Newcomer, missing_bytes: int, busy: Collection[tuple[str, str]]
     ) -> list[tuple[str, str]]:
@@ -245,21 +237,8 @@ class Store:
                 f"the model needs {growth} more, and of the edge's memory budget of"
                 f" {format_bytes(self.budget_bytes)} the rest is in use; try later"
             )
-        self._fit_disk(eviction, missing_bytes)
+        fit_disk(eviction, missing_bytes, self)
         return eviction.carry_out()
-
-    def _fit_disk(self, eviction: Eviction, missing_bytes: int) -> None:
-        """Have as much more go as the disk lacks for what is missing. Raises StorageError."""
-        disk = os.statvfs(self.directory)
-        free_bytes = disk.f_bavail * disk.f_frsize
-        lacking_bytes = missing_bytes - free_bytes - eviction.freed_bytes
-        if lacking_bytes > 0 and not eviction.fit(
-            self.shelves, eviction.left_bytes - lacking_bytes
-        ):
-            missing, free = format_bytes(missing_bytes), format_bytes(free_bytes)
-            log.warning("%s of weights have no room in %s (%s)", missing, self.directory, free)
-            # How full it is depends on others: not for a client to know.
-            raise StorageError(f"{missing} of weights are missing, and the edge's disk is full")
 
     # Directories.
 

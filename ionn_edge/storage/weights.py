@@ -12,8 +12,9 @@ import contextlib
 import ctypes
 import mmap
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,7 +27,7 @@ from layergraph import InvalidInput, tensor_from_weight_bytes
 from layergraph.nodes import Weight
 from wire.errors import LocalProtocolError
 from wire.messages import PRECISIONS
-from wire.planes import approximate
+from wire.planes import COARSE, MIDDLE, approximate, rounded
 
 _MADV_POPULATE_READ = 22
 _EXACT = len(PRECISIONS) - 1
@@ -38,22 +39,29 @@ class Weights:
     """Tensors by name, each with the best precision so far; precisions are ranks in PRECISIONS.
 
     `own` is where files of this worker's device are, `public` where those of all devices are.
-    `replaced` is called with the name of a weight whose tensor is another one now.
+    `replaced` is called with the name of a weight whose tensor is another one now. Weights named
+    in `roundable` are bfloat16 until they are exact.
     """
 
     def __init__(
-        self, own: Place, public: Place, device: str, replaced: Callable[[str], None]
+        self,
+        own: Place,
+        public: Place,
+        device: str,
+        replaced: Callable[[str], None],
+        roundable: Container[str] = (),
     ) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
         self._own = own
         self._public = public
         self._device = device
         self._replaced = replaced
+        self._roundable = roundable
         self._ranks: dict[str, int] = {}
         self._announced: dict[str, int] = {}
         self._loading: dict[str, deque[_Loading]] = {}
         # For as long as a tensor is in it: weights that are equal share theirs.
-        self._rough: WeakValueDictionary[tuple[bytes, int, int], Any] = WeakValueDictionary()
+        self._rough: WeakValueDictionary[tuple[bytes, int, int, str], Any] = WeakValueDictionary()
         self._loader = ThreadPoolExecutor(1, "weights")
 
     def put(self, weight: Weight, tensor: torch.Tensor) -> None:
@@ -110,16 +118,12 @@ class Weights:
             return None  # A better one is next.
         # A file that was evicted since, or that somebody cut short, is not there: queries say so.
         with contextlib.suppress(OSError, ValueError, InvalidInput, LocalProtocolError):
-            if rank == _EXACT:
-                buffer = self._whole(weight.digest)
-            else:
-                try:
-                    buffer = self._approximated(weight.digest, number, rank)
-                except FileNotFoundError:
-                    # It became whole meanwhile, which its planes do not outlive.
-                    rank, buffer = _EXACT, self._whole(weight.digest)
-            tensor = tensor_from_weight_bytes(buffer, weight.spec)
-            return rank, tensor.to(self._device)
+            if rank != _EXACT:
+                # It became whole meanwhile, which its planes do not outlive.
+                with contextlib.suppress(FileNotFoundError):
+                    return rank, self._approximated(weight, number, rank).to(self._device)
+            tensor = tensor_from_weight_bytes(self._whole(weight.digest), weight.spec)
+            return _EXACT, tensor.to(self._device)
         return None
 
     def _whole(self, digest: bytes) -> memoryview:
@@ -128,15 +132,16 @@ class Weights:
         except FileNotFoundError:
             return mapped(self._public.blob(digest))
 
-    def _approximated(self, digest: bytes, number: int, rank: int) -> memoryview:
-        made = self._rough.get((digest, number, rank))
+    def _approximated(self, weight: Weight, number: int, rank: int) -> torch.Tensor:
+        dtype = "bfloat16" if weight.name in self._roundable else weight.spec.dtype
+        key = (weight.digest, number, rank, dtype)
+        made = self._rough.get(key)
         if made is None:
-            planes = ("coarse", "middle")[: rank + 1]
-            paths = (self._own.part(digest, number, each) for each in planes)
-            coarse, *middle = (path.read_bytes() for path in paths)
-            made = approximate(coarse, middle[0] if middle else None).obj
-            self._rough[digest, number, rank] = made
-        return memoryview(made)
+            plane, kind = ((COARSE, "coarse"), (MIDDLE, "middle"))[rank]
+            words = self._own.part(weight.digest, number, kind).read_bytes()
+            made = (rounded if dtype == "bfloat16" else approximate)(plane, words).obj
+            self._rough[key] = made
+        return tensor_from_weight_bytes(memoryview(made), replace(weight.spec, dtype=dtype))
 
 
 def _is_there(loading: deque[_Loading]) -> bool:

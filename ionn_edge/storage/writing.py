@@ -33,7 +33,7 @@ TOGETHER_BYTES = 1 << 20
 # The thread is told so often, or when so much waits.
 GATHER_S = 0.02
 GATHER_BYTES = 1 << 19
-_PRECISION_AFTER = {COARSE: "float12", MIDDLE: "bfloat16"}
+_PRECISION_AFTER = {COARSE: "float8", MIDDLE: "bfloat16"}
 
 Tell = Callable[[events.Event], None]
 Prepared = Callable[[Model, bytes, str, int], None]
@@ -75,8 +75,8 @@ class _Arrived:
     def unstored_bytes(self) -> int:
         return self.command.segment.coded_bytes + SEGMENT_BYTES
 
-    def store(self, part: Part) -> None:
-        part.store(self.command.segment, self.dtype, self.command.payloads)
+    def store(self, part: Part, owner: Client) -> None:
+        part.store(self.command.segment, self.dtype, self.command.payloads, owner)
 
 
 class Writer:
@@ -178,7 +178,9 @@ class Writer:
         if together:
             loop = asyncio.get_running_loop()
             self._told_at = loop.time()
-            stored, failure = await loop.run_in_executor(self._box.writers, _store, together)
+            stored, failure = await loop.run_in_executor(
+                self._box.writers, _store, together, self._owner
+            )
             self._take_outcome(together, stored, failure, offers)
 
     def _part_for(self, arrived: _Arrived) -> Part | None:
@@ -202,14 +204,22 @@ class Writer:
             self._waiting.extendleft(reversed(again))
         else:
             self._unstored_bytes -= sum(arrived.unstored_bytes for arrived in again)
+        told = offers == self._offers
         for arrived, part in together[:stored]:
-            self._finish(arrived, part, told=offers == self._offers)
+            self._finish(arrived, self._still_own(part), told)
         if failure is not None:
             arrived, part = together[stored]
+            if self._still_own(part) is None:
+                self._finish(arrived, None, told)
+                return
             if isinstance(failure, Mismatch):
                 self._shelf.drop(part)
                 self._box.forgot(self._owner.device.id)
-            self._fail(arrived, failure, told=offers == self._offers)
+            self._fail(arrived, failure, told)
+
+    def _still_own(self, part: Part) -> Part | None:
+        """None for one that another connection has taken over meanwhile, or that was dropped."""
+        return part if part.owner is self._owner else None
 
     def _finish(self, arrived: _Arrived, part: Part | None, told: bool = True) -> None:
         """It is stored, or another connection has completed its blob."""
@@ -242,11 +252,11 @@ class Writer:
             arrived.tell(_failed(error))
 
 
-def _store(together: Sequence[tuple[_Arrived, Part]]) -> tuple[int, _Failure | None]:
+def _store(together: Sequence[tuple[_Arrived, Part]], owner: Client) -> tuple[int, _Failure | None]:
     """How many were stored, and why the next one was not. Runs in a thread."""
     for number, (arrived, part) in enumerate(together):
         try:
-            arrived.store(part)
+            arrived.store(part, owner)
         except (StorageError, RemoteProtocolError, Mismatch) as failure:
             return number, failure
     return len(together), None

@@ -18,6 +18,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_THRESHOLD, _NEVER = 32 << 20, (1 << 31) - 1
 # Just below the threshold, and so many that large blocks find room beside what else was taken.
 _OVERHEAD, _ROOM = 1 << 16, 6
+# What alignment cuts off before a block, in bytes asked for, and how many of a size glibc's cache
+# of a thread takes. One that it took would part the free blocks on both sides for ever.
+_CUT_OFF, _CACHED = range(24, 120, 16), 7
 # Not where that is much of what a worker may have.
 _SCARCE = 8
 
@@ -50,6 +53,6 @@ def _leave_room(libc: ctypes.CDLL) -> None:
     where none so large is free."""
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     libc.free.restype, libc.free.argtypes = None, (ctypes.c_void_p,)
-    blocks = [libc.malloc(_LARGEST_THRESHOLD - _OVERHEAD) for _ in range(_ROOM)]
-    for block in blocks:
+    sizes = (_LARGEST_THRESHOLD - _OVERHEAD,) * _ROOM + tuple(_CUT_OFF) * _CACHED
+    for block in [libc.malloc(size) for size in sizes]:
         libc.free(block)

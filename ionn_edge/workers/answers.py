@@ -7,9 +7,7 @@ none would otherwise reach the load report, and with it every client of the box.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeAlias
 
 import msgpack
@@ -27,12 +25,11 @@ from wire.limits import MAX_COUNT, MAX_LAYER, MAX_WEIGHT_BYTES
 from wire.messages import Buffer, Tensor
 from wire.tensors import tensor_fault
 
-# The longest says what 65,536 weights are called and how large they are, and answers no query.
+# The longest says what calibration measured, which no client has a part in.
 MAX_HEADER_BYTES = 4 << 20
-MAX_RUN_HEADER_BYTES = 64 << 10
+MAX_CLIENTS_HEADER_BYTES = 64 << 10
 _MAX_TEXT = 4096
 _MOST_SECONDS = 1e10
-_DIGEST_BYTES = hashlib.sha256().digest_size
 # Of an edge itself, not of the protocol.
 _CODES = ERROR_CODES | {"device"}
 
@@ -45,7 +42,7 @@ def header_bytes(prefix: Buffer, asked: type[jobs.Job] | None = None) -> int:
     asked: what it answers, if that is known.
     """
     size = jobs.header_bytes(prefix)
-    if size > (MAX_RUN_HEADER_BYTES if asked is jobs.Run else MAX_HEADER_BYTES):
+    if size > (MAX_HEADER_BYTES if asked is jobs.Calibrate else MAX_CLIENTS_HEADER_BYTES):
         raise jobs.BrokenPipe(f"a header of {size} bytes")
     return size
 
@@ -79,9 +76,9 @@ def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> jobs.Job:
     checks = _CHECKS.get(type(answer))
     if checks is None:
         raise jobs.BrokenPipe(f"{type(answer).__name__} is no answer")
-    for field, check in zip(fields(answer), checks, strict=True):
-        if not check(getattr(answer, field.name)):
-            raise jobs.BrokenPipe(f"{type(answer).__name__}.{field.name} is nonsense")
+    for name, check in zip(jobs.NAMES[type(answer)], checks, strict=True):
+        if not check(getattr(answer, name)):
+            raise jobs.BrokenPipe(f"{type(answer).__name__}.{name} is nonsense")
     return answer
 
 
@@ -104,22 +101,6 @@ def _text(value: Any) -> bool:
 
 def _tuple_of(check: Check, most: int) -> Check:
     return lambda value: type(value) is tuple and len(value) <= most and all(map(check, value))
-
-
-def _weight(row: Any) -> bool:
-    if type(row) is not tuple or len(row) != 3:
-        return False
-    digest, size, dtype = row
-    named = type(digest) is bytes and len(digest) == _DIGEST_BYTES and _dtype(dtype)
-    return named and _size(size) and size % DTYPE_BYTES[dtype] == 0
-
-
-def _weights(value: Any) -> bool:
-    if not _rows(value):
-        return False
-    # A blob has one size: of two, one would be counted, and the other written.
-    sizes: dict[bytes, int] = {}
-    return all(sizes.setdefault(digest, size) == size for digest, size, _ in value)
 
 
 def _tensor(tensor: Tensor) -> bool:
@@ -149,10 +130,10 @@ def _sample(row: Any) -> bool:
 _dtype = _one_of(tuple(DTYPE_BYTES))
 _size = _whole(MAX_WEIGHT_BYTES)
 _dimensions = _tuple_of(_size, DEFAULT_LIMITS.max_rank)
-_rows = _tuple_of(_weight, DEFAULT_LIMITS.max_weights)
 _query = _whole(MAX_COUNT)
 _CHECKS: Mapping[type[jobs.Job], tuple[Check, ...]] = {
-    jobs.Checked: (_whole(MAX_LAYER), _weights),
+    # Its weights are read as nothing else (see weight_rows).
+    jobs.Checked: (_whole(MAX_LAYER), lambda _: True),
     jobs.Refused: (_one_of(_CODES), _text),
     jobs.Ran: (
         _query, _whole(MAX_LAYER), _one_of(PRECISIONS), _seconds, _seconds, _seconds, _tensors,

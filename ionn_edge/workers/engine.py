@@ -14,6 +14,7 @@ from typing import Protocol
 from ionn_edge.pages import pages
 from ionn_edge.workers import answers, jobs
 from ionn_edge.workers.precedence import bring_forward, put_back
+from ionn_edge.workers.read_ahead import ReadAhead
 from ionn_edge.workers.watch import Allowance, allow_more, usage
 
 # An answer's tensors of less are freed in no time.
@@ -55,6 +56,7 @@ class Worker:
         self._pieces: deque[memoryview] = deque()
         self._waiting = asyncio.Event()
         self._at_once_bytes = 0
+        self._ahead = ReadAhead()
         self._sender = asyncio.create_task(self._send_all())
 
     def __repr__(self) -> str:
@@ -150,11 +152,16 @@ class Worker:
 
     async def _exactly(self, size: int) -> memoryview:
         view = pages(size).data if size >= LARGE_BYTES else memoryview(bytearray(size))
-        position = 0
+        position = self._ahead.give(view)
         while position < size:
-            count = await self._some(view[position:])
+            room, rest = self._ahead.room, view[position:]
+            short = rest.nbytes < room.nbytes
+            count = await self._some(room if short else rest)
             if not count:
                 raise ConnectionError("the worker is gone")
+            if short:
+                self._ahead.came(count)
+                count = self._ahead.give(rest)
             position += count
         return view
 

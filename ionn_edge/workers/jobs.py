@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import msgpack
 
+from ionn_edge.workers import weight_rows
 from wire.messages import Buffer, Tensor
 
 LENGTH = struct.Struct("!I")
@@ -165,6 +166,11 @@ KINDS: tuple[type[Job], ...] = (
 )  # fmt: skip
 
 
+# What `fields` finds out anew each time: of each type its number and its fields' names.
+_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS}
+
+
 class BrokenPipe(Exception):
     """The other end of a worker's pipe is gone, or talks nonsense."""
 
@@ -173,18 +179,21 @@ def encode(job: Job) -> list[Buffer]:
     """The job's frame in pieces to send in order; tensors' data uncopied."""
     buffers: list[Buffer] = []
     plain: list[Any] = []
-    for field in fields(job):
-        value = getattr(job, field.name)
-        if field.name == "tensors":
+    for name in NAMES[type(job)]:
+        value = getattr(job, name)
+        if name == "tensors":
             buffers.extend(tensor.data for tensor in value)
             value = [(each.dtype, each.shape, each.order, each.coding) for each in value]
-        elif field.name == "graph":
+        elif name == "graph":
             # Megabytes, and packing would copy them.
             buffers.append(value)
             value = None
+        elif name == "weights" and isinstance(job, Checked):
+            buffers.append(weight_rows.packed(value))
+            value = None
         plain.append(value)
     sizes = [memoryview(buffer).nbytes for buffer in buffers]
-    header: bytes = msgpack.packb([KINDS.index(type(job)), plain, sizes])
+    header: bytes = msgpack.packb([_NUMBERS[type(job)], plain, sizes])
     return [LENGTH.pack(len(header)) + header, *buffers]
 
 
@@ -204,7 +213,7 @@ def decode_header(header: Buffer) -> tuple[int, list[Any], list[int]]:
             raise ValueError("a buffer's length is a number")
         if sum(sizes) > MAX_BUFFERS_BYTES:
             raise ValueError(f"buffers of {sum(sizes)} bytes")
-        if len(plain) != len(fields(KINDS[kind])):
+        if len(plain) != len(NAMES[KINDS[kind]]):
             raise ValueError(f"{len(plain)} fields of kind {kind}")
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
         raise BrokenPipe(f"not a job: {error}") from None
@@ -214,8 +223,8 @@ def decode_header(header: Buffer) -> tuple[int, list[Any], list[int]]:
 def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> Job:
     """The job whose header said (kind, plain) and whose buffers have arrived."""
     of = KINDS[kind]
-    for number, field in enumerate(fields(of)):
-        if field.name == "tensors":
+    for number, name in enumerate(NAMES[of]):
+        if name == "tensors":
             try:
                 pairs = zip(plain[number], buffers, strict=True)
                 plain[number] = tuple(
@@ -224,8 +233,14 @@ def decode(kind: int, plain: list[Any], buffers: Sequence[Buffer]) -> Job:
                 )
             except (TypeError, ValueError) as error:
                 raise BrokenPipe(f"not a job: {error}") from None
-        elif field.name == "graph":
+        elif name == "graph":
             if len(buffers) != 1:
                 raise BrokenPipe(f"not a job: {len(buffers)} graphs")
             plain[number] = buffers[0]
+        elif name == "weights" and of is Checked:
+            try:
+                (rows,) = buffers
+                plain[number] = weight_rows.unpacked(rows)
+            except ValueError as error:
+                raise BrokenPipe(f"not a job: {error}") from None
     return of(*plain)

@@ -11,6 +11,7 @@ import torch
 from ionn_edge.storage.places import Place
 from ionn_edge.storage.weights import Weights
 from ionn_edge.workers import jobs
+from ionn_edge.workers.rounding import rounded_weights
 from layergraph import Executor, LayerGraph, tensor_from_weight_bytes
 from layergraph.symbols import DTYPES
 from wire.messages import PRECISIONS
@@ -23,14 +24,17 @@ class LoadedModel:
 
     def __init__(self, graph: LayerGraph, places: tuple[Place, Place], device: str) -> None:
         self.graph = graph
-        self.weights = Weights(*places, device, self._replaced)
+        rounded = rounded_weights(graph, device)
+        self.weights = Weights(*places, device, self._replaced, frozenset(rounded.values()))
         for weight in graph.weights:
             if not weight.spec.nbytes:
                 self.weights.put(weight, tensor_from_weight_bytes(b"", weight.spec))
-        self.executor = Executor(graph, self.weights.tensors, device)
+        self.executor = Executor(graph, self.weights.tensors, device, frozenset(rounded))
         # Where to warm up next. Only where all is there at once: uploads bring queries meanwhile.
         self.cold_layer: int | None = None
         self._cold_live: Live = ()
+        # Ranges whose weights are all here and exact: no better ones come.
+        self._exact: set[tuple[int, int]] = set()
 
     def load(self, weights: Sequence[int], precision: str, number: int) -> None:
         for index in weights:
@@ -55,7 +59,10 @@ class LoadedModel:
 
     def reachable(self, job: jobs.Run) -> tuple[int, int]:
         """How far the range can run with the weights that are here, and their least precision."""
-        least, lowest = PRECISIONS.index(job.precision), len(PRECISIONS) - 1
+        least, best = PRECISIONS.index(job.precision), len(PRECISIONS) - 1
+        if (job.start, job.stop) in self._exact:
+            return job.stop, best
+        lowest = best
         for layer in range(job.start, job.stop):
             names = (self.graph.weights[index].name for index in self.graph.layers[layer].weights)
             ranks = [self.weights.rank(name, least) for name in names]
@@ -63,6 +70,8 @@ class LoadedModel:
             if len(present) < len(ranks):
                 return layer, lowest
             lowest = min([lowest, *present])
+        if lowest == best:
+            self._exact.add((job.start, job.stop))
         return job.stop, lowest
 
     def _replaced(self, name: str) -> None:

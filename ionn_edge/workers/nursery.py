@@ -21,6 +21,7 @@ from ionn_edge.settings import WorkerSettings
 from ionn_edge.workers.engine import EngineError, Worker
 from ionn_edge.workers.forkserver import RECORD, record
 from ionn_edge.workers.precedence import FORK_S, Forks, Precedence
+from ionn_edge.workers.threads import excess_text
 from ionn_edge.workers.watch import INTERVAL_S, Allowance, look_together, usage
 
 START_TIMEOUT_S = 120.0
@@ -46,6 +47,8 @@ class Nursery:
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._listening: asyncio.Task[None] | None = None
+        # In their order, and none twice.
+        self._to_kill: dict[int, None] = {}
         self._forked: deque[asyncio.Future[int]] = deque()
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._spare: Worker | None = None
@@ -148,11 +151,26 @@ class Nursery:
 
     def kill(self, pid: int) -> None:
         """End a worker, whatever it is doing. The forkserver knows whether it still is ours."""
-        if self._control is not None:
-            try:
-                self._control.send(record(b"k", pid))
-            except OSError:
-                return  # The forkserver is gone, and its workers with it.
+        self._to_kill[pid] = None
+        self._tell_to_kill()
+
+    def _tell_to_kill(self) -> None:
+        """As many as the socket takes; the rest once it takes more."""
+        control, loop = self._control, asyncio.get_running_loop()
+        if control is None:
+            self._to_kill.clear()
+            return
+        try:
+            for pid in list(self._to_kill):
+                control.send(record(b"k", pid))
+                del self._to_kill[pid]
+            loop.remove_writer(control)
+        except BlockingIOError:
+            loop.add_writer(control, self._tell_to_kill)
+        except OSError:
+            # The forkserver is gone, and its workers with it.
+            loop.remove_writer(control)
+            self._to_kill.clear()
 
     def ended(self, worker: Worker) -> None:
         """Nobody needs it any more: it ends, whatever it is doing."""
@@ -198,7 +216,9 @@ class Nursery:
             await self._process.wait()
 
     def _hang_up(self) -> None:
+        self._to_kill.clear()
         if self._control is not None:
+            asyncio.get_running_loop().remove_writer(self._control)
             self._control.close()
             self._control = None
 
@@ -242,8 +262,9 @@ class Nursery:
         if self._control is None:
             raise OSError("the forkserver ended")
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._forked.append(forked)
         socket.send_fds(self._control, [record(b"f")], [theirs.fileno()])
+        # What was not said is not answered: the next answer is another's.
+        self._forked.append(forked)
         return await forked
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -256,7 +277,10 @@ class Nursery:
                     if not forked.done():
                         self._ended[pid] = asyncio.get_running_loop().create_future()
                         forked.set_result(pid)
-                elif pid in self._ended:
+                elif letter == b"t" and pid in self._workers:
+                    text = excess_text(status, self._settings.most_threads)
+                    self._workers[pid].allowance.exceeded = text
+                elif letter == b"x" and pid in self._ended:
                     self._ended[pid].set_result(status)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

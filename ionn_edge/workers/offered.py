@@ -22,10 +22,10 @@ def graph_from(packed: Buffer) -> LayerGraph:
     return LayerGraph.from_plain(plain)
 
 
-def weight_rows(graph: LayerGraph) -> tuple[tuple[bytes, int, str], ...]:
+def weight_rows(graph: LayerGraph, most: int) -> tuple[tuple[bytes, int, str], ...]:
     """(digest, bytes, dtype) of each weight. Raises InvalidGraph where they contradict."""
-    if len(graph.weights) > DEFAULT_LIMITS.max_weights:
-        raise InvalidGraph(f"{len(graph.weights)} weights; this edge takes 65,536")
+    if len(graph.weights) > min(most, DEFAULT_LIMITS.max_weights):
+        raise InvalidGraph(f"{len(graph.weights)} weights; this edge takes {most}")
     if len({weight.name for weight in graph.weights}) < len(graph.weights):
         raise InvalidGraph("two weights have the same name")
     sizes: dict[bytes, int] = {}

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import socket
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -89,10 +90,14 @@ def prepare() -> None:
     _landlock()
 
 
-def enter(settings: WorkerSettings) -> None:
-    """At the fork: what no worker ever needs is out of reach from here on."""
+def enter(settings: WorkerSettings, asked: socket.socket) -> None:
+    """At the fork: what no worker ever needs is out of reach from here on.
+
+    asked: to who decides about threads (see threads), who is sent what to listen on; closed here.
+    """
     if sys.platform != "linux":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        asked.close()
         return
     if settings.device == "cuda":
         # No terminal, which the list of what is forbidden does not keep it from.
@@ -104,6 +109,9 @@ def enter(settings: WorkerSettings) -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with asked:
+        if settings.device == "cpu":
+            _ask_for_threads(asked)
     _filter(_never() if settings.device == "cuda" else _only())
 
 
@@ -163,6 +171,22 @@ def _drop_capabilities() -> None:
     """Root's are files of others, signals to others, and limits that do not count."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
     _libc().capset(header, (ctypes.c_uint32 * 6)())
+
+
+def _ask_for_threads(asked: socket.socket) -> None:
+    machine = this_machine()
+    if machine is None:
+        return
+    program = seccomp.Program(machine)
+    program.on(("clone",), seccomp.ask())
+    # Elsewhere threads are only counted, now and then (see watch).
+    with contextlib.suppress(OSError):
+        listener = seccomp.install_asking(program.otherwise_allow(), _libc(), machine)
+        try:
+            socket.send_fds(asked, [b"l"], [listener])
+        finally:
+            # Who has it decides.
+            os.close(listener)
 
 
 def _filter(program: bytes | None) -> None:

@@ -21,8 +21,10 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _JUMP_EQUAL, _JUMP_AT_LEAST = 0x15, 0x35
 _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_USER_NOTIFICATION = 0x7FC00000
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 
 Block = list[bytes]
 
@@ -44,6 +46,11 @@ def allow() -> Block:
 def refuse(code: int = errno.EPERM) -> Block:
     """The call is not made, and fails with this error."""
     return [_op(_RETURN, _ERRNO | code)]
+
+
+def ask() -> Block:
+    """The call waits for the word of who has the filter's listener."""
+    return [_op(_RETURN, _USER_NOTIFICATION)]
 
 
 def allow_masked(position: int, mask: int, value: int) -> Block:
@@ -127,3 +134,16 @@ def install(program: bytes, libc: ctypes.CDLL) -> None:
     if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filter), 0, 0):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def install_asking(program: bytes, libc: ctypes.CDLL, machine: Machine) -> int:
+    """As `install`, of a program that asks; the listener's descriptor. Raises OSError."""
+    filter = _Filter(len(program) // _INSTRUCTION.size, program)
+    number = number_of("seccomp", machine)
+    listener = libc.syscall(
+        *map(ctypes.c_long, (number or 0, _SET_MODE_FILTER, _NEW_LISTENER)), ctypes.byref(filter)
+    )
+    if listener < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(listener)

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ionn_edge.workers.allocator import keep_freed_memory
 from ionn_edge.workers.loaded import Live, LoadedModel, places_of
 from ionn_edge.workers.offered import check_described, excess_of, graph_from, weight_rows
 from ionn_edge.workers.precedence import behind_all
+from ionn_edge.workers.read_ahead import ROOM_BYTES, ReadAhead
+from ionn_edge.workers.rounding import bfloat16_pays
 from layergraph import (
     Budget,
     Executor,
@@ -57,6 +59,7 @@ def warm_up() -> None:
     torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]
     # Kernels are chosen by what is read of the processor now: later, there are no files.
     torch.relu(torch.zeros(1))
+    bfloat16_pays()
     row = TensorSpec("float32", (1, 4))
     node = Node("aten.relu.default", (Ref(0),), (), (row,), "")
     check_graph(LayerGraph((row,), (), (), (node,), (Layer("", 0, 1, ()),), (Ref(1),)))
@@ -70,22 +73,30 @@ def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
     keep_freed_memory()
     # An answer off by a thousandth, as TF32 makes it, looks like a lie to who computes it again.
     torch.backends.cudnn.allow_tf32 = False
-    worker, restricted = _Worker(settings), False
+    worker, restricted, incoming = _Worker(settings), False, _Incoming(pipe)
     with contextlib.suppress(ConnectionError):
-        for header in _announced(pipe, worker):
+        for header in _announced(incoming, worker):
             # Before the first byte of a graph is there. What calibrates gets to see none.
             if not restricted and header.of in (jobs.Check, jobs.TryEscapes):
                 sandbox.restrict_files(header.directories, settings.device)
-                restricted = True
+                restricted = incoming.reads_ahead = True
             # Starts threads, which have to be as restricted as this one.
             if torch.get_num_threads() != settings.threads:
                 torch.set_num_threads(settings.threads)
-            take = partial(_answer, pipe, worker, header)
+            take = partial(_answer, incoming, worker, header)
             # Whoever brings a graph that takes long must keep nobody waiting.
             answer = behind_all(take) if header.of is jobs.Check else take()
             if answer is not None:
-                for piece in jobs.encode(answer):
-                    pipe.sendall(piece)
+                _say(pipe, answer)
+
+
+def _say(pipe: socket.socket, answer: jobs.Job) -> None:
+    pieces = jobs.encode(answer)
+    if sum(memoryview(piece).nbytes for piece in pieces) <= ROOM_BYTES:
+        # At once: the server would wake for the header, to wait for what it announces.
+        pieces = [b"".join(pieces)]
+    for piece in pieces:
+        pipe.sendall(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +113,12 @@ class _Header:
 
     @property
     def directories(self) -> list[Path]:
-        said = dict(zip((field.name for field in fields(self.of)), self.plain, strict=True))
+        said = dict(zip(jobs.NAMES[self.of], self.plain, strict=True))
         return [Path(said[each]) for each in ("store", "published") if said.get(each)]
 
 
-def _answer(pipe: socket.socket, worker: _Worker, header: _Header) -> jobs.Job | None:
-    buffers = [_exactly(pipe, size, _aligned) for size in header.sizes]
+def _answer(incoming: _Incoming, worker: _Worker, header: _Header) -> jobs.Job | None:
+    buffers = [incoming.exactly(size, _aligned) for size in header.sizes]
     return worker.answer(jobs.decode(header.kind, header.plain, buffers))
 
 
@@ -142,7 +153,7 @@ class _Worker:
                     f"the graph's fingerprint is {graph.fingerprint[:16]}, "
                     f"it was offered as {job.fingerprint[:16]}"
                 )
-            rows = weight_rows(graph)
+            rows = weight_rows(graph, self._settings.graph_weights)
             if not job.known:
                 check_graph(graph, _budget(self._settings))
             self._model = LoadedModel(graph, places_of(job), self._settings.device)
@@ -239,28 +250,40 @@ def _budget(settings: WorkerSettings) -> Budget:
     )
 
 
-def _announced(pipe: socket.socket, worker: _Worker) -> Iterator[_Header]:
+def _announced(incoming: _Incoming, worker: _Worker) -> Iterator[_Header]:
     while True:
-        while (wait_s := worker.idle_s) is not None and not _comes(pipe, wait_s):
+        while (wait_s := worker.idle_s) is not None and not incoming.comes(wait_s):
             worker.use_idle_time()
-        prefix = _exactly(pipe, jobs.LENGTH.size, bytearray)
-        header = _exactly(pipe, jobs.header_bytes(prefix), bytearray)
+        prefix = incoming.exactly(jobs.LENGTH.size, bytearray)
+        header = incoming.exactly(jobs.header_bytes(prefix), bytearray)
         yield _Header(*jobs.decode_header(header))
 
 
-def _comes(pipe: socket.socket, within_s: float) -> bool:
-    return bool(select.select([pipe], (), (), within_s)[0])
+class _Incoming:
+    """What the server sends. reads_ahead: more than was asked for, where it is there."""
 
+    def __init__(self, pipe: socket.socket) -> None:
+        self.reads_ahead = False
+        self._pipe = pipe
+        self._ahead = ReadAhead()
 
-def _exactly(pipe: socket.socket, size: int, allocate: Callable[[int], Buffer]) -> memoryview:
-    view = memoryview(allocate(size))
-    position = 0
-    while position < size:
-        count = pipe.recv_into(view[position:])
-        if not count:
-            raise ConnectionError("the server is gone")
-        position += count
-    return view
+    def comes(self, within_s: float) -> bool:
+        return bool(self._ahead or select.select([self._pipe], (), (), within_s)[0])
+
+    def exactly(self, size: int, allocate: Callable[[int], Buffer]) -> memoryview:
+        view = memoryview(allocate(size))
+        position = self._ahead.give(view)
+        while position < size:
+            room, rest = self._ahead.room, view[position:]
+            short = self.reads_ahead and rest.nbytes < room.nbytes
+            count = self._pipe.recv_into(room if short else rest)
+            if not count:
+                raise ConnectionError("the server is gone")
+            if short:
+                self._ahead.came(count)
+                count = self._ahead.give(rest)
+            position += count
+        return view
 
 
 def _aligned(size: int) -> memoryview:

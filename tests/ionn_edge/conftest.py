@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from ionn_edge import box as box_module
 from ionn_edge.box import Box
 from ionn_edge.config import Config
 from ionn_edge.server import bound, serving
 from ionn_edge.settings import WorkerSettings
+from ionn_edge.workers import nursery as nursery_module
 from ionn_edge.workers.nursery import Nursery
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Box, str]]]
@@ -23,14 +25,19 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Box, str]]]
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def nursery() -> AsyncIterator[Nursery]:
     nursery = Nursery(WorkerSettings("cpu", 1))
-    await nursery.start()
+    with pytest.MonkeyPatch.context() as patient:
+        # It imports torch behind all else, which takes minutes on a machine that has no time.
+        patient.setattr(nursery_module, "START_TIMEOUT_S", 900.0)
+        await nursery.start()
     yield nursery
     await nursery.close()
 
 
 @pytest.fixture
-def serve(nursery: Nursery, tmp_path: Path) -> Serve:
+def serve(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     """`async with serve(**options) as (box, url)`: an edge with these options of Config."""
+    # On a machine that is busy with other things a test may say nothing for a second.
+    monkeypatch.setattr(box_module, "TAKEOVER_S", 60.0)
 
     @asynccontextmanager
     async def serve(**options: Any) -> AsyncIterator[tuple[Box, str]]:

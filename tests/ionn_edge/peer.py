@@ -16,7 +16,7 @@ from wire import DTYPE_BYTES, Decoder, encode, hello, messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE
 from wire.segments import encode_segment
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 Answer = TypeVar("Answer", bound=messages.Message)
 
 
@@ -29,7 +29,11 @@ class Peer:
 
     async def __aenter__(self) -> Peer:
         self._http = aiohttp.ClientSession()
-        self.socket = await self._http.ws_connect(self._url, compress=0, max_msg_size=1 << 28)
+        try:
+            self.socket = await self._http.ws_connect(self._url, compress=0, max_msg_size=1 << 28)
+        except BaseException:
+            await self._http.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

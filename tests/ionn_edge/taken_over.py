@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from ionn_edge.workers import forkserver, jobs, worker
+from ionn_edge.workers import forkserver, jobs, threads, worker
 from ionn_edge.workers.precedence import behind_all
 from ionn_edge.workers.syscalls import number_of, this_machine
 from layergraph import tensor_from_buffer
@@ -89,5 +89,7 @@ def outcome(code: str) -> str:
 
 
 if __name__ == "__main__":
+    # On a busy machine a worker does not start so many that it would ever be too many.
+    threads.STARTS_PER_S = 1
     worker._Worker._run = run  # type: ignore[method-assign]
     forkserver.main()

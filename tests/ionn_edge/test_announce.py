@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from zeroconf import Error
 
 from ionn_edge.doors import announce
-from ionn_edge.doors.announce import addresses, announced, service
+from ionn_edge.doors.announce import MOST_BYTES, addresses, announced, service
 
 FINGERPRINT = "0123456789abcdef" * 4
 
@@ -44,13 +49,59 @@ def test_a_box_on_all_networks_names_an_address_that_is_one(host: str) -> None:
 
 @pytest.mark.parametrize("trouble", [OSError(19, "No such device"), Error("name in use")])
 async def test_a_box_that_cannot_be_announced_serves_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: Exception
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trouble: Exception
 ) -> None:
     async def fails(*_: Any, **__: Any) -> None:
         raise trouble
 
+    ended = asyncio.Event()
     monkeypatch.setattr(announce.AsyncZeroconf, "async_register_service", fails)
+    info = service("hall", "127.0.0.1", 7431, FINGERPRINT)
+    announcing = asyncio.create_task(announce._announce(info, "127.0.0.1", ended))
+    said = ""
+    while not said:
+        await asyncio.sleep(0.01)
+        said = capsys.readouterr().out
+    assert str(trouble) in said or repr(trouble) in said
+    assert not announcing.done(), "it has said what is wrong, and is asked to try no more"
+    ended.set()
+    await announcing
+
+
+async def test_what_others_say_is_read_by_another_process_that_has_so_much_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(announce, "AGAIN_S", 0.05)
     with caplog.at_level(logging.WARNING):
         async with announced("hall", "127.0.0.1", 7431, FINGERPRINT):
-            await asyncio.sleep(0)
-    assert "not announced" in caplog.text
+            first = await announcer(lambda _: True)
+            first.kill()
+            second = await announcer(
+                lambda each: (
+                    each.pid != first.pid
+                    and each.nice() == 19
+                    and each.rlimit(psutil.RLIMIT_DATA)[1] == MOST_BYTES
+                )
+            )
+    assert not second.is_running(), "it ends with the box"
+    assert "not announced" in caplog.text, "and is started again if it ends before"
+
+
+async def announcer(right: Callable[[psutil.Process], bool]) -> psutil.Process:
+    while True:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                running = child.status() != psutil.STATUS_ZOMBIE
+                if running and "ionn_edge.doors.announce" in child.cmdline() and right(child):
+                    return child
+        await asyncio.sleep(0.01)
+
+
+def test_it_ends_with_a_box_that_was_killed() -> None:
+    command = [sys.executable, "-m", "ionn_edge.doors.announce", "hall", "127.0.0.1", "7431"]
+    with subprocess.Popen(
+        [*command, FINGERPRINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.poll() is None
+        said, _ = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, b"")

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 
 from ionn_edge.workers import answers, jobs
+from ionn_edge.workers.weight_rows import packed
 from tests.ionn_edge.test_jobs import JOBS
 from wire.messages import Tensor
 
@@ -63,11 +64,7 @@ def test_an_answer_comes_back_as_it_was(answer: jobs.Job) -> None:
         tensor(shape=(1 << 27,), coding="planes"), tensor(coding="planes"),
         jobs.Failed(1, "sleepy", "why"), jobs.Failed(1, "input", 5), jobs.Failed(None, "input", ""),
         jobs.Failed(1, "input", "x" * 5000), jobs.Refused("unknown", ""), jobs.Probed(None),
-        jobs.Checked(-1, ()), jobs.Checked(1, 5), jobs.Checked(1, (("d" * 32, 4, "float32"),)),
-        jobs.Checked(1, ((b"short", 4, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4),)),
-        jobs.Checked(1, ((b"d" * 32, 5, "float32"),)), jobs.Checked(1, ((b"d" * 32, 4, "text"),)),
-        jobs.Checked(1, ((b"d" * 32, -4, "float32"),)), jobs.Checked(1, (7,)),
-        jobs.Checked(1, ((b"d" * 32, 1 << 40, "uint8"), (b"d" * 32, 4, "float32"))),
+        jobs.Checked(-1, ()),
         jobs.Calibrated(((1, 2, 3),), 1.0), jobs.Calibrated((), None),
     ],
     ids=lambda job: str(job)[:60],
@@ -75,6 +72,30 @@ def test_an_answer_comes_back_as_it_was(answer: jobs.Job) -> None:
 def test_nonsense_is_refused(job: jobs.Job) -> None:
     with pytest.raises(jobs.BrokenPipe):
         heard(said(job))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"x", b"x" * 40, b"x" * 42, packed(((b"d" * 32, 4, "uint8"),)) + b"x",
+        packed(((b"d" * 32, 5, "float32"),)), packed(((b"d" * 32, (1 << 40) + 4, "float32"),)),
+        b"d" * 32 + bytes(8) + b"\xff", packed(((b"d" * 32, 1 << 63, "uint8"),)),
+        packed(((b"d" * 32, 1 << 40, "uint8"), (b"d" * 32, 4, "float32"))),
+        bytes(41 * ((1 << 16) + 1)),
+    ],
+    ids=lambda rows: f"{len(rows)} bytes",
+)  # fmt: skip
+def test_what_are_no_weights_is_refused(rows: bytes) -> None:
+    header = msgpack.packb([jobs.KINDS.index(jobs.Checked), [1, None], [len(rows)]])
+    with pytest.raises(jobs.BrokenPipe):
+        heard(jobs.LENGTH.pack(len(header)) + header + rows)
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 0]])
+def test_weights_that_are_not_there_are_refused(sizes: list[int]) -> None:
+    header = msgpack.packb([jobs.KINDS.index(jobs.Checked), [1, None], sizes])
+    with pytest.raises(jobs.BrokenPipe):
+        heard(jobs.LENGTH.pack(len(header)) + header)
 
 
 def test_tensors_that_no_message_holds_are_refused() -> None:
@@ -85,11 +106,13 @@ def test_tensors_that_no_message_holds_are_refused() -> None:
 
 def test_more_than_an_answer_can_be_is_not_waited_for() -> None:
     with pytest.raises(jobs.BrokenPipe, match="a header of"):
-        answers.header_bytes(jobs.LENGTH.pack(answers.MAX_HEADER_BYTES + 1))
-    longer = jobs.LENGTH.pack(answers.MAX_RUN_HEADER_BYTES + 1)
-    with pytest.raises(jobs.BrokenPipe, match="a header of"):
-        answers.header_bytes(longer, jobs.Run)
-    assert answers.header_bytes(longer, jobs.Check) == answers.MAX_RUN_HEADER_BYTES + 1
+        answers.header_bytes(jobs.LENGTH.pack(answers.MAX_HEADER_BYTES + 1), jobs.Calibrate)
+    longer = jobs.LENGTH.pack(answers.MAX_CLIENTS_HEADER_BYTES + 1)
+    for asked in (jobs.Run, jobs.Check, None):
+        with pytest.raises(jobs.BrokenPipe, match="a header of"):
+            answers.header_bytes(longer, asked)
+    most = answers.MAX_CLIENTS_HEADER_BYTES + 1
+    assert answers.header_bytes(longer, jobs.Calibrate) == most
     header = msgpack.packb([5, list(range(7)), [1 << 26, 1]])
     with pytest.raises(jobs.BrokenPipe, match="buffers of"):
         answers.decode_header(header)

@@ -13,10 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionn_edge.doors.arrivals import LEAST_BYTES, MOST_BYTES, WholeRecords, frames_awaited
+from ionn_edge.doors.arrivals import (
+    LAST_BYTES,
+    LEAST_BYTES,
+    MOST_BYTES,
+    WholeRecords,
+    frames_awaited,
+)
 from ionn_edge.doors.frames import Pieces
 from pairing.identity import Identity
 from pairing.tls import client_context, server_context
+from tests.ionn_edge.test_frames import fed
 
 
 class Wire:
@@ -31,7 +38,7 @@ class Wire:
         return {"socket": self.link}.get(name)
 
     def arrive(self, data: bytes) -> None:
-        self._pieces.feed(data)
+        fed(self._pieces, data)
         self._came(len(data), self._pieces.missing_bytes)
 
     @property
@@ -58,13 +65,24 @@ def frame(payload: bytes, *, masked: bool = True) -> bytes:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("size", [5_000, 20_000, 200_000])
+@pytest.mark.parametrize("size", [5_000, 20_000, 90_000])
 def test_the_rest_of_a_frame_is_waited_for(wire: Wire, size: int, masked: bool) -> None:
     whole = frame(bytes(size), masked=masked)
     wire.arrive(whole[:1_448])
-    assert wire.waits_for == min(len(whole) - 1_448, MOST_BYTES)
+    assert wire.waits_for == len(whole) - 1_448
     wire.arrive(whole[1_448:])
     assert wire.waits_for == 1
+
+
+def test_the_last_of_a_long_frame_is_waited_for_by_itself(wire: Wire) -> None:
+    whole = frame(bytes(400_000))
+    at, steps = 1_448, list[int]()
+    wire.arrive(whole[:at])
+    while at < len(whole):
+        steps.append(wire.waits_for)
+        wire.arrive(whole[at : at + steps[-1]])
+        at += steps[-1]
+    assert steps == [MOST_BYTES, len(whole) - 1_448 - MOST_BYTES - LAST_BYTES, LAST_BYTES]
 
 
 def test_nothing_is_waited_for_between_frames_or_for_little(wire: Wire) -> None:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from ionn_edge.storage import blobs
-from ionn_edge.storage.blobs import LONG_BYTES, remove
+from ionn_edge.storage.blobs import LONG_BYTES, keep, remove, remove_beside, wait_removed
 
 
 def test_the_space_of_long_files_is_freed_beside(tmp_path: Path) -> None:
@@ -36,3 +36,18 @@ def test_what_cannot_go_stays_and_links_are_not_followed(tmp_path: Path) -> None
     remove(tmp_path)
     remove(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_many_files_go_beside_but_for_what_is_written_anew(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    blobs._freeing.submit(goes_on.wait, 20)
+    paths = [tmp_path / str(number) for number in range(100)]
+    for path in paths:
+        path.write_bytes(b"old")
+    remove_beside([*paths, tmp_path / "nothing"])
+    keep(paths[7])
+    paths[7].write_bytes(b"new")
+    goes_on.set()
+    wait_removed()
+    assert list(tmp_path.iterdir()) == [paths[7]]
+    assert not blobs._going

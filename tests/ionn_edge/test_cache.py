@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -164,7 +166,7 @@ async def test_publishing_waits_for_the_graph_to_be_written(
     written, keep = threading.Event(), Graphs.keep
 
     def late(graphs: Graphs, fingerprint: str, graph: bytes) -> None:
-        written.wait(20)
+        written.wait(60)
         keep(graphs, fingerprint, graph)
 
     monkeypatch.setattr(Graphs, "keep", late)
@@ -318,3 +320,23 @@ def _command(directory: Path, *arguments: str) -> Any:
 def _options(directory: Path, *arguments: str) -> list[str]:
     places = ["--state", str(directory / "state"), "--store", str(directory / "store")]
     return ["cache", *arguments, *places]
+
+
+async def test_what_a_devices_worker_said_of_its_graph_is_published_of_nobody(serve: Serve) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        graphs = box.store.shelf(LOOPBACK.id).graphs
+        await graphs.all_kept()
+        truth = graphs.known(NAME)
+        assert truth is not None
+        graphs.learned(replace(truth, layers=truth.layers + 7))
+        assert await publish_from(box, LOOPBACK.id, NAME) == truth
+        assert box.store.published.models == {NAME: truth}
+        unpublish(box, NAME)
+        # A graph of another name than it was offered by.
+        other, _ = chain(2, seed=7)
+        graphs.keep("a" * 64, msgpack.packb(other.to_plain()))
+        graphs.learned(replace(truth, fingerprint="a" * 64))
+        with pytest.raises(ControlError, match="fingerprint"):
+            await publish_from(box, LOOPBACK.id, "a" * 64)
+        assert box.store.published.models == {}

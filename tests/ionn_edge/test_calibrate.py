@@ -15,6 +15,7 @@ from ionn_edge.calibration import calibrate, calibration_table
 from ionn_edge.cli import app
 from ionn_edge.config import Config
 from ionn_edge.workers import jobs
+from ionn_edge.workers.engine import EngineError
 from ionn_edge.workers.nursery import Nursery
 from layergraph.ops import KINDS
 from planner.predictor import Predictor
@@ -46,6 +47,15 @@ async def test_the_box_is_measured_once_and_again_when_the_record_is_damaged(
     await asyncio.to_thread(path.write_text, '{"format": 2, "rows"')
     anew = await calibrate.calibrated(box(tmp_path, nursery))
     assert await calibrate.calibrated(kept) == anew
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_machine_that_is_too_busy_to_be_measured_is_told_what_to_do(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "TIMEOUT_S", -3 * calibrate.MEASURE_S)
+    with pytest.raises(EngineError, match=r"more than 0 s, .* busy; .* --calibration off"):
+        await calibrate.calibrated(box(tmp_path, nursery))
 
 
 async def test_without_calibration_generic_figures_are_shipped(tmp_path: Path) -> None:

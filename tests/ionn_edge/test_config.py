@@ -26,7 +26,7 @@ def test_other_sizes_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (4 << 30, "4.0 GiB")]
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (999_960, "1.0 MB"), (4 << 30, "4.3 GB")]
 )
 def test_sizes_are_written_for_people(size: int, text: str) -> None:
     assert format_bytes(size) == text

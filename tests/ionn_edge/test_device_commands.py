@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from ionn_edge import cli
 from ionn_edge.commands import devices, pairing_text
+from ionn_edge.commands.failing import give_up
 from ionn_edge.doors.control import answering, claimed
 from ionn_edge.doors.devices import Registry
 from tests.ionn_edge.test_devices import GLASSES, WATCH, kept, paired
@@ -123,3 +125,12 @@ def test_a_terminal_is_shown_a_code_for_a_camera(monkeypatch: pytest.MonkeyPatch
 )  # fmt: skip
 def test_times_are_told_as_people_do(since_s: float, text: str) -> None:
     assert devices._ago(1e6, 1e6 + since_s) == text
+
+
+def test_what_a_command_complains_of_is_one_line_that_no_terminal_obeys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(typer.Exit):
+        give_up("no layer \x1b]0;title\x07 in\nfile \u202e")
+    shown = capsys.readouterr().err
+    assert shown == "ionn edge: no layer  ]0;title  in file  \n"

@@ -82,7 +82,7 @@ async def test_who_is_removed_stays_out_though_pairing_it_anew_fails_just_then(
     def full(path: Path, _: bytes) -> None:
         monkeypatch.undo()
         began.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         raise StateError(f"cannot write {path}")
 
     monkeypatch.setattr(devices, "write_private", full)
@@ -204,7 +204,7 @@ async def test_a_write_that_nobody_waits_for_any_more_brings_nobody_back(
 
     def slow(path: Path, data: bytes) -> bool:
         begun.set()
-        may_write.wait(20)
+        may_write.wait(60)
         return write_private(path, data)
 
     monkeypatch.setattr(devices, "write_private", slow)

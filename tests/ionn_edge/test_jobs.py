@@ -18,7 +18,7 @@ JOBS = [
     jobs.Check("f" * 64, b"graph", "/store", True),
     jobs.Checked(3, ((b"d" * 32, 100, "float32"), (b"e" * 32, 0, "bool"))),
     jobs.Refused("graph", "why"),
-    jobs.Ready((0, 7), "float12", 3),
+    jobs.Ready((0, 7), "float8", 3),
     jobs.Run(1, 0, 3, "exact", "planes", (TENSOR, Tensor("bool", (), (), b"\1", "planes"))),
     jobs.Ran(1, 3, "bfloat16", 12.5, 0.25, 0.5, (TENSOR,)),
     jobs.Ran(1, 3, "bfloat16", 12.5, 0.25, 0.5, ()),

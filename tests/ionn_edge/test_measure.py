@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 from itertools import islice
 
 import pytest
-import torch
 
 from ionn_edge.calibration.measure import Bench, _graph, measure, undisturbed
-from ionn_edge.calibration.probes import Probe
-from ionn_edge.calibration.spread import MOST_ELEMENTS, MOST_FLOPS, spread
-from ionn_edge.workers.allocator import keep_freed_memory
+from ionn_edge.calibration.probes import Probe, example, size
+from ionn_edge.calibration.spread import MOST_ELEMENTS, MOST_FLOPS, MOST_WEIGHTS, spread
 from layergraph import capture, check_graph, work
 from layergraph.networks import NETWORKS
+from layergraph.nodes import TensorSpec
 from layergraph.ops import KINDS
 
 # IONN, SoCC'18, Table 3 (dropout is nothing at inference, and not in a graph), and what it lacks.
@@ -81,19 +79,60 @@ def test_channels_are_whole_vectors_mostly_and_round_numbers_often() -> None:
     assert sum(count in (64, 96, 128, 192, 256, 384, 512, 768) for count in counts) > 20
 
 
+@pytest.mark.parametrize("smooth", [True, False])
+def test_pools_read_maps_half_of_which_is_0_and_neighbours_are_alike_in_some(smooth: bool) -> None:
+    pools = [p for p in probes(20) if p.type == "max pooling"]
+    assert 10 < sum(p.smooth for p in pools) < 30
+    probe = next(p for p in pools if p.smooth == smooth and min(p.inputs[0][1:]) > 20)
+    made = example(TensorSpec("float32", probe.inputs[0]), probe)
+    assert made.shape == probe.inputs[0]
+    assert 0.3 < float((made == 0).float().mean()) < 0.7
+    beside, apart = (made[..., step:] - made[..., :-step] for step in (1, 9))
+    assert (float(beside.abs().mean()) < 0.6 * float(apart.abs().mean())) == smooth
+
+
+def test_all_rows_of_a_table_are_looked_up() -> None:
+    probe = next(
+        p
+        for p in probes(20)
+        if p.type == "embedding" and p.weights[0][0] > 1000 < size(p.inputs[0]) * 10
+    )
+    made = example(TensorSpec("int64", probe.inputs[0]), probe)
+    rows = probe.weights[0][0]
+    assert 0 <= int(made.min()) < rows / 4
+    assert rows * 3 / 4 < int(made.max()) < rows
+
+
+def test_some_convolutions_have_as_many_weights_as_the_largest_of_networks() -> None:
+    weights = [p.weights[0] for p in probes(40) if p.type.endswith(("volution", "conv."))]
+    assert 32 << 20 < max(map(size, weights)) * 4 <= 4 * MOST_WEIGHTS
+
+
+def test_other_layers_read_noise_of_both_signs() -> None:
+    probe = next(p for p in probes(1) if p.type == "ELU")
+    made = example(TensorSpec("float32", (1, 64, 30, 30)), probe)
+    assert 0.4 < float((made < 0).float().mean()) < 0.6
+
+
+@pytest.fixture(scope="module")
+def measured() -> set[tuple[str, float, float, float]]:
+    return {
+        (each.kind, each.flops, each.read_bytes, each.weight_bytes)
+        for probe in probes(84)
+        for each in work(_graph(probe, 1))[0]
+    }
+
+
 @pytest.mark.parametrize("name", ["alexnet", "lenet", "mobilenet", "pix2pix", "resnet50"])
-def test_no_layer_is_a_networks_own(name: str) -> None:
+def test_no_layer_is_a_networks_own(
+    name: str, measured: set[tuple[str, float, float, float]]
+) -> None:
     graph, _ = capture(NETWORKS[name].build(), NETWORKS[name].example())
     own = {
         (each.kind, each.flops, each.read_bytes, each.weight_bytes)
         for layer in work(graph)
         for each in layer
         if each.flops > 1e6
-    }
-    measured = {
-        (each.kind, each.flops, each.read_bytes, each.weight_bytes)
-        for probe in probes(84)
-        for each in work(_graph(probe, 1))[0]
     }
     assert not own & measured
 
@@ -119,15 +158,3 @@ def test_joules_are_of_one_layer() -> None:
     assert joules is not None
     # A flatten takes microseconds, and so many fit into the time that a counter needs.
     assert 0 < joules < 0.1
-
-
-def test_freed_memory_is_kept_and_large_blocks_are_not_mapped_anew() -> None:
-    if not keep_freed_memory():
-        pytest.skip("another C library")
-    source = torch.zeros(9 << 20)
-    torch.relu(source)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):
-        torch.relu(source)
-    # 36 MiB are 9216 pages, each time.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 9216

@@ -15,7 +15,7 @@ import pytest
 from ionn_edge import pages as module
 from ionn_edge.doors.frames import Pieces
 from ionn_edge.pages import SLICE_BYTES, pages
-from tests.ionn_edge.test_frames import frame
+from tests.ionn_edge.test_frames import fed, frame
 
 SESSION = pytest.mark.asyncio(loop_scope="session")
 SIZE = 8 * SLICE_BYTES + 1
@@ -108,7 +108,7 @@ def test_a_loop_that_is_closed_is_asked_for_nothing() -> None:
 @SESSION
 async def test_a_large_frames_memory_goes_so(slices: list[int]) -> None:
     pieces = Pieces(64 << 20)
-    seen = pieces.feed(frame(b"x" * SIZE))
+    seen = fed(pieces, frame(b"x" * SIZE))
     claimed = pieces.claim(seen[2:])
     assert bytes(claimed[:3]) == b"xxx"
     del claimed

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from ionn_edge.doors import guard
-from pairing.frames import PairingFailed
+from pairing.exchange import EdgeExchange
+from pairing.frames import PairingFailed, Step
 from pairing.identity import IdentityError
 from pairing.tokens import token_digest
 from tests.ionn_edge.visitors import Visitor, granted, heard, house, wrong
@@ -89,6 +94,91 @@ async def test_two_at_once_are_served_one_after_the_other(tmp_path: Path) -> Non
         assert names == ["first", "second"]
 
 
+async def test_many_who_guess_at_once_have_five_guesses_in_all(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with house(tmp_path, max_guests_per_address=64) as at:
+        shown = [at.desk.code]
+        at.desk.changed = lambda: shown.append(at.desk.code)
+
+        async def guess() -> None:
+            while at.desk.code is not None:
+                with pytest.raises(PairingFailed) as failed:
+                    await Visitor().pair(at, wrong(at.desk.code))
+                if "with somebody else" not in str(failed.value):
+                    told.append(str(failed.value))
+
+        await asyncio.gather(*(guess() for _ in range(6)))
+        assert len(set(shown)) == 6, "five codes, each for one guess, and then none"
+        assert (at.desk.code, at.desk.failures) == (None, 5)
+        assert sum("is not the box's" in each for each in told) == 4, "the fifth hears of the end"
+        assert not at.guard.registry.all()
+
+
+def held_up(patched: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Each look at a frame waits: set once one has begun, and to be set for them to go on."""
+    looking, go_on = threading.Event(), threading.Event()
+    receive = EdgeExchange.receive
+
+    def slow(exchange: EdgeExchange, frame: bytes) -> Step:
+        looking.set()
+        assert go_on.wait(60)
+        return receive(exchange, frame)
+
+    patched.setattr(EdgeExchange, "receive", slow)
+    return looking, go_on
+
+
+async def test_the_desk_is_taken_until_a_guess_was_looked_at_whoever_gave_up_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as at:
+        code, changed = at.desk.code, asyncio.Event()
+        assert code is not None
+        at.desk.changed = changed.set
+        with monkeypatch.context() as patched:
+            looking, go_on = held_up(patched)
+            async with Visitor().at_desk(at) as socket:
+                await socket.send_bytes(Visitor().exchange(at, wrong(code)).start())
+                await asyncio.to_thread(looking.wait, 20)
+            with pytest.raises(PairingFailed, match="pairing with somebody else"):
+                await Visitor().pair(at, code)
+            assert at.desk.code == code
+            go_on.set()
+            async with asyncio.timeout(20):
+                await changed.wait()
+        assert (at.desk.failures, at.desk.code == code) == (1, False)
+        await Visitor().pair(at)
+
+
+async def test_an_attempt_that_is_cancelled_while_it_is_looked_at_was_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Socket:
+        closed = False
+
+        def __init__(self, frame: bytes) -> None:
+            self._frame = frame
+
+        async def receive(self) -> aiohttp.WSMessage:
+            return aiohttp.WSMessage(aiohttp.WSMsgType.BINARY, self._frame, None)
+
+    async with house(tmp_path) as at:
+        code = at.desk.code
+        assert code is not None
+        looking, go_on = held_up(monkeypatch)
+        socket: Any = Socket(Visitor().exchange(at, wrong(code)).start())
+        serving = asyncio.create_task(at.desk.serve(socket, lambda: None))
+        await asyncio.to_thread(looking.wait, 20)
+        serving.cancel()
+        await asyncio.sleep(0)
+        with pytest.raises(PairingFailed):
+            at.desk.begin()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert (at.desk.failures, at.desk.code == code) == (1, False)
+
+
 async def test_frames_of_another_pairing_are_worth_nothing(tmp_path: Path) -> None:
     glasses = Visitor()
     async with house(tmp_path) as at:
@@ -137,19 +227,21 @@ async def test_an_attempt_that_is_broken_off_spends_the_code(tmp_path: Path) -> 
         async with glasses.at_desk(at) as socket:
             await socket.send_bytes(glasses.exchange(at, code).start())
             await heard(socket)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await changed.wait()
         assert (at.desk.failures, at.desk.code == code) == (1, False)
 
 
 async def test_an_attempt_that_never_ends_is_ended(tmp_path: Path) -> None:
     glasses = Visitor()
-    async with house(tmp_path, pairing_timeout_s=0.2) as at, glasses.at_desk(at) as socket:
+    async with house(tmp_path, pairing_timeout_s=0.2) as at:
         assert at.desk.code is not None
-        await socket.send_bytes(glasses.exchange(at, at.desk.code).start())
-        await heard(socket)
-        with pytest.raises(PairingFailed):
-            await heard(socket)
+        async with glasses.at_desk(at) as socket:
+            await socket.send_bytes(glasses.exchange(at, at.desk.code).start())
+            # First there is an answer, unless a busy machine ends it before.
+            with pytest.raises(PairingFailed):
+                [await heard(socket) for _ in range(2)]
+        at.box.config = dataclasses.replace(at.box.config, pairing_timeout_s=60.0)
         await glasses.pair(at)
 
 

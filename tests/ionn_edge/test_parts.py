@@ -18,12 +18,17 @@ from ionn_edge.storage.places import Place
 from ionn_edge.storage.store import NoRoom, Store
 from wire import RemoteProtocolError
 from wire.messages import Segment
-from wire.planes import COARSE, FINE, MIDDLE, WHOLE
+from wire.planes import COARSE, FINE, MIDDLE, WHOLE, coarse_words
 from wire.segments import encode_segment
 
 VALUES = numpy.linspace(-3, 3, 100, dtype=numpy.float32)
 BLOB = VALUES.tobytes()
 DIGEST = hashlib.sha256(BLOB).digest()
+PLANES = {
+    "part": BLOB,
+    "coarse": bytes(coarse_words(BLOB)),
+    "middle": (VALUES.view("<u4") >> 16).astype("<u2").tobytes(),
+}
 MODEL = Model("f" * 64, 1, ((DIGEST, 400, "float32"),))
 SECRET, ME = b"secret" * 5, "d" * 64
 OTHER = Model("e" * 64, 1, ((bytes(32), 300, "uint8"),))
@@ -67,11 +72,11 @@ def test_planes_are_files_whose_length_tells_until_the_blob_is_whole(tmp_path: P
     assert kinds(tmp_path) == {"coarse": 120}
     assert part.precision is None
     send(part, COARSE, 60, 100)
-    assert part.precision == "float12"
+    assert part.precision == "float8"
     send(part, MIDDLE, 0, 100, "raw")
     assert part.precision == "bfloat16"
     send(part, FINE, 0, 30)
-    assert kinds(tmp_path) == {"coarse": 200, "middle": 100, "part": 120}
+    assert kinds(tmp_path) == {"coarse": 200, "middle": 200, "part": 120}
     assert part.path.read_bytes() == BLOB[:120]
     send(part, FINE, 30, 100, "raw")
     assert part.full
@@ -87,8 +92,8 @@ def test_planes_and_what_is_made_of_them_count_for_the_budget_while_they_are_the
     part = claimed(store)
     assert store.used_bytes == 400
     assert store.widen(ME, "owner") == []
-    # The blob, 3 bytes per element of planes, and the worker's tensor of 4 bytes per element.
-    assert store.used_bytes == 400 + 300 + 400
+    # The blob, 4 bytes per element of planes, and the worker's tensor of 4 bytes per element.
+    assert store.used_bytes == 400 + 400 + 400
     for plane in (COARSE, MIDDLE, FINE):
         send(part, plane, 0, 100)
         on_disk = sum(path.stat().st_size for path in tmp_path.glob("*/*.*.*"))
@@ -102,20 +107,20 @@ def test_each_client_that_sends_planes_has_a_tensor_of_its_own(tmp_path: Path) -
     for count, owner in enumerate(("one", "two"), start=1):
         claimed(store, owner)
         store.widen(ME, owner)
-        assert store.used_bytes == 1100 * count
+        assert store.used_bytes == 1200 * count
 
 
 def test_nobody_runs_on_planes_that_nobody_sends_or_that_another_began(tmp_path: Path) -> None:
-    store = opened(tmp_path, 1100)
+    store = opened(tmp_path, 1200)
     part = claimed(store)
     store.widen(ME, "owner")
     send(part, COARSE, 0, 60)
     store.shelf(ME).release("owner")
-    assert store.used_bytes == 700
-    store = opened_again(store, 700)
+    assert store.used_bytes == 800
+    store = opened_again(store, 800)
     adopted = claimed(store)
     assert adopted.held == Progress(0, 60)
-    assert store.used_bytes == 700
+    assert store.used_bytes == 800
     send(adopted, COARSE, 60, 100)
     assert adopted.precision is None
 
@@ -126,19 +131,19 @@ def opened_again(store: Store, budget_bytes: int) -> Store:
 
 
 def test_room_for_planes_is_made_by_eviction_or_there_is_none(tmp_path: Path) -> None:
-    store = opened(tmp_path, 1100)
+    store = opened(tmp_path, 1200)
     store.admit(ME, OTHER, "other")
     claimed(store)
     with pytest.raises(NoRoom, match="try later"):
         store.widen(ME, "owner", busy={(ME, OTHER.fingerprint)})
     assert store.widen(ME, "owner") == [(ME, OTHER.fingerprint)]
-    assert store.used_bytes == 1100
+    assert store.used_bytes == 1200
 
 
 def test_planes_beyond_the_budget_are_refused_and_the_blob_itself_is_not(tmp_path: Path) -> None:
-    store = opened(tmp_path, 1099)
+    store = opened(tmp_path, 1199)
     part = claimed(store)
-    with pytest.raises(NoRoom, match="needs 700 bytes more"):
+    with pytest.raises(NoRoom, match="needs 800 bytes more"):
         store.widen(ME, "owner")
     send(part, WHOLE, 0, 100)
     assert part.full
@@ -151,10 +156,10 @@ def test_a_disk_too_small_for_the_planes_is_noticed_before_they_come(
     claimed(store)
 
     class Full:
-        f_bavail, f_frsize = 1, 299
+        f_bavail, f_frsize = 1, 399
 
     monkeypatch.setattr(os, "statvfs", lambda _: Full)
-    with pytest.raises(StorageError, match="300 bytes of weights are missing"):
+    with pytest.raises(StorageError, match="400 bytes of weights are missing"):
         store.widen(ME, "owner")
 
 
@@ -163,13 +168,13 @@ def test_a_disk_too_small_for_the_planes_is_noticed_before_they_come(
     [
         ({"coarse": 120}, Progress(0, 60)),
         ({"coarse": 121}, Progress(0, 60)),
-        ({"coarse": 200, "middle": 30}, Progress(0, 100, 30)),
-        ({"coarse": 200, "middle": 100, "part": 43}, Progress(40, 100, 100)),
+        ({"coarse": 200, "middle": 60}, Progress(0, 100, 30)),
+        ({"coarse": 200, "middle": 200, "part": 43}, Progress(40, 100, 100)),
         ({"coarse": 999, "middle": 999}, Progress(0, 100, 100)),
-        ({"coarse": 120, "middle": 30}, Progress(0, 60)),
-        ({"middle": 30}, Progress()),
+        ({"coarse": 120, "middle": 60}, Progress(0, 60)),
+        ({"middle": 60}, Progress()),
         ({"part": 40, "coarse": 120}, Progress(40)),
-        ({"part": 43, "middle": 100}, Progress(40)),
+        ({"part": 43, "middle": 200}, Progress(40)),
         ({"coarse": 1}, Progress()),
     ],
     ids=[
@@ -181,7 +186,7 @@ def test_what_an_earlier_run_left_is_gone_on_with_as_far_as_it_makes_sense(
     tmp_path: Path, files: dict[str, int], held: Progress
 ) -> None:
     for kind, size in files.items():
-        place(tmp_path).part(DIGEST, 5, kind).write_bytes(BLOB[:size].ljust(size))
+        place(tmp_path).part(DIGEST, 5, kind).write_bytes(PLANES[kind][:size].ljust(size))
     (tmp_path / "boot").write_text(blobs_module.boot() or "")
     store = opened(tmp_path, 10_000)
     part = claimed(store)
@@ -195,7 +200,7 @@ def test_what_an_earlier_run_left_is_gone_on_with_as_far_as_it_makes_sense(
 
 
 def test_of_several_parts_the_one_that_is_furthest_is_kept(tmp_path: Path) -> None:
-    place(tmp_path).part(DIGEST, 0, "part").write_bytes(BLOB[:100])
+    place(tmp_path).part(DIGEST, 0, "part").write_bytes(BLOB[:96])
     place(tmp_path).part(DIGEST, 1, "coarse").write_bytes(bytes(200))
     place(tmp_path).part(DIGEST, 2, "coarse").write_bytes(bytes(10))
     (tmp_path / "boot").write_text(blobs_module.boot() or "")
@@ -260,6 +265,30 @@ def test_planes_dropped_while_they_are_written_leave_nothing(tmp_path: Path) -> 
 
 def opened_elsewhere(directory: Path) -> Store:
     return opened(directory / "elsewhere")
+
+
+def test_planes_that_are_not_as_another_left_them_are_given_up(tmp_path: Path) -> None:
+    # Another's codes: of its MIDDLE, other elements' exponents would be lacking.
+    place(tmp_path).part(DIGEST, 5, "coarse").write_bytes(bytes(200))
+    (tmp_path / "boot").write_text(blobs_module.boot() or "")
+    part = claimed(opened(tmp_path))
+    assert part.held == Progress(0, 100)
+    with pytest.raises(Mismatch, match="do not decode"):
+        send(part, MIDDLE, 0, 100)
+
+
+def test_a_disk_that_fails_to_read_planes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = claimed(opened(tmp_path))
+    send(part, COARSE, 0, 100)
+
+    def broken(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("ionn_edge.storage.parts.read_at", broken)
+    with pytest.raises(StorageError, match="nput/output error"):
+        send(part, MIDDLE, 0, 100)
 
 
 def test_a_blob_that_is_wrong_at_its_end_says_so(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_the_next_worker_of_who_had_many_waits_as_long_as_there_are_others
         await mine.pop().close()
         assert not waiting.done()
         await other.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             mine.append(await waiting)
     finally:
         del nursery._forks._until["mine"]
@@ -138,14 +138,14 @@ async def test_a_graph_is_read_and_checked_behind_all(nursery: Nursery, tmp_path
     try:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(worker._pipe, bytes(header) + bytes(graph[:500]))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while os.SCHED_IDLE not in policies(worker.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         # Queries that come later are not behind.
         assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
         await loop.sock_sendall(worker._pipe, graph[500:])
         worker._asked = jobs.Check
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             answer = await worker.receive()
         assert isinstance(answer, jobs.Refused)
     finally:

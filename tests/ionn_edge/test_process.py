@@ -101,7 +101,7 @@ async def test_sigterm_finishes_what_runs_says_goodbye_and_exits_cleanly(tmp_pat
     with edge("--port", "0", "--store", str(tmp_path), "--memory", "64M") as process:
         text = "".join(iter(lambda: line(process), "Ctrl-C stops.\n"))
         assert "protocol version 2" in text
-        assert "64.0 MiB for weights" in text
+        assert "67.1 MB for weights" in text
         assert str(tmp_path) in text
         (address,) = {word for word in text.split() if word.startswith("ionn://")}
         assert f"ionn run --edge {address}" in text
@@ -189,7 +189,7 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
         (
             ["--state", "/dev/null/state", "--port", "0"],
             1,
-            "nothing can be kept in /dev/null/state",
+            "nothing can be kept in /dev/null/state: not a directory",
         ),
         (["--unpaired", "--bind", "0.0.0.0", "--port", "0"], 2, "serves this machine only"),
         (["--unpaired", "--bind", "::", "--port", "0"], 2, "serves this machine only"),

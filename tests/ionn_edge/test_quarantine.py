@@ -27,7 +27,7 @@ from wire import tensor_from_numpy, tensor_to_numpy
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 X = torch.linspace(-1, 1, 64).reshape(1, 64)
-SOON_S = 30.0
+SOON_S = 60.0
 
 
 @pytest.fixture

@@ -193,6 +193,10 @@ async def test_a_box_with_512_open_queries_takes_one_of_who_has_none(
         try:
             for query in range(most + 1):
                 await greedy.send(execute(query, 0, 3, (X,)))
+                if query % 64 == 63:
+                    # Heard so far: hundreds of small records that wait to be read are a flood.
+                    await greedy.send(messages.Ping(query))
+                    assert (await greedy.hear(messages.Pong)).token == query
             assert await refusal(greedy) == (
                 "this edge has 512 queries open already; wait for their answers"
             )

@@ -47,14 +47,14 @@ async def test_a_message_in_records_of_one_byte_is_heard_and_counted(
     tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spent: list[float] = []
-    received = Pace.data_received
+    received = Pace.buffer_updated
 
-    def noted(self: Pace, data: bytes) -> None:
+    def noted(self: Pace, nbytes: int) -> None:
         before = self._spent_s
-        received(self, data)
+        received(self, nbytes)
         spent.append(self._spent_s - before)
 
-    monkeypatch.setattr(Pace, "data_received", noted)
+    monkeypatch.setattr(Pace, "buffer_updated", noted)
     async with two_devices(tmp_path, nursery) as (at, glasses, _), Paired(glasses, at) as peer:
         await peer.greet()
         spent.clear()

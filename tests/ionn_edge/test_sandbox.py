@@ -23,6 +23,7 @@ from ionn_edge.workers import jobs
 from ionn_edge.workers.engine import Worker, WorkerGone
 from ionn_edge.workers.isolation import Isolation, isolation
 from ionn_edge.workers.nursery import Nursery
+from ionn_edge.workers.watch import usage
 from layergraph import execute, tensor_from_buffer, tensor_to_buffer
 from tests.ionn_edge.conftest import Serve
 from tests.ionn_edge.peer import Peer
@@ -78,7 +79,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def asked(worker: Worker, job: jobs.Job) -> jobs.Job:
     worker.send(job)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await worker.receive()
 
 
@@ -344,7 +345,7 @@ async def test_memory_beyond_its_limit_ends_it_and_no_other(
     worker = await opened(nursery, store)
     worker.send(jobs.Run(1, 0, 3, "result = eat()", "raw", ()))
     await answers(sibling)
-    with pytest.raises(WorkerGone, match=r"used more than 128\.0 MiB and was ended"):
+    with pytest.raises(WorkerGone, match=r"used more than 134\.2 MB and was ended"):
         await ended(worker)
     await worker.close()
 
@@ -384,9 +385,25 @@ result = sum(len(mapped(Path('{large}'))) for _ in range(2))
 
 MANY_THREADS = """
 threading.stack_size(1 << 16)
-for _ in range(40):
+for _ in range(10_000):
     threading.Thread(target=time.sleep, args=(60,)).start()
 result = "begun"
+"""
+THREADS_OF_THREADS = """
+threading.stack_size(1 << 16)
+def more():
+    while True:
+        try:
+            threading.Thread(target=more).start()
+        except RuntimeError:
+            pass
+more()
+"""
+THREADS_WITHOUT_END = """
+while True:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
 """
 NO_REST = """
 def spin():
@@ -400,10 +417,12 @@ result = "begun"
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (MANY_THREADS, r"ran \d+ threads, more than 19, and was ended"),
+        (MANY_THREADS, "wanted more than 19 threads and was ended"),
+        (THREADS_OF_THREADS, "wanted more than 19 threads and was ended"),
+        (THREADS_WITHOUT_END, "started threads without end and was ended"),
         (NO_REST, "used 1 s of the processor beyond its share and was ended"),
     ],
-    ids=["threads", "processor"],
+    ids=["threads", "threads of threads", "threads without end", "processor"],
 )
 async def test_a_worker_that_takes_more_than_its_share_is_ended(
     code: str, reason: str, nursery: Nursery, sibling: Worker, store: Path
@@ -411,9 +430,21 @@ async def test_a_worker_that_takes_more_than_its_share_is_ended(
     worker = await opened(nursery, store)
     worker.send(jobs.Run(1, 0, 3, code, "raw", ()))
     await answers(sibling)
+    most = 0
+
+    async def watched() -> None:
+        nonlocal most
+        while (seen := usage(worker.pid)) is not None:
+            most = max(most, seen.threads)
+            await asyncio.sleep(0.001)
+
+    watching = asyncio.create_task(watched())
     with pytest.raises(WorkerGone, match=reason):
         await ended(worker)
     await worker.close()
+    await watching
+    # One that asks while another starts is one too many, for a moment.
+    assert 0 < most <= 2 * nursery._settings.most_threads
 
 
 async def test_a_client_is_told_why_and_goes_on_and_so_does_its_neighbour(serve: Serve) -> None:
@@ -428,7 +459,7 @@ async def test_a_client_is_told_why_and_goes_on_and_so_does_its_neighbour(serve:
             assert torch.equal(live[0], HERE)
         error = await peer.hear(messages.Error)
         assert (error.query, error.code) == (1, "execution")
-        assert "used more than 128.0 MiB and was ended" in error.text
+        assert "used more than 134.2 MB and was ended" in error.text
         _, live = await peer.run(2, 0, 3, (X,))
         assert torch.equal(live[0], HERE)
 

@@ -91,7 +91,7 @@ async def test_hello_is_answered_with_what_the_box_is_and_takes(serve: Serve) ->
 async def test_an_unknown_version_is_refused_with_both_ranges(serve: Serve) -> None:
     async with serve() as (_, url), Peer(url) as peer:
         text = await peer.fails_with("version", messages.Hello(7, 9, "future"))
-        assert "the client speaks 7 to 9, the edge 2" in text
+        assert "the client speaks versions 7 to 9, the edge version 2" in text
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_a_message_cut_off_harms_nobody(serve: Serve) -> None:
 async def _left(box: Any) -> set[Any]:
     """The box's clients, once those that said goodbye are gone."""
     box.drain()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await box.empty.wait()
     clients: set[Any] = box.clients
     return clients
@@ -317,7 +317,7 @@ async def test_a_client_faster_than_the_disk_is_not_read_from(
 
     def slowly(part: Part, *what: Any) -> None:
         written.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         at_once(part, *what)
 
     monkeypatch.setattr(Part, "store", slowly)
@@ -614,6 +614,40 @@ async def test_a_client_that_reconnects_takes_over_from_its_silent_old_self(
         assert (await new.upload(0, BLOBS[0], start=19)).complete
 
 
+@pytest.mark.parametrize("written", [False, True])
+async def test_what_a_stalled_disk_takes_in_the_end_disturbs_nobody_who_took_over_meanwhile(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    monkeypatch.setattr(box_module, "TAKEOVER_S", 0.0)
+    began, goes_on = threading.Event(), threading.Event()
+    at_once = Part.store
+
+    def stalls_once(part: Part, *what: Any) -> None:
+        stalls = not began.is_set()
+        if stalls and not written:
+            began.set()
+            assert goes_on.wait(60)
+        at_once(part, *what)
+        if stalls and written:
+            began.set()
+            assert goes_on.wait(60)
+
+    async with serve() as (_, url), Peer(url) as old, Peer(url) as new:
+        await old.greet()
+        await old.offer(GRAPH)
+        await old.upload(0, BLOBS[0], stop=19)
+        monkeypatch.setattr(Part, "store", stalls_once)
+        await old.send(*segment(0, BLOBS[0], 19, 5))
+        await old.hear(messages.ChunkAck)
+        assert await asyncio.to_thread(began.wait, 20)
+        await new.greet()
+        there = 24 if written else 19
+        assert partial(await new.offer(GRAPH)) == [(0, WHOLE, there)]
+        goes_on.set()
+        assert "taken over" in await old.fails_with("unexpected")
+        assert (await new.upload(0, BLOBS[0], start=there)).complete
+
+
 async def test_a_client_that_does_not_read_does_not_hold_up_others(serve: Serve) -> None:
     async with serve(max_unsent_bytes=1000) as (_, url), Peer(url) as deaf, Peer(url) as other:
         await deaf.greet()
@@ -666,7 +700,7 @@ async def test_what_waits_for_the_disk_is_forgotten_with_the_model(
 
     def slowly(part: Part, *what: Any) -> None:
         written.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         at_once(part, *what)
 
     monkeypatch.setattr(Part, "store", slowly)

@@ -91,7 +91,7 @@ print(json.dumps([gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects()), 
 
 def test_a_box_looks_for_young_garbage_often_and_through_everything_seldom(tmp_path: Path) -> None:
     run = [sys.executable, "-c", _GARBAGE, str(tmp_path)]
-    said = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    said = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
     enabled, spared, looked_through, (young, middle, all_of_it) = json.loads(said.stdout)
     assert enabled
     # All that was imported is spared: what is looked through is what a box makes while it serves.

@@ -16,6 +16,7 @@ from ionn_edge.machine.events import (
     CloseConnection,
     Connected,
     EndLane,
+    HeldCounted,
     Model,
     ModelEvicted,
     ModelOpened,
@@ -37,7 +38,7 @@ from ionn_edge.machine.events import (
     WorkerRestarted,
 )
 from ionn_edge.machine.quota import Quota
-from ionn_edge.machine.session import Session
+from ionn_edge.machine.session import UNSAID_S, Session
 from wire import messages
 from wire.messages import (
     Bye,
@@ -281,6 +282,51 @@ def test_chunks_are_acknowledged_as_they_arrive_and_the_segment_once_it_is_store
     assert stored == [Send(Held(1, WHOLE, 50, True))]
 
 
+def stored_in_part(now: float) -> Session:
+    """A session that has not said yet that 10 of 50 elements are stored."""
+    session = ready()
+    heard(session, *whole(1, 0, 10, 1))
+    assert session.handle(SegmentStored(1, WHOLE, 10, False), now) == []
+    return session
+
+
+def test_what_makes_nothing_usable_is_said_with_what_is_said_next() -> None:
+    session = stored_in_part(1.0)
+    assert session.wake_at == pytest.approx(1.0 + UNSAID_S)
+    heard(session, Segment(1, WHOLE, 10, 20, "raw", 20))
+    held = Send(Held(1, WHOLE, 10, False))
+    assert heard(session, Chunk(b"x" * 10), now=1.01) == [held, Send(ChunkAck(1.01))]
+    assert heard(session, Chunk(b"y"), now=1.02) == [Send(ChunkAck(1.02))]
+
+
+def test_it_is_said_by_itself_where_nothing_else_is() -> None:
+    session = stored_in_part(1.0)
+    assert session.handle(SegmentStored(1, WHOLE, 20, False), 1.03) == []
+    both = [Send(Held(1, WHOLE, count, False)) for count in (10, 20)]
+    assert session.handle(TimePassed(), 1.0 + UNSAID_S) == both
+    assert session.handle(TimePassed(), 9.0) == []
+
+
+def test_what_makes_a_layer_usable_is_said_at_once_after_what_was_stored_before() -> None:
+    for last in (Held(1, WHOLE, 50, False), Held(1, WHOLE, 20, True)):
+        stored = SegmentStored(last.weight, last.plane, last.count, last.complete)
+        told = stored_in_part(1.0).handle(stored, 1.01)
+        assert told == [Send(Held(1, WHOLE, 10, False)), Send(last)]
+
+
+def test_what_is_stored_is_said_before_it_is_evicted_or_counted() -> None:
+    for event in (ModelEvicted("e.1"), HeldCounted("e.1", EMPTY)):
+        session = stored_in_part(1.0)
+        if isinstance(event, HeldCounted):
+            asked = Offer(MODEL.fingerprint, b"")
+            assert Send(Held(1, WHOLE, 10, False)) not in heard(session, asked, now=1.0)
+        said = [each.message for each in session.handle(event, 1.01) if isinstance(each, Send)]
+        assert [type(each) for each in said][:2] == [
+            Held,
+            Evicted if isinstance(event, ModelEvicted) else Have,
+        ]
+
+
 def test_chunks_are_handed_on_uncopied() -> None:
     payload = memoryview(bytes(50))
     _, store = heard(ready(), Segment(1, WHOLE, 0, 50, "raw", 50), Chunk(payload))
@@ -426,8 +472,8 @@ def test_a_query_runs_at_once_and_is_answered_with_its_times() -> None:
 def test_the_answer_says_how_far_the_range_ran() -> None:
     session = ready()
     session.handle(execute(5), 0.0)
-    (answered,) = session.handle(RangeRan(5, 2, "float12", 0.0, 0.125, 0.5, LIVE), 1.0)
-    assert answered == Send(Result(5, 0, 2, "float12", 0.0, 0.125, 0.5, LIVE))
+    (answered,) = session.handle(RangeRan(5, 2, "float8", 0.0, 0.125, 0.5, LIVE), 1.0)
+    assert answered == Send(Result(5, 0, 2, "float8", 0.0, 0.125, 0.5, LIVE))
 
 
 def test_queries_run_one_after_the_other_in_their_order() -> None:
@@ -547,9 +593,23 @@ def test_a_dead_worker_fails_its_queries_and_is_replaced() -> None:
 def test_a_worker_that_keeps_dying_is_not_replaced_for_ever() -> None:
     session = ready()
     assert session.handle(WorkerLost("killed"), 0.0) == [RestartWorker()]
-    assert session.handle(WorkerLost("killed"), 0.0) == []
-    (refused,) = session.handle(execute(1), 0.0)
-    assert refused == answer(1, "execution", "the worker failed 2 times in a row; connect again")
+    session.handle(execute(1), 0.0)
+    text = "the worker failed 2 times in a row: killed"
+    assert session.handle(WorkerLost("killed"), 0.0) == [
+        answer(1, "execution", "killed"),
+        Send(Error("overloaded", text)),
+        *END,
+    ]
+
+
+def test_the_last_worker_that_is_stopped_ends_the_connection_however_long_it_was_silent() -> None:
+    session = ready()
+    session.handle(WorkerLost("killed"), 0.0)
+    session.handle(WorkerRestarted(), 0.0)
+    session.handle(execute(1), 0.0)
+    commands = session.handle(TimePassed(), CONFIG.silence_s + 1.0)
+    assert CloseConnection() in commands
+    assert session.closed
 
 
 def test_an_answer_makes_up_for_earlier_deaths() -> None:
@@ -661,7 +721,7 @@ _MESSAGES = st.sampled_from(
         Hello(2, 2, "t"), Offer(MODEL.fingerprint, b"g"), Segment(1, WHOLE, 0, 1, "raw", 1),
         Chunk(b"x"), Segment(0, COARSE, 0, 25, "planes", 2), Segment(0, MIDDLE, 0, 1, "raw", 1),
         Execute(1, 0, 3, None, "exact", "raw", LIVE), Cancel(1), Ping(1), Pong(1, 0.0), Cancel(2),
-        Execute(2, 1, 2, 1.0, "float12", "planes", LIVE), GetLoad(), Bye("done"), Join("lane"),
+        Execute(2, 1, 2, 1.0, "float8", "planes", LIVE), GetLoad(), Bye("done"), Join("lane"),
         Welcome(1, "e", "e", "cpu", 1, 1, 1, 1, {}, "l", 0.0), Offer(MODEL.fingerprint, b""),
     ]
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ionn_edge.machine.events import Model
+from ionn_edge.storage import blobs
+from ionn_edge.storage import holdings as holdings_module
 from ionn_edge.storage import shelf as shelf_module
-from ionn_edge.storage.blobs import StorageError, digest_of
+from ionn_edge.storage.blobs import StorageError, digest_of, wait_removed
 from ionn_edge.storage.places import Place
 from ionn_edge.storage.store import NoRoom, Store
 from wire.messages import Segment
@@ -53,6 +56,13 @@ def send(store: Store, device: str, names: str, owner: object) -> None:
             segment = Segment(0, 0, part.held_bytes, 100 - part.held_bytes, "raw", 100)
             part.store(segment, "uint8", (DATA[name][part.held_bytes :],))
             shelf.finish(part)
+
+
+def begin(store: Store, device: str, name: str, owner: object) -> None:
+    """A tenth of a weight comes, if it is this owner's to bring and has not begun."""
+    part = store.shelf(device).part(DIGEST[name], owner)
+    if part is not None and not part.held_bytes:
+        part.store(Segment(0, 0, 0, 10, "raw", 10), "uint8", (DATA[name][:10],))
 
 
 def held(store: Store, device: str) -> set[str]:
@@ -307,9 +317,7 @@ def test_forgetting_a_device_leaves_nothing_of_it_and_all_of_the_others(tmp_path
     upload(store, YOU, "ab")
     half = object()
     store.admit(ME, model("cd"), half)
-    part = store.shelf(ME).part(DIGEST["c"], half)
-    assert part is not None
-    part.store(Segment(0, 0, 0, 50, "raw", 50), "uint8", (DATA["c"][:50],))
+    begin(store, ME, "c", half)
     graphs = store.shelf(ME).graphs
     graphs.keep(model("ab").fingerprint, b"graph")
     store.shelf(ME).wipe()
@@ -562,6 +570,29 @@ def test_who_offers_ever_new_models_has_the_oldest_dropped(
     assert models(store, ME) == ["abc", "abcd", "b"]
     assert held(store, ME) == set("abcd"), "others have a use for them"
     assert models(store, YOU) == ["abcd"]
+
+
+def test_what_comes_again_while_it_goes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings_module, "AT_ONCE", 1)
+    store, goes_on = opened(tmp_path), threading.Event()
+    upload(store, ME, "abc")
+    unfinished = object()
+    store.admit(ME, model("de"), unfinished)
+    begin(store, ME, "d", unfinished)
+    blobs._freeing.submit(goes_on.wait, 20)
+    store.shelf(ME).wipe()
+    upload(store, ME, "ab")
+    goes_on.set()
+    wait_removed()
+    here = store.shelf(ME).place
+    assert {each.name for each in here.directory.iterdir()} == {
+        here.blob(DIGEST[name]).name for name in "ab"
+    }
+    assert held(store, ME) == set("ab")
+    assert all(digest_of(here.blob(DIGEST[name])) == DIGEST[name] for name in "ab")
+    store.close()
 
 
 def test_who_has_ever_more_small_weights_has_the_oldest_dropped(

@@ -232,7 +232,7 @@ part = store.shelf({ME!r}).part(bytes.fromhex({DIGEST["a"].hex()!r}), "me")
 part.store(Segment(0, 0, 0, 70, "raw", 70), "uint8", ({DATA["a"][:70]!r},))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    died = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
+    died = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
     store = opened(tmp_path)
     owner = object()

@@ -25,7 +25,7 @@ def test_memory_counts_from_what_a_fork_begins_with() -> None:
     worker.look(Usage(1.0, 400 * MIB, 1), busy=True, now=1.0)
     assert (worker.own_bytes, worker.exceeded) == (100 * MIB, None)
     worker.look(Usage(1.0, 400 * MIB + 4096, 1), busy=True, now=2.0)
-    assert worker.exceeded == "its worker used more than 100.0 MiB and was ended"
+    assert worker.exceeded == "its worker used more than 104.9 MB and was ended"
 
 
 def test_weights_come_on_top() -> None:
@@ -80,7 +80,7 @@ def test_the_largest_worker_of_a_device_that_has_too_much_together_is_over() -> 
     workers[0].weights_bytes = MIB
     look_together(workers, 151 * MIB)
     assert [each.exceeded is None for each in workers] == [True, True, False, True]
-    assert "152.0 MiB together" in str(workers[2].exceeded)
+    assert "159.4 MB together" in str(workers[2].exceeded)
     workers[0].device = None
     look_together([workers[0]], 0)
     assert workers[0].exceeded is None

@@ -25,7 +25,7 @@ VALUES = torch.linspace(-3, 3, 4096)
 DIGEST = weight_digest(VALUES)
 FLAT = Weight("flat", TensorSpec("float32", (4096,)), DIGEST)
 SQUARE = Weight("square", TensorSpec("float32", (64, 64)), DIGEST)
-RANKS = ("float12", "bfloat16", "exact")
+RANKS = ("float8", "bfloat16", "exact")
 NOWHERE = Place(Path("nowhere"), b"")
 WORST = (2**-4, 2**-8, 0.0)
 
@@ -34,9 +34,10 @@ WORST = (2**-4, 2**-8, 0.0)
 def store(tmp_path: Path) -> Path:
     """A directory with planes of the blob, as part 7, and the blob itself."""
     blob = VALUES.numpy().tobytes()
+    stored = None
     for plane, kind in ((COARSE, "coarse"), (MIDDLE, "middle")):
         coded = encode_segment("float32", plane, blob, 0, VALUES.numel(), "raw")
-        stored = decode_segment("float32", plane, VALUES.numel(), "raw", coded)
+        stored = decode_segment("float32", plane, VALUES.numel(), "raw", coded, stored)
         Place(tmp_path, b"").part(DIGEST, 7, kind).write_bytes(stored)
     Place(tmp_path, b"").blob(DIGEST).write_bytes(blob)
     return tmp_path
@@ -50,7 +51,7 @@ def settled(weights: Weights) -> None:
 
 
 def difference(tensor: torch.Tensor) -> float:
-    return float(((tensor.flatten() - VALUES) / VALUES).abs().max())
+    return float((tensor.flatten() - VALUES).abs().max() / VALUES.abs().max())
 
 
 def test_what_is_loaded_is_taken_without_a_query_and_what_it_replaces_is_gone(
@@ -95,18 +96,38 @@ def test_equal_weights_share_what_is_made_of_their_planes(store: Path) -> None:
     assert 0 < difference(weights.tensors["square"]) <= WORST[1]
 
 
-@pytest.mark.parametrize("kind", ["coarse", "middle"])
-def test_planes_that_are_gone_or_cut_short_are_not_there(store: Path, kind: str) -> None:
+def test_weights_of_products_are_bfloat16_until_they_are_exact(store: Path) -> None:
+    weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None, {"square"})
+    for rank, precision in enumerate(RANKS[:-1]):
+        for each in (FLAT, SQUARE):
+            weights.load(each, precision, 7)
+        settled(weights)
+        flat, square = weights.tensors["flat"], weights.tensors["square"]
+        assert (flat.dtype, square.dtype) == (torch.float32, torch.bfloat16)
+        assert square.shape == (64, 64)
+        # Where the middle of what is known is no bfloat16, it is rounded to an even one.
+        assert torch.equal(square.flatten(), flat.bfloat16())
+        assert difference(square) <= 2 * WORST[rank]
+    weights.load(SQUARE, "exact", 0)
+    settled(weights)
+    assert weights.tensors["square"].dtype is torch.float32
+    assert difference(weights.tensors["square"]) == 0
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("coarse", "float8"), ("middle", "bfloat16")])
+def test_planes_that_are_gone_or_cut_short_are_not_there(
+    store: Path, kind: str, precision: str
+) -> None:
     path = Place(store, b"").part(DIGEST, 7, kind)
     weights = Weights(Place(store, b""), NOWHERE, "cpu", lambda _: None)
     path.write_bytes(numpy.zeros(1000, numpy.uint8).tobytes())
-    weights.load(FLAT, "bfloat16", 7)
+    weights.load(FLAT, precision, 7)
     settled(weights)
     path.unlink()
     whole = Place(store, b"").blob(DIGEST)
     blob = whole.read_bytes()
     whole.unlink()
-    weights.load(FLAT, "bfloat16", 7)
+    weights.load(FLAT, precision, 7)
     assert weights.rank("flat", 0) is None
     whole.write_bytes(blob)
     # And may be announced again.

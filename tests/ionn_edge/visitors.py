@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from typer.testing import CliRunner
 
+from ionn_client import cli
 from ionn_edge.box import Box
 from ionn_edge.config import Config
 from ionn_edge.doors.door import Door
@@ -60,6 +63,17 @@ async def house(directory: Path, nursery: Any = None, **options: Any) -> AsyncIt
             yield House(box, guard, desk, door, port)
     finally:
         box.close()
+
+
+async def once_announced(words: str, *command: str) -> str:
+    """What `ionn` prints, asked again until it has these words: the house is announced by a process
+    of its own, which starts first, and on a busy machine a look can end before it has answered.
+    """
+    async with asyncio.timeout(60):
+        while True:
+            found = await asyncio.to_thread(CliRunner().invoke, cli.app, list(command))
+            if words in found.output:
+                return found.output
 
 
 class Visitor:
@@ -135,7 +149,7 @@ async def granted(socket: aiohttp.ClientWebSocketResponse, exchange: ClientExcha
 
 async def heard(socket: aiohttp.ClientWebSocketResponse) -> bytes:
     """The next frame. Raises PairingFailed if there is none."""
-    said = await socket.receive(20)
+    said = await socket.receive(60)
     if said.type is not aiohttp.WSMsgType.BINARY:
         raise PairingFailed("closed", ours=False)
     return bytes(said.data)
