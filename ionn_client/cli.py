@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "profile": (
         "profile.profile",
-        "Show each layer's time here, its weights, and what is alive where it could be cut.",
+        "Show each layer's time here, its weights, and the bytes that a cut before it would send.",
     ),
     "bench": ("bench.app", "Measure, with baselines in the same run."),
     "ps": (

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -53,6 +54,9 @@ class Driver:
         # Times in a row that the edge closed the door on this device, and not on others.
         self._turned_away = 0
         self._timer: asyncio.TimerHandle | None = None
+        # Somebody has an answer, and goes first; then what else its event brings.
+        self._answered = False
+        self._catching_up: asyncio.Handle | None = None
         self._changed = asyncio.Event()
         self._started = asyncio.Event()
         self._ended = False
@@ -126,25 +130,48 @@ class Driver:
         for pool in (self._coder, self._tensor_coder):
             pool.shutdown(wait=False, cancel_futures=True)
         self._changed.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        for waiting in (self._timer, self._catching_up):
+            if waiting is not None:
+                waiting.cancel()
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(OffloadError("the session was closed"))
 
     def _post(self, event: events.Event) -> None:
-        self._handle(event)
+        self._take(event)
         while self._ran:
-            self._handle(self._ran.popleft())
+            self._take(self._ran.popleft())
+        self._flush()
+        if self._answered:
+            if self._catching_up is None:
+                self._catching_up = self._loop.call_soon(self._catch_up)
+        else:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            self._catching_up = None
+        self._perform_all(self.session.catch_up)
+        while self._ran:
+            self._take(self._ran.popleft())
+            self._perform_all(self.session.catch_up)
+        self._answered = False
+        self._flush()
+        self._set_timer(self.session.wake_at)
+
+    def _take(self, event: events.Event) -> None:
+        self._perform_all(partial(self.session.take, event))
+
+    def _flush(self) -> None:
         for connection in (self._connection, self._lane):
             if connection is not None:
                 connection.flush()
-        self._set_timer(self.session.wake_at)
 
-    def _handle(self, event: events.Event) -> None:
+    def _perform_all(self, decide: Callable[[float], list[events.Command]]) -> None:
         now = self._loop.time()
         try:
-            commands = self.session.handle(event, now)
+            commands = decide(now)
         except Exception as error:
             commands = self.session.failed(error, now)
         for command in commands:
@@ -210,6 +237,7 @@ class Driver:
         future = self._answers.get(number)
         if future is None or future.done():
             return
+        self._answered = True
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:

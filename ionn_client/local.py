@@ -21,7 +21,7 @@ from planner import RangeTimes, fit_ranges, range_tilings
 from planner.grouped import RangeErrors, random_tilings, range_errors, spans
 
 # What took a thread no longer than this takes longer to be given to it, and back.
-BRIEF_S = 0.0002
+BRIEF_S = 0.0005
 
 
 class LocalRunner:

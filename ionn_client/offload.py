@@ -120,7 +120,7 @@ class Offload:
     ) -> QueryResult:
         """The model's answer, with where, how fast and how exactly it was computed.
 
-        precision: the least that the weights used must have, "float12", "bfloat16" or "exact";
+        precision: the least that the weights used must have, "float8", "bfloat16" or "exact";
         None takes the best that is there now, in a session with precision="progressive", and
         demands "exact" in others. Given "exact", the activations cross without loss too,
         whatever the session's activation_tolerance.
@@ -153,8 +153,7 @@ class Offload:
         least = self._options.least_precision if precision is None else precision
         if least not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {least!r}")
-        if not self._entered:
-            raise RuntimeError("queries are asked inside `async with connect(...) as net:`")
+        self._check_entered()
         live = flatten_inputs(self._graph, args, kwargs)
         lossless = precision == PRECISIONS[-1]
         answer = await self._driver.ask(live, deadline_s, least, lossless)
@@ -170,6 +169,10 @@ class Offload:
             answer.energy_J,
         )
 
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise RuntimeError("this is for use inside `async with connect(...) as net:`")
+
     @property
     def threads(self) -> int:
         """Of local execution."""
@@ -177,11 +180,13 @@ class Offload:
 
     @property
     def graph(self) -> LayerGraph:
+        self._check_entered()
         return self._graph
 
     @property
     def status(self) -> Status:
         """Where the session stands now."""
+        self._check_entered()
         session = self._driver.session
         least = self._options.least_precision
         upload, chosen = session.upload, session.route(least)
@@ -220,6 +225,7 @@ class Offload:
         Queries run here from then on. Raises EdgeUnreachable if the edge has not said that it did
         so, and PairingError if it is not to be trusted; the edge is not used any more all the same.
         """
+        self._check_entered()
         self._driver.give_up(OffloadError("the edge was asked to forget this device"))
         await forget(self._access)
 
@@ -229,6 +235,7 @@ class Offload:
         Raises EdgeRejected (or VersionMismatch) if the edge will not run this model, and
         EdgeUnreachable if it is not complete after `timeout_s`.
         """
+        self._check_entered()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._uploaded()
@@ -263,9 +270,14 @@ def connect(
     kwargs: an example input; queries take inputs of the same structure, shapes and element
     types. Queries are answered from the start: by the client alone while no edge is there.
 
-    Raises ValueError for a malformed address, or a model or inputs of another kind, and
-    PairingError for a box that is not known at once, and layergraph.GraphError on entry if the
-    model cannot be captured.
+    Raises at once ValueError for a malformed address, or a model or inputs of another kind, and
+    PairingError for a box that is not known; layergraph.GraphError on entry if the model cannot
+    be captured. What it returns raises RuntimeError where it is used without being entered.
     """
+    if not isinstance(edge, str):
+        raise ValueError(
+            "edge is a paired box's name, or an address such as ionn://127.0.0.1:7431, and no"
+            f" {type(edge).__name__}"
+        )
     options = options or Options()
     return Offload(model, args, kwargs, Access.to(edge, options.state), options)

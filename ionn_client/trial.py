@@ -87,18 +87,22 @@ class Trial:
 
 
 def subject(name: str, runs: int = 5, tolerance: float | None = None) -> Subject:
-    """Load a network, compute the module's own answers, capture and profile it.
+    """Load a network, and make a subject of it. Raises UnknownModel, GraphError."""
+    return subject_of(load(name), runs, tolerance)
 
-    tolerance: as Options.activation_tolerance, which it is to be run with.
+
+def subject_of(loaded: LoadedModel, runs: int = 5, tolerance: float | None = None) -> Subject:
+    """Compute the module's own answers, capture and profile it.
+
+    tolerance: as Options.activation_tolerance, which it is to be run with. Raises GraphError.
     """
-    loaded = load(name)
     inputs = _inputs(loaded)
     torch.set_num_threads(1)
     with torch.inference_mode():
         references = tuple(loaded.model(*args, **loaded.kwargs) for args in inputs)
     options = Options(profile_runs=runs, activation_tolerance=tolerance)
     profiled = prepare(loaded.model, inputs[0], loaded.kwargs, options)
-    return Subject(name, profiled, inputs, references)
+    return Subject(loaded.name, profiled, inputs, references)
 
 
 def _inputs(loaded: LoadedModel) -> tuple[tuple[Any, ...], ...]:

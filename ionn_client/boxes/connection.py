@@ -14,6 +14,7 @@ from typing import cast
 import aiohttp
 
 from ionn_client.boxes.access import Access
+from ionn_client.boxes.large_frames import FIRST_BYTES, LargeFrames
 from ionn_client.machine.flood import Unasked
 from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
 from wire.eager import Work, begun
@@ -48,11 +49,15 @@ class Connection:
         self, opened: aiohttp.ClientWebSocketResponse, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self._socket = opened
+        self._large = LargeFrames.of(opened)
         self._limits = limits
         self._link: socket.socket | None = opened.get_extra_info("socket")
         self.ended = asyncio.Event()
         self._encoder = Encoder(DEFAULT_LIMITS)
-        self._frames: deque[bytes | memoryview] = deque()
+        # Header and payload apart, for one frame: a second one costs both sides more.
+        self._chunk_encoder = Encoder(DEFAULT_LIMITS, inline_bytes=0)
+        # Each as the pieces that it is put together from.
+        self._frames: deque[tuple[bytes | memoryview, ...]] = deque()
         # What remains to be done of a frame that the socket did not take at once.
         self._unsent: Work | None = None
         self._waiting = asyncio.Event()
@@ -95,7 +100,7 @@ class Connection:
         level, name = (
             (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
         )
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             # In this order: the service sets a priority too.
             link.setsockopt(level, name, service)
             link.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, number)
@@ -104,7 +109,7 @@ class Connection:
         """Have the kernel end the connection once nobody acknowledges its bytes for so long
         (RFC 5482), as far as the platform can; TCP itself tries for a quarter of an hour."""
         if self._link is not None and TCP_USER_TIMEOUT is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 milliseconds = min(max(round(1000 * silence_s), 1), 1 << 30)
                 self._link.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds)
 
@@ -133,7 +138,10 @@ class Connection:
 
     def send(self, message: messages.Message) -> None:
         """`flush` follows. Raises LocalProtocolError for what cannot be sent."""
-        self._frames.extend(self._encoder.encode(message))
+        if isinstance(message, messages.Chunk):
+            self._frames.append(tuple(self._chunk_encoder.encode(message)))
+        else:
+            self._frames.extend((frame,) for frame in self._encoder.encode(message))
         if not isinstance(message, UNANSWERED):
             self._unasked.asked()
 
@@ -145,13 +153,21 @@ class Connection:
         if several:
             self._cork(True)
         while self._frames and self._unsent is None:
-            # Any buffer will do; aiohttp's annotation knows only bytes.
-            sending = self._socket.send_bytes(cast(bytes, self._frames.popleft()))
+            sending = self._sending(*self._frames.popleft())
             self._unsent = begun(sending, (aiohttp.ClientError, OSError))
             if self._unsent is not None:
                 self._waiting.set()
         if several:
             self._cork(False)
+
+    def _sending(self, *pieces: bytes | memoryview) -> Work:
+        *head, payload = pieces
+        if self._large is not None and len(payload) > FIRST_BYTES:
+            if head:
+                return self._large.send_bulk(b"".join(head), payload)
+            return self._large.send(payload)
+        # Any buffer will do; aiohttp's annotation knows only bytes.
+        return self._socket.send_bytes(b"".join(pieces) if head else cast(bytes, payload))
 
     def close(self) -> None:
         """End once everything is sent."""
@@ -198,8 +214,8 @@ class Connection:
     def _cork(self, corked: bool) -> None:
         """Let several frames leave in the same packets, and wake nobody for a header alone."""
         if self._link is not None and TCP_CORK is not None:
-            # Closed already, maybe, which is for `converse` to find out.
-            with contextlib.suppress(OSError):
+            # Closed already, maybe, which is for `converse` to find out; uvloop's: ValueError.
+            with contextlib.suppress(OSError, ValueError):
                 self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def _send_all(self) -> str:
@@ -263,5 +279,7 @@ def cause(error: BaseException, patience_s: float = CONNECT_TIMEOUT_S) -> str:
     if isinstance(error, OSError) and error.strerror:
         # asyncio's own text has the address as Python writes it.
         refused = error.strerror.startswith("Connect call failed")
-        return os.strerror(error.errno) if refused and error.errno else error.strerror
+        said = os.strerror(error.errno) if refused and error.errno else error.strerror
+        # It comes amid a line.
+        return said[:1].lower() + said[1:]
     return str(error) or type(error).__name__

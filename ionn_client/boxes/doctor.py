@@ -22,7 +22,7 @@ from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes
 from ionn_client.errors import EdgeRejected, PairingError
 from pairing.identity import FILE, Identity, short
 from pairing.private import StateError
-from wire import OLDEST_VERSION, VERSION, RemoteProtocolError, messages
+from wire import OLDEST_VERSION, VERSION, RemoteProtocolError, messages, printable, version_span
 
 PINGS = 5
 MAX_TEXT = 200
@@ -80,7 +80,7 @@ def _state_directory(directory: Path) -> Finding:
             return Finding(None, what, "bad", f"{text}, and cannot be made", advice)
         return Finding(None, what, "note", text, "nothing: the first pairing makes it")
     except OSError as error:
-        text = f"{directory}: {error.strerror}"
+        text = f"{directory}: {(error.strerror or str(error)).lower()}"
         return Finding(None, what, "bad", text, "make it readable for you, or give --state")
     if not stat.S_ISDIR(status.st_mode):
         return Finding(None, what, "bad", f"{directory} is no directory", "move it out of the way")
@@ -192,14 +192,14 @@ async def _described(edge: str, access: Access) -> list[Finding]:
 
 
 def _versions(edge: str, protocol: Any) -> Finding:
-    what, ours = "protocol", f"this device speaks {OLDEST_VERSION} to {VERSION}"
+    what, ours = "protocol", f"this device speaks {version_span(OLDEST_VERSION, VERSION)}"
     try:
         oldest, newest = protocol["oldest"], protocol["newest"]
         if not (type(oldest) is int and type(newest) is int and 0 < oldest <= newest < 1 << 16):
             raise ValueError
     except (TypeError, KeyError, ValueError):
         return Finding(edge, what, "bad", "the box does not say which versions it speaks")
-    text = f"the box speaks {oldest} to {newest}, {ours}"
+    text = f"the box speaks {version_span(oldest, newest)}, {ours}"
     if newest < OLDEST_VERSION:
         return Finding(edge, what, "bad", text, "update the box")
     if oldest > VERSION:
@@ -297,4 +297,4 @@ async def _failed(edge: str, what: str, access: Access, error: BaseException) ->
 
 def _plain(text: object) -> str:
     """On one line, without what terminals obey: it may be a stranger's."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return printable(str(text), "\N{REPLACEMENT CHARACTER}")

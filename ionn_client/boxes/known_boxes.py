@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from ionn_client.boxes.address import EdgeAddress
 from ionn_client.errors import PairingError
+from pairing.directories import state_of
 from pairing.identity import IdentityError, checked_name, fingerprint_of, from_der, to_der
 from pairing.private import StateError, locked, read_private, write_private
 
@@ -30,11 +30,7 @@ def default_state() -> Path:
 
     Raises ValueError for a user who has no home directory.
     """
-    home = os.environ.get("XDG_STATE_HOME")
-    try:
-        return (Path(home) if home else Path.home() / ".local" / "state") / "ionn" / "client"
-    except RuntimeError:
-        raise ValueError("this user has no home directory: give --state, or set HOME") from None
+    return state_of("client")
 
 
 @dataclass(frozen=True, slots=True)

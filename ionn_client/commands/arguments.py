@@ -22,14 +22,14 @@ Network = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Rate = Annotated[str, typer.Option(help="Rate of the link each way, e.g. 80mbit or 10MB/s.")]
 RoundTrip = Annotated[str, typer.Option(help="Round trip of the link, e.g. 5ms.")]
-Queue = Annotated[str, typer.Option(help="Bytes that the link queues each way, e.g. 64k.")]
+Queue = Annotated[str, typer.Option(help="Bytes that the emulated link queues each way, e.g. 64k.")]
 Slowdown = Annotated[
     float | None,
     typer.Option(
         "--device-slowdown",
         min=1.0,
-        help="Emulate a slow device: each local layer takes this many times as long, by"
-        " sleeping. Default: so that AlexNet takes 1.3 s locally, as in IONN section 2.",
+        help="How many times slower than this machine the device is: emulated by waiting. By"
+        " default AlexNet takes 1.3 s on it, as in IONN section 2.",
     ),
 ]
 

@@ -54,7 +54,9 @@ def latency(
     rtt: RoundTrip = "5ms",
     queue: Queue = "256k",
     slowdown: Slowdown = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, the schemes in turn in each.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each scheme runs; they take turns.")
+    ] = 3,
     out: Annotated[Path, typer.Option(help="Directory for pictures and JSONL.")] = Path("out"),
     quick: Annotated[bool, typer.Option(help="Toy size: shows that it works.")] = False,
     precision: Precision = "exact",
@@ -80,7 +82,8 @@ def latency(
         horizon_s = what.total_bytes / spec.up_Bps
         console.print(
             f"{name}: {what.total_bytes / 1e6:.1f} MB, {horizon_s:.1f} s at {rate};"
-            f" device {factor:.0f}x slower; {rounds} rounds of {len(schemes)} schemes",
+            f" device {factor:.0f}x slower; {'1 round' if rounds == 1 else f'{rounds} rounds'}"
+            f" of {len(schemes)} schemes",
             highlight=False,
         )
         trials = _rounds(schemes, what, spec, factor, rounds, horizon_s, quick, console)

@@ -27,7 +27,8 @@ from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
 from ionn_client.reports.view import View, megabytes
 from ionn_client.scenario import TOLERANCE, Asked
-from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject
+from ionn_client.trial import SCHEMES, Subject, Trial, planner_link, run_trial, subject_of
+from layergraph.load import load
 from planner import timeline, upload_plan
 from planner.timeline import Ack
 from planner.upload import Algorithm
@@ -56,8 +57,9 @@ def demo(
     console = Console(stderr=as_json)
     spec = LinkSpec.parse(rate, rtt=rtt, queue=queue)
     out = made(out)
+    loaded = load(network)
     console.print(f"Capturing {network} and timing its layers on this machine ...", highlight=False)
-    what = subject(network)
+    what = subject_of(loaded)
     factor = device_slowdown(slowdown, what.profiled if network == "alexnet" else None)
     local_s = factor * sum(what.profiled.client_s)
     console.print(

@@ -13,6 +13,8 @@ from ionn_client.commands.arguments import print_json
 from ionn_client.commands.energy import check_finite, stated_time
 from ionn_client.commands.problem import Asked
 from ionn_client.devices import DeviceProfile
+from ionn_client.errors import OffloadError
+from ionn_client.quantities import byte_count, joules, seconds
 from ionn_client.reports.cells import layer_span
 from ionn_client.reports.plan_view import layer_count, plain_table
 from ionn_client.reports.processors import (
@@ -22,7 +24,6 @@ from ionn_client.reports.processors import (
     local_plans,
     stated_processors,
 )
-from ionn_client.reports.quantities import byte_count, joules, seconds
 from layergraph import LayerGraph, capture
 from layergraph.load import load
 from planner import LocalCosts
@@ -37,7 +38,10 @@ _OF_EDGES = {
 
 
 def plan_processors(asked: Asked, text: str, *, as_json: bool) -> None:
-    """Print every way to run a query on these processors. ValueError that names the option."""
+    """Print every way to run a query on these processors.
+
+    Raises ValueError that names the option, and OffloadError where no way keeps the limits.
+    """
     profiles = _checked(asked, text)
     latency_s = stated_time("--deadline", asked.deadline)
     loaded = load(asked.network)
@@ -49,6 +53,8 @@ def plan_processors(asked: Asked, text: str, *, as_json: bool) -> None:
         print_json(_report(asked, graph, costs, plans))
     else:
         _show(asked, graph, profiles, plans)
+    if all(plan.shares is None or plan.broken for plan in plans):
+        raise OffloadError(f"no plan found: {plans[-1].note}")
 
 
 def _checked(asked: Asked, text: str) -> tuple[DeviceProfile, ...]:

@@ -14,36 +14,41 @@ from ionn_client.commands.arguments import Json, Network, print_json
 from ionn_client.commands.ranges import show_ranges
 from ionn_client.config import Options
 from ionn_client.profiled import Profiled, prepare
+from ionn_client.quantities import byte_count, seconds
 from layergraph.load import load
 
 
 def profile(
     network: Network = "alexnet",
-    runs: Annotated[int, typer.Option(min=1, help="Timed passes; the median counts.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of execution.")] = 1,
+    runs: Annotated[
+        int, typer.Option(min=1, help="How often all is timed; the median counts.")
+    ] = 5,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Processor threads that a layer runs with.")
+    ] = 1,
     tolerance: Annotated[
         float | None,
         typer.Option(
             "--activation-tolerance",
             min=0.0,
-            help="Measure lossy codings of what is alive too; mark those whose error in the"
-            " answer is within this.",
+            help="Measure codings with loss, too. In brackets are those that put the answer off by"
+            " more than this share of its largest element.",
         ),
     ] = None,
     grouped: Annotated[
         bool,
         typer.Option(
             "--grouped",
-            help="Show instead what ranges of layers take in one go, and how well that is"
-            " predicted from a few of them.",
+            help="Show instead what layers in a row take together, and how well that is predicted"
+            " from a few measured rows.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each layer's time here, its weights, and what is alive where it could be cut.
+    """Show each layer's time here, its weights, and the bytes that a cut before it would send.
 
-    Times are those that layers add to a range, which pay its start-up once, with the first layer.
-    What is alive is shown as it is and as coded without loss.
+    A layer's time is what it adds to those before it; starting up counts with the first. Bytes are
+    shown as they are and as coded without loss.
     """
     if grouped:
         show_ranges(network, runs, threads, as_json)
@@ -69,28 +74,32 @@ def profile(
     table = Table(title=f"{network}: {len(rows)} layers", title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("layer")
-    headings = ["time here", "weights", "alive before it", "coded"]
+    headings = ["time here", "weights", "a cut sends", "coded"]
     for heading in [*headings, "lossy: error"] if tolerance else headings:
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             str(row["layer"]),
             str(row["name"]),
-            f"{row['client_s'] * 1e3:.2f} ms",
-            f"{row['weight_bytes'] / 1e6:.2f} MB",
-            f"{row['cut_bytes'] / 1e3:.1f} KB in {row['cut_tensors']}",
-            f"{row['coded_bytes'] / 1e3:.1f} KB",
+            seconds(row["client_s"]),
+            byte_count(row["weight_bytes"]),
+            byte_count(row["cut_bytes"]) + _in_tensors(row["cut_tensors"]),
+            byte_count(row["coded_bytes"]),
             *([_lossy(row)] if tolerance else []),
         )
     table.add_section()
     table.add_row(
         "",
         "total",
-        f"{sum(profiled.client_s) * 1e3:.2f} ms",
-        f"{sum(graph.weight_bytes) / 1e6:.2f} MB",
-        f"{graph.cut_bytes[-1] / 1e3:.1f} KB out",
+        seconds(sum(profiled.client_s)),
+        byte_count(sum(graph.weight_bytes)),
+        f"answer: {byte_count(graph.cut_bytes[-1])}",
     )
     Console().print(table)
+
+
+def _in_tensors(tensors: int) -> str:
+    return f" in {tensors}" if tensors > 1 else ""
 
 
 def _rows(profiled: Profiled, tolerance: float | None) -> list[dict[str, Any]]:
@@ -127,5 +136,5 @@ def _lossy(row: dict[str, Any]) -> str:
     if not known:
         return ""
     best = min(known, key=lambda each: (not each["allowed"], each["bytes"]))
-    text = f"{best['coding']} {best['bytes'] / 1e3:.1f} KB: {best['error']:.2g}"
+    text = f"{best['coding']} {byte_count(best['bytes'])}: {best['error']:.2g}"
     return text if best["allowed"] else f"({text})"

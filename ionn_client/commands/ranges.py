@@ -72,7 +72,9 @@ def _layers(network: str, names: list[str], profile: GroupedProfile) -> Table:
 def _errors(profile: GroupedProfile) -> Table:
     held_out = len(profile.errors.ranges)
     table = Table(
-        title=f"Errors on {held_out} ranges that were measured but not used", title_justify="left"
+        title=f"Errors on {held_out} measured {'range' if held_out == 1 else 'ranges'} that the fit"
+        " did not use",
+        title_justify="left",
     )
     table.add_column("prediction")
     for heading in ("median", "90th percentile", "largest", "within 10%"):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +37,7 @@ from ionn_client.commands.stated import (
     QueriesPerHour,
     RadioName,
     SecondsPerJoule,
-    StayText,
+    StayToUpload,
 )
 from ionn_client.config import Options
 from ionn_client.devices import load_device
@@ -45,11 +45,13 @@ from ionn_client.errors import OffloadError
 from ionn_client.machine.battery import Battery
 from ionn_client.machine.kept import parse_keep_local
 from ionn_client.offload import Offload, connect
-from ionn_client.reports.quantities import joules
-from ionn_client.reports.view import View, milliseconds, place
+from ionn_client.quantities import joules
+from ionn_client.reports.view import View, megabytes, milliseconds, place
 from ionn_client.scenario import Asked, run_scenario
+from ionn_client.status import Status
 from ionn_client.stay import Stay
-from ionn_client.trial import Subject, subject
+from ionn_client.trial import Subject, subject_of
+from layergraph.load import load
 from planner import Link
 from planner.power import LINKS
 
@@ -60,13 +62,20 @@ def run(
     ],
     network: Network = "alexnet",
     queries: Annotated[int, typer.Option(min=1, help="How many queries to ask.")] = 20,
-    interval: Annotated[float, typer.Option(min=0, help="Seconds between them.")] = 0.5,
+    interval: Annotated[
+        float, typer.Option(min=0, help="Seconds from an answer to the next query.")
+    ] = 0.5,
     deadline: Annotated[
-        float | None, typer.Option(min=1e-3, help="Deadline of each query, in seconds.")
+        str | None,
+        typer.Option(help="How long a query may take, e.g. 200ms: one that is late ends the run."),
     ] = None,
     slowdown: Annotated[
         float,
-        typer.Option("--device-slowdown", min=1.0, help="Emulate a device so many times slower."),
+        typer.Option(
+            "--device-slowdown",
+            min=1.0,
+            help="Emulate a device this many times slower than this machine, by waiting.",
+        ),
     ] = 1.0,
     precision: Precision = "exact",
     tolerance: Annotated[
@@ -74,8 +83,8 @@ def run(
         typer.Option(
             "--activation-tolerance",
             min=1e-9,
-            help="Let live tensors be coded with loss where the answer to the example is off by"
-            " no more than this share of its largest element.",
+            help="Let what layers hand to the edge be rounded on the way, as far as that puts the"
+            " example's answer off by no more than this share of its largest element, e.g. 0.01.",
         ),
     ] = None,
     device: PowerOf = None,
@@ -84,7 +93,7 @@ def run(
     objective: Goal = "latency",
     seconds_per_joule: SecondsPerJoule = None,
     battery: BatteryOfAll = None,
-    stay: StayText = None,
+    stay: StayToUpload = None,
     queries_per_hour: QueriesPerHour = 360.0,
     keep_local: KeepLocal = "0,0",
     state: State = None,
@@ -102,7 +111,9 @@ def run(
     check_finite("--seconds-per-joule", seconds_per_joule)
     check_finite("--battery", battery)
     check_finite("--queries-per-hour", queries_per_hour)
-    stay_s = stated_time("--stay", stay)
+    stay_s, deadline_s = stated_time("--stay", stay), stated_time("--deadline", deadline)
+    if deadline_s is not None and not deadline_s > 0:
+        raise ValueError(f"--deadline is more than 0, not {deadline}")
     draws = stated_power(power, radio, None if device is None else load_device(device))
     needing = {"--battery": battery, "--device": device, "--power": power, "--stay": stay}
     for option, value in needing.items():
@@ -121,9 +132,10 @@ def run(
         keep_local=parse_keep_local(keep_local),
         state=state,
     )
+    loaded = load(network)
     console.print(f"Capturing {network} and timing its layers here ...", highlight=False)
-    what = subject(network, tolerance=tolerance)
-    asked = asyncio.run(_ask(what, edge, options, queries, interval, deadline, console, as_json))
+    what = subject_of(loaded, tolerance=tolerance)
+    asked = asyncio.run(_ask(what, edge, options, queries, interval, deadline_s, console, as_json))
     if not as_json:
         console.print(summary(asked), highlight=False)
 
@@ -170,33 +182,49 @@ async def _ask(
     options: Options,
     queries: int,
     interval: float,
-    deadline: float | None,
+    deadline_s: float | None,
     console: Console,
     as_json: bool,
 ) -> list[Asked]:
     done: list[Asked] = []
     async with connect(what.profiled, what.inputs[0], edge=edge, options=options) as net:
-        with View(f"{what.name} with {net.status.edge}", console, quiet=as_json) as view:
+        view = View(f"{what.name} with {net.status.edge}", console, quiet=as_json)
 
-            def on_query(query: Asked) -> None:
-                done.append(query)
-                view.show(net.status, done)
-                if as_json:
-                    print(json.dumps(_record(query)), flush=True)
-
+        def on_query(query: Asked) -> None:
+            done.append(query)
             view.show(net.status, done)
-            asked = await run_scenario(
-                net,
-                what.inputs,
-                what.references,
-                lambda _, asked: len(asked) >= queries,
-                on_query,
-                interval,
-                deadline,
-            )
+            if as_json:
+                print(json.dumps(_record(query)), flush=True)
+
+        try:
+            with view:
+                view.show(net.status, done)
+                asked = await run_scenario(
+                    net,
+                    what.inputs,
+                    what.references,
+                    lambda _, asked: len(asked) >= queries,
+                    on_query,
+                    interval,
+                    deadline_s,
+                )
+        except asyncio.CancelledError:
+            # Ctrl-C: what was asked and sent was not in vain.
+            for line in _so_far(net.status, done):
+                console.print(line, highlight=False)
+            raise
         if (said := await _not_used(net)) is not None:
             console.print(said, highlight=False, soft_wrap=True)
         return asked
+
+
+def _so_far(status: Status, done: Sequence[Asked]) -> Iterator[str]:
+    """What there is when the person has enough."""
+    if done:
+        yield summary(done)
+    if status.phase == "uploading":
+        held, total = megabytes(status.held_bytes), megabytes(status.total_bytes)
+        yield f"{held} of {total} are on {status.edge}: the next run goes on from there."
 
 
 async def _not_used(net: Offload) -> str | None:
@@ -206,11 +234,14 @@ async def _not_used(net: Offload) -> str | None:
         with contextlib.suppress(OffloadError):
             await net.uploaded(CONNECT_TIMEOUT_S)
     status = net.status
-    if status.phase == "rejected":
-        return f"{status.edge} is not used: {status.error}."
-    if status.phase in ("connecting", "greeting"):
-        return f"{status.edge} is not connected: {status.error or 'it has not answered'}."
-    return None
+    if status.phase == "offering":
+        slow = "has not said yet what it has of the model. More --queries give it time"
+        return f"{status.edge} was not used: it {slow}."
+    if status.phase not in ("connecting", "greeting", "rejected"):
+        return None
+    if status.error is None:
+        return f"{status.edge} is not connected: it has not answered."
+    return f"{status.edge} is not used: {status.error}."
 
 
 def _record(query: Asked) -> dict[str, Any]:

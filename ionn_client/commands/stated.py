@@ -21,26 +21,27 @@ PowerOf = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help=f"A stated device whose power is counted: {_STATED}. Layers take their time here.",
+        help=f"Count the power of this device: {_STATED}. Layers still take the time that they take"
+        " on this machine.",
     ),
 ]
 Edge = Annotated[
-    str | None, typer.Option("--edge", help="A stated edge in place of this machine, likewise.")
+    str | None, typer.Option("--edge", help="A stated edge in place of this machine: as --device.")
 ]
 RadioName = Annotated[
     RadioKey | None,
     typer.Option(
         "--radio",
-        help="What the radio draws, and, where no rate is given or measured yet, how fast it is on"
-        " average (both as the papers have them).",
+        help="Count the power of this radio, and take its average rate where none is given, or"
+        " measured yet (both from the papers).",
     ),
 ]
 PowerText = Annotated[
     str | None,
     typer.Option(
         "--power",
-        help="What the device draws, in W: compute=5,idle=1.5; its radio too, in W and in W per"
-        " Mbit/s: base=0.13,up=0.28,down=0.14.",
+        help="What the device draws in W, computing and idle: compute=5,idle=1.5. What its radio"
+        " draws, unless --radio says so: base=0.13 in W, up=0.28,down=0.14 in W per Mbit/s.",
     ),
 ]
 Goal = Annotated[
@@ -76,8 +77,19 @@ ServerLoad = Annotated[
 StayText = Annotated[
     str | None,
     typer.Option(
-        help="How long the device stays near this edge, e.g. 10min: how much of the upload pays"
-        " back its joules until then?",
+        "--stay",
+        help="Tell how much of the upload pays back its joules until the device leaves this edge,"
+        " after so long, e.g. 10min.",
     ),
 ]
-QueriesPerHour = Annotated[float, typer.Option(min=0.0, help="With --stay: how many queries.")]
+StayToUpload = Annotated[
+    str | None,
+    typer.Option(
+        "--stay",
+        help="Upload only what pays back its joules until the device leaves this edge, after so"
+        " long, e.g. 10min.",
+    ),
+]
+QueriesPerHour = Annotated[
+    float, typer.Option(min=0.0, help="With --stay: how many queries are asked in an hour.")
+]

@@ -25,7 +25,7 @@ from wire import messages
 # thread counts and batches sum in different orders, which costs about 1e-6 in float32; whoever
 # lies by less than a thousandth changes no answer that is worth it. Coarse weights are answered
 # for by nothing closer than the size of the answer, unless what they explain is computed here too.
-TOLERANCE = {"exact": 1e-3, "bfloat16": 0.25, "float12": 1.0}
+TOLERANCE = {"exact": 1e-3, "bfloat16": 0.25, "float8": 1.0}
 # Of elements of fewer bits, so many of their roundings.
 ROUNDINGS = 16
 # Answers that may differ by more than this may name another class, say.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ionn_client.config import Options
@@ -42,6 +44,7 @@ class Context:
         self.last_failure: str | None = None
         self.now = self.heard_out_at = 0.0
         self._commands: list[Command] = []
+        self._lessons: list[Callable[[], None]] = []
 
     @property
     def layers(self) -> int:
@@ -76,14 +79,27 @@ class Context:
         commands, self._commands = self._commands, []
         return commands
 
+    def later(self, lesson: Callable[[], None]) -> None:
+        """To be called before anything that is not urgent, and before the time moves on."""
+        self._lessons.append(lesson)
+
+    def learn(self) -> None:
+        """Call what was put off, in order."""
+        lessons, self._lessons = self._lessons, []
+        for lesson in lessons:
+            lesson()
+
     def link_now(self) -> Link:
         """The link as the next message finds it: behind the chunks that are under way."""
-        link = self.links.link
-        return Link(link.up_Bps, link.down_Bps, link.rtt_s + self.queueing_s())
+        link, queueing_s = self.links.link, self.queueing_s()
+        return replace(link, rtt_s=link.rtt_s + queueing_s) if queueing_s else link
 
     def queueing_s(self) -> float:
         """How long the next message stands behind chunks; not at all where it passes them."""
         link, pacer = self.links.link, self.pacer
         if pacer is None or pacer.overtaken:
             return 0.0
-        return max(0.0, pacer.in_flight_bytes / link.up_Bps - link.rtt_s)
+        # Not the link's round trip where chunks tell theirs: that is learnt from queries, less what
+        # this says, so that each would confirm the other's error.
+        trip_s = link.rtt_s if pacer.round_trip_s is None else pacer.round_trip_s
+        return max(0.0, pacer.in_flight_bytes / link.up_Bps - trip_s)

@@ -184,6 +184,18 @@ class DeliveryRate:
         self.Bps = median_low([rate for _, rate in self._blocks])
         return True
 
+    def full(self, clock_s: float) -> None:
+        """The link is full only since now: what came slower before says nothing of it."""
+        if self._blocks:
+            self.jump(clock_s, max(rate for _, rate in self._blocks))
+
+    def jump(self, clock_s: float, rate_Bps: float) -> None:
+        """The rate is known to be this since `clock_s`."""
+        self.Bps = rate_Bps
+        self._blocks.clear()
+        self._blocks.append((clock_s, rate_Bps))
+        self._open_block(clock_s)
+
     def _open_block(self, clock_s: float | None) -> None:
         self._begin_s = clock_s
         self._bytes = self._chunks = 0

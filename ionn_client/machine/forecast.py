@@ -7,6 +7,7 @@ are corrected by the times that queries then really take.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ionn_client.machine.routing import MOVED, KnownRoute, Routing
 from ionn_client.machine.sendable import SendableCuts
 from ionn_client.machine.upload import Step
 from ionn_client.stay import Stay
-from layergraph import LayerGraph
+from layergraph import Layer, LayerGraph
 from layergraph.work import work
 from planner import (
     LATENCY,
@@ -39,7 +40,8 @@ from planner import (
 from planner.predictor import Predictor
 from planner.prices import Where
 from planner.upload import Algorithm
-from wire import DEFAULT_LIMITS, PRECISIONS
+from wire import DEFAULT_LIMITS
+from wire.float8 import float8_noise
 from wire.planes import COARSE
 
 
@@ -70,11 +72,13 @@ class Forecast:
         # By whether they are of queries that must cross without loss, and of which layer times.
         self._costs: dict[bool, tuple[np.ndarray, LayerCosts]] = {}
         self._routes: dict[bool, KnownRoute] = {}
+        # Links for which those costs hold without another look.
+        self._costs_hold: dict[bool, Link] = {}
 
     def keep(self, layers: frozenset[int]) -> None:
         """These layers stay here: no route has them on the edge, no plan uploads them."""
         self._kept = layers
-        self._costs.clear()
+        self._forget_costs()
 
     def meet_edge(self, predictor: Predictor | None, max_message_bytes: int) -> None:
         """A new edge: its own predictions and limits, and no observations of it yet.
@@ -86,13 +90,15 @@ class Forecast:
         if predictor is not None:
             predicted_s = [predictor.layer_s(layer) for layer in work(self._graph)]
         self._edge = LayerTimes(predicted_s)
-        self._costs.clear()
+        self._forget_costs()
 
     def observe_client(self, start: int, stop: int, seconds: float) -> None:
         self._client.observe(start, stop, seconds)
+        self._costs_hold.clear()
 
     def observe_edge(self, start: int, stop: int, seconds: float) -> None:
         self._edge.observe(start, stop, seconds)
+        self._costs_hold.clear()
 
     def observe_crossing_up(
         self, cut: int, coding: str, size: int | None = None, *, encode_s: float | None = None
@@ -100,14 +106,14 @@ class Forecast:
         """What is known of tensors of `cut` that went up: bytes, seconds to code them here."""
         for up in self._crossings.ups:
             if up.observe(cut, coding, size=size, encode_s=encode_s):
-                self._costs.clear()
+                self._forget_costs()
 
     def observe_crossing_down(
         self, cut: int, coding: str, size: int | None = None, *, decode_s: float | None = None
     ) -> None:
         """What is known of tensors of `cut` that came down: bytes, seconds to decode them here."""
         if self._crossings.down.observe(cut, coding, size=size, decode_s=decode_s):
-            self._costs.clear()
+            self._forget_costs()
 
     def observe_edge_coding(
         self, start: int, up_coding: str, stop: int, down_coding: str, seconds: float
@@ -121,7 +127,7 @@ class Forecast:
             for up in self._crossings.ups:
                 up.observe(start, up_coding, decode_s=ratio * decode_s)
             down.observe(stop, down_coding, encode_s=ratio * encode_s)
-            self._costs.clear()
+            self._forget_costs()
 
     def up_coding(self, cut: int, *, lossless: bool = False) -> CutCoding:
         """How a cut goes up, as chosen for the link of the last route or plan."""
@@ -142,6 +148,7 @@ class Forecast:
     def relax_edge(self) -> None:
         """Nothing was observed of the edge: let what it was observed to do fade."""
         self._edge.relax()
+        self._costs_hold.clear()
 
     @property
     def client_s(self) -> np.ndarray:
@@ -169,13 +176,16 @@ class Forecast:
         `weight_bytes` as still missing, all of them by default. `lossless`: of a query that may
         not lose anything, whatever the tolerance.
         """
+        if weight_bytes is None and self._costs_hold.get(lossless) is link:
+            return self._costs[lossless][1]
         if self._crossings.follow(link):
-            self._costs.clear()
+            self._forget_costs()
         client_s, edge_s = self.client_s, self.edge_s
         times = np.concatenate((client_s, edge_s))
         if weight_bytes is None and lossless in self._costs:
             known_times, known = self._costs[lossless]
             if np.abs(times - known_times).sum() <= MOVED * times.sum():
+                self._costs_hold[lossless] = link
                 return known
         graph, (up, down) = self._graph, (way.chosen for way in self._ways(lossless))
         sizes = graph.weight_bytes if weight_bytes is None else weight_bytes
@@ -194,7 +204,12 @@ class Forecast:
         )
         if weight_bytes is None:
             self._costs[lossless] = times, costs
+            self._costs_hold[lossless] = link
         return costs
+
+    def _forget_costs(self) -> None:
+        self._costs.clear()
+        self._costs_hold.clear()
 
     def route(
         self,
@@ -277,12 +292,14 @@ class Forecast:
     ) -> tuple[tuple[Step, ...], ...]:
         """Steps in upload order, in partitions; `missing_bytes` of coarse, middle and fine planes.
 
-        A layer is usable once its first plane is there, at float12; then bfloat16; then exact.
+        A layer is usable once its first plane is there, at float8; then bfloat16; then exact.
         """
         planes = [
             [
-                Plane(size, PRECISION_NOISE[name])
-                for size, name in zip(sizes, PRECISIONS, strict=True)
+                Plane(size, noise)
+                for size, noise in zip(
+                    sizes, (self._float8_noise(layer), *PRECISION_NOISE.values()), strict=True
+                )
             ]
             if layer.weights and index not in self._kept
             else []
@@ -295,6 +312,11 @@ class Forecast:
         return tuple(
             tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
         )
+
+    def _float8_noise(self, layer: Layer) -> float:
+        """That of its largest weight."""
+        shapes = (self._graph.weights[weight].spec.shape for weight in layer.weights)
+        return float8_noise(max(map(prod, shapes), default=0))
 
     def explain(self, chosen: Route, uploaded: frozenset[int]) -> str:
         """One line: which layers run where, and why."""

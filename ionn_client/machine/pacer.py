@@ -14,6 +14,9 @@ of the next query. TCP fills those queues; this window, inside the connection, d
   both programs comes by itself. Where the queue stays empty the steps double, as in Copa
   (Arun and Balakrishnan 2018, section 2.1), so that a link that becomes faster is soon full.
 - *Start-up* doubles the window each round trip until chunks wait.
+- *Chunks* are small beside queries, because a query waits for what is under way, and large while
+  nobody asks and the link stays what it is (see calm), because each costs both processors the
+  same. Three that take longer than they should tell at once how much slower the link became.
 - Every few seconds the queue is let run empty, as in BBR (Cardwell et al. 2016, "Steady-state
   behavior"): a wait that is in every sample would pass for a longer way. A way that did become
   longer shows when next to nothing is in flight and chunks still take longer.
@@ -25,26 +28,52 @@ called `clock_s` the edge's, of which only differences between chunks count.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from math import ceil
 
+from ionn_client.machine.calm import Calm
 from ionn_client.machine.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
 from ionn_client.machine.window import PACKET_BYTES, InFlight, Window
 
-# The part of a packet that is left to headers: chunks fill whole packets.
-FRAMING_BYTES = 20
-MAX_CHUNK_BYTES = 256 << 10
+# Around a chunk: the message's header and WebSocket's; then around each TLS record, which holds
+# 16 KiB (RFC 8446, sections 5.1 and 5.2). In the clear the last of a chunk's packets has room left.
+FRAMING_BYTES, RECORD_BYTES, RECORD_FRAMING_BYTES = 13, 1 << 14, 22
+MAX_CHUNK_BYTES = 512 << 10
 # Of the link, or of a longer round trip as much as queries hardly feel: a chunk costs both
 # processors the same whatever its size.
 CHUNK_S, LONGEST_CHUNK_S = 0.0015, 0.004
 CHUNK_SHARE = 0.08
-# While there are no queries, chunks of twice the time: the first that comes waits for one.
-ALONE_S = 1.0
-ALONE_FACTOR = 2.0
-ALONE_SLACK_S = 0.00075
 # Of the window while its size is not known yet.
 STARTUP_CHUNK_SHARE = 1 / 16
 RESIZE = 1.3
 # Timers of event loops go by milliseconds; what is due so soon goes at once.
 EARLY_S = 0.0005
+
+
+def whole_packets(size_bytes: float, most_bytes: int) -> int:
+    """The chunk next to this size that fills whole packets with all that is around it: what stands
+    over would be a packet of its own."""
+    packets = max(round(min(size_bytes, most_bytes) / PACKET_BYTES), 1)
+    whole_bytes = packets * PACKET_BYTES
+    records = ceil(whole_bytes / (RECORD_BYTES + RECORD_FRAMING_BYTES))
+    return min(whole_bytes - FRAMING_BYTES - records * RECORD_FRAMING_BYTES, most_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Company:
+    """How large chunks are, for how many queries are about: of the link's time, so many times what
+    is usual. slack_s: so much more queue does no harm.
+    """
+
+    times: float
+    slack_s: float
+
+
+QUERIES = _Company(1.0, 0.0)
+# The first query that comes waits for half a chunk on average.
+ALONE = _Company(2.0, 0.00075)
+# On a link that does not change either: then calm tells how large.
+CALM = _Company(2.0, 0.0015)
 
 
 class UploadPacer:
@@ -63,12 +92,13 @@ class UploadPacer:
         self._rate = DeliveryRate()
         self._transit = Transit()
         self._window = Window(self._transit)
-        self._chunk_bytes = min(PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
+        self._chunk_bytes = whole_packets(PACKET_BYTES, self._max_chunk_bytes)
         # What the least times are of.
         self._timed_bytes = self._chunk_bytes
-        self._alone = True
+        self._calm = Calm()
+        self._company = ALONE
         self._sized_bytes = 0.0
-        self._query_at = float("-inf")
+        self._last_clock_s: float | None = None
         self._next_number = 0
         self._round_trips = Smallest(MEMORY_S)
         self._round_trip_s: float | None = None
@@ -83,6 +113,11 @@ class UploadPacer:
         """The uplink's rate over the last second, by the receiver's clock, an edge's pauses
         left out: what plans are made on."""
         return self._rate.Bps
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """The least that a chunk and its acknowledgement took of late; None before the first."""
+        return self._transit.round_trip_s
 
     @property
     def in_flight_bytes(self) -> int:
@@ -124,12 +159,12 @@ class UploadPacer:
 
     def carried(self, size_bytes: int, now: float) -> None:
         """A query's bytes went out in front of the next chunk: the link was busy, not slow."""
-        self._query_at = now
+        self._calm.asked(now)
         self._carried_bytes += size_bytes
         if self.overtaken:
             for chunk in self._in_flight:
                 chunk.behind_query = True
-        if self._alone and not self._window.starting_up:
+        if self._company is not QUERIES and not self._window.starting_up:
             self._resize_chunks(now)
 
     def sent(self, size_bytes: int, now: float) -> None:
@@ -160,14 +195,48 @@ class UploadPacer:
         if chunk.number == self._query_until:
             self._query_until = None
         clock_s, wait_s = self._transit.observe(chunk.sent_at + longer_s, clock_s, now)
+        times = self._times_as_long(chunk, clock_s, now)
         self._rate.add(clock_s, chunk.size_bytes + chunk.carried_bytes, filling=chunk.filling)
-        if self._window.observe(chunk, wait_s, clock_s, now, self._rate.Bps):
+        round_ended = self._window.observe(chunk, wait_s, clock_s, now, self._rate.Bps)
+        if times is not None:
+            self._jump(times, clock_s, now)
+        elif round_ended:
+            ran_empty = self._company is CALM and self._window.ran_empty
+            if ran_empty or self._window.lost_its_way:
+                self._calm.upset(now)
             self._resize_chunks(now)
             self._window.next_round(self._next_number, now)
         elif self._window.starting_up:
             self._grow_chunks()
         elif starting_up:
+            self._calm.upset(now)
+            self._rate.full(clock_s)
             self._time_chunks()
+
+    def _jump(self, times: float, clock_s: float, now: float) -> None:
+        """Back to small chunks, and at once to the rate of a link so many times slower. How much
+        faster one is, the window has to be wide enough to tell."""
+        rate = self._rate.Bps
+        if rate and times > 1.0:
+            self._shift_least((times - 1.0) * self._timed_bytes / rate)
+            self._rate.jump(clock_s, rate / times)
+            self._window.shrink(times)
+        self._resize_chunks(now)
+        self._window.next_round(self._next_number, now)
+
+    def _times_as_long(self, chunk: InFlight, clock_s: float, now: float) -> float | None:
+        """As they should by the rate chunks take to arrive, where the link has changed."""
+        last_s, self._last_clock_s = self._last_clock_s, clock_s
+        rate = self._rate.Bps
+        large = self._company is CALM and chunk.size_bytes > self._chunk_bytes / 2
+        if not large or last_s is None or rate is None:
+            return None
+        took_s, expected_s = clock_s - last_s, (chunk.size_bytes + chunk.carried_bytes) / rate
+        way_bytes = rate * (self._round_trip_s or 0.0) - self._timed_bytes
+        if took_s > expected_s and chunk.flight_bytes - chunk.size_bytes <= max(way_bytes, 0.0):
+            # It was not sent in time.
+            return None
+        return self._calm.arrived(took_s, expected_s, now)
 
     def reset_flight(self) -> None:
         """The connection is gone, and with it whatever was in flight and the edge's clock."""
@@ -175,6 +244,7 @@ class UploadPacer:
         self._in_flight_bytes = self._carried_bytes = 0
         self._query_until = None
         self._heard_at = 0.0
+        self._last_clock_s = None
         self._transit = Transit()
         self._window.restart(self._transit)
         self._rate.pause()
@@ -184,27 +254,30 @@ class UploadPacer:
     def _grow_chunks(self) -> None:
         """With the window, while the rate is not known: small ones would take all of a core."""
         size_bytes = self._window.bytes * STARTUP_CHUNK_SHARE
-        if size_bytes >= 2 * (self._chunk_bytes + FRAMING_BYTES):
-            self._make_chunks(size_bytes)
+        if size_bytes >= 2 * self._chunk_bytes:
+            self._make_chunks(size_bytes, size_bytes)
 
     def _resize_chunks(self, now: float) -> None:
-        rate, alone = self._rate.Bps, now - self._query_at >= ALONE_S
+        rate = self._rate.Bps
         if rate is None:
             return
+        self._calm.delivers(rate, now)
+        company = QUERIES
+        if self._calm.alone(now):
+            company = CALM if self._calm.settled(now) else ALONE
         way_s = (self._round_trip_s or 0.0) - self._timed_bytes / rate
         seconds = min(max(CHUNK_S, CHUNK_SHARE * way_s), LONGEST_CHUNK_S)
-        size_bytes = rate * seconds * (ALONE_FACTOR if alone else 1.0)
-        if alone == self._alone and size_bytes / RESIZE < self._sized_bytes < size_bytes * RESIZE:
-            return
-        self._alone, self._sized_bytes = alone, size_bytes
-        self._make_chunks(size_bytes)
+        least_s = self._calm.chunk_s(now) if company is CALM else 0.0
+        size_bytes = rate * max(company.times * seconds, least_s)
+        usual = size_bytes / RESIZE < self._sized_bytes < size_bytes * RESIZE
+        if company is not self._company or not usual:
+            self._company, self._sized_bytes = company, size_bytes
+            self._make_chunks(size_bytes, rate * seconds)
 
-    def _make_chunks(self, size_bytes: float) -> None:
+    def _make_chunks(self, size_bytes: float, least_bytes: float) -> None:
         # Bounded before it is made an int: a lying clock can make a rate infinite.
-        packets = max(round(min(size_bytes, self._max_chunk_bytes) / PACKET_BYTES), 1)
-        size = min(packets * PACKET_BYTES - FRAMING_BYTES, self._max_chunk_bytes)
-        self._chunk_bytes = size
-        self._window.resized(size, ALONE_SLACK_S if self._alone else 0.0)
+        size = self._chunk_bytes = whole_packets(size_bytes, self._max_chunk_bytes)
+        self._window.resized(size, min(least_bytes, size), self._company.slack_s)
         if not self._window.starting_up:
             self._time_chunks()
 
@@ -214,9 +287,11 @@ class UploadPacer:
         Until the end of the start, when the rate is known, they are of its first and smallest.
         """
         if rate := self._rate.Bps:
-            longer_s = (self._chunk_bytes - self._timed_bytes) / rate
-            self._transit.shift(longer_s)
-            self._round_trips.shift(longer_s)
+            self._shift_least((self._chunk_bytes - self._timed_bytes) / rate)
         else:
             self._transit.forget()
         self._timed_bytes = self._chunk_bytes
+
+    def _shift_least(self, longer_s: float) -> None:
+        self._transit.shift(longer_s)
+        self._round_trips.shift(longer_s)

@@ -7,6 +7,7 @@ that it had when it was sent, and the first valid answer wins.
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from ionn_client.errors import DeadlineExceeded, OffloadError
 from ionn_client.machine.battery import Rations
@@ -33,10 +34,12 @@ from ionn_client.machine.replies import (
     late_after_s,
     longest_wait_s,
     observe_reply,
+    send_off,
 )
 from ionn_client.machine.tensors import is_raw, live_from_wire, live_to_wire
 from ionn_client.machine.trust import TROUBLE, Trust
 from ionn_client.machine.uploading import Uploading
+from ionn_client.quantities import seconds
 from layergraph.execute import Live
 from planner import Route
 from wire import messages
@@ -89,6 +92,7 @@ class Queries:
             accepts,
             asked.lossless,
         )
+        query.usable = self._uploading.usable[accepts]
         self.rations.asked(query.expected_J)
         self._open[query.number] = query
         self._advance(query)
@@ -108,12 +112,23 @@ class Queries:
         part = query.plan[0]
         if part.where == "client":
             context.do(RunRange(query.number, query.position, part.stop, query.live))
-        elif not context.agreed:
-            self._run_here(query, context.last_failure or "the edge is not connected")
-        elif (refusal := self.trust.refusal()) is not None:
+        elif (refusal := self._refusal(query)) is not None:
             self._run_here(query, refusal)
         else:
             self._encode(query)
+
+    def _refusal(self, query: Query) -> str | None:
+        """Why its next range is not sent to the edge now; None if it may be."""
+        context = self._context
+        if not context.agreed:
+            return context.last_failure or "the edge is not connected"
+        usable = self._uploading.usable[query.accepts]
+        if usable is not query.usable:
+            # Planned before weights came, or went: on another connection, say.
+            layers = range(query.position, query.plan[0].stop)
+            if any(context.graph.layers[layer].weights and layer not in usable for layer in layers):
+                return "the edge has not all of the range's weights any more"
+        return self.trust.refusal()
 
     def _run_here(self, query: Query, reason: str) -> None:
         """From where it is; a slice that is running already is the first of it."""
@@ -199,9 +214,7 @@ class Queries:
         self._context.forecast.observe_crossing_up(
             query.position, query.up_coding, encode_s=event.seconds
         )
-        if not self._context.agreed:
-            self._run_here(query, self._context.last_failure or "the edge is not connected")
-        elif (refusal := self.trust.refusal()) is not None:
+        if (refusal := self._refusal(query)) is not None:
             self._run_here(query, refusal)
         else:
             self._send(query, event.tensors)
@@ -212,10 +225,8 @@ class Queries:
         others = [other for other in self._open.values() if other.on_edge]
         for sharing in (query, *others) if others else ():
             sharing.shared_link = True
-        expect_reply(context, query, tensors)
-        query.expected_reply_s += sum(other.transfer_s for other in others)
-        query.late_at = context.now + late_after_s(context, query, self._lateness)
-        self.trust.sent(query)
+        send_off(context, query, tensors)
+        context.later(partial(self._expect, query, others))
         self.sent_bytes += query.up_bytes
         assert context.pacer is not None, "there is one wherever something is agreed"
         context.pacer.carried(query.up_bytes, context.now)
@@ -226,6 +237,13 @@ class Queries:
             )
         )
 
+    def _expect(self, query: Query, others: list[Query]) -> None:
+        if not query.on_edge:
+            return
+        expect_reply(self._context, query, others)
+        query.late_at = self._context.now + late_after_s(self._context, query, self._lateness)
+        self.trust.sent(query)
+
     def answered(self, result: messages.Result) -> None:
         """Raises RemoteProtocolError for an answer to something else than was asked."""
         query = self._open.get(result.query)
@@ -234,20 +252,33 @@ class Queries:
         graph, live = self._context.graph, None
         check_reply(query, result, graph)
         elapsed_s = self._context.now - (query.sent_at or 0.0)
-        self._lateness.observe(query.expected_reply_s, elapsed_s)
         if query.hedge is not None and query.hedge.position >= result.stop:
+            self._lateness.observe(query.expected_reply_s, elapsed_s)
             self._run_here(query, f"edge slow: this side was further after {elapsed_s:.2f} s")
             return
         if graph.cut_bytes[result.stop] <= INLINE_BYTES or is_raw(result.tensors):
             # Before anything is noted of an answer that turns out to be none.
             live = live_from_wire(tuple(map(decode_tensor, result.tensors)), graph, result.stop)
-        observe_reply(self._context, query, result)
+        lesson = partial(self._learn, query, result, elapsed_s, shared=query.shared_link)
         query.left_edge()
+        if live is not None and result.stop == self._context.layers:
+            # Nobody waits for what is learnt of the last answer.
+            self._context.later(lesson)
+        else:
+            lesson()
         if live is not None:
             self._arrived(query, result, live)
         else:
             query.result = result
             self._context.do(DecodeTensors(query.number, result.tensors))
+
+    def _learn(
+        self, query: Query, result: messages.Result, elapsed_s: float, *, shared: bool
+    ) -> None:
+        self._lateness.observe(query.expected_reply_s, elapsed_s)
+        observe_reply(self._context, query, result, elapsed_s, shared=shared)
+        # For the next query, which then need not wait for it.
+        self.route(query.accepts, lossless=query.lossless)
 
     def decoded(self, event: TensorsDecoded) -> None:
         """Raises InvalidInput for tensors that are no answer; the query is left waiting."""
@@ -335,7 +366,8 @@ class Queries:
         for query in list(self._open.values()):
             if query.deadline_at is not None and now >= query.deadline_at:
                 self.abandoned(query.number)
-                late = DeadlineExceeded(f"no answer within {query.deadline_at - query.asked_at} s")
+                given = seconds(query.deadline_at - query.asked_at)
+                late = DeadlineExceeded(f"no answer within {given}")
                 self._context.do(FailQuery(query.number, late))
             elif query.late_at is not None and now >= max(
                 query.late_at, self._context.heard_out_at

@@ -19,7 +19,7 @@ class QueryResult:
 
     value: what the model returns, in the model's own structure.
     served_by: "client", "edge" or "both".
-    precision: the least that any weight used for it had: "float12", "bfloat16" or "exact".
+    precision: the least that any weight used for it had: "float8", "bfloat16" or "exact".
     ranges: the layer ranges as they really ran, as (where, start, stop).
     latency_s: from the call to the answer. predicted_s: what the planner expected.
     fallback_reason: why layers meant for the edge ran on the client, or None.
@@ -72,6 +72,8 @@ class Query:
     accepts: str
     lossless: bool = False
     expected_J: float | None = None
+    # The weighted layers that the plan could have at the edge.
+    usable: frozenset[int] = frozenset()
     position: int = 0
     precision: str = PRECISIONS[-1]
     ran: list[Range] = field(default_factory=list)

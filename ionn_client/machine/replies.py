@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ionn_client.config import Options
 from ionn_client.machine.context import Context
 from ionn_client.machine.lateness import Lateness
@@ -15,15 +17,20 @@ from wire.activations import LOSSY
 GRACE_S = 0.5
 
 
-def expect_reply(context: Context, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
-    """The query's next range goes to the edge now, with these tensors: when it would be back."""
-    forecast, link = context.forecast, context.link_now()
-    start, stop = query.position, query.plan[0].stop
-    reply = forecast.down_coding(stop)
+def send_off(context: Context, query: Query, tensors: tuple[messages.Tensor, ...]) -> None:
+    """The query's next range goes to the edge now, with these tensors."""
     query.sent_at, query.coded = context.now, tensors
     query.sent_lossy = any(tensor.coding in LOSSY for tensor in tensors)
     query.queueing_s = context.queueing_s()
-    query.up_bytes, query.reply_coding = wire_bytes(tensors), reply.coding
+    query.up_bytes = wire_bytes(tensors)
+    query.reply_coding = context.forecast.down_coding(query.plan[0].stop).coding
+
+
+def expect_reply(context: Context, query: Query, others: Iterable[Query] = ()) -> None:
+    """When the reply to what was sent off would be back, behind those that are under way."""
+    forecast, link = context.forecast, context.link_now()
+    start, stop = query.position, query.plan[0].stop
+    reply = forecast.down_coding(stop)
     # The route may be old, and estimates wrong: an edge whose clock jumped makes links seem slow.
     # Nothing is expected to take longer than all that is left would take here.
     most_s = max(forecast.local_s(start), context.options.silence_s)
@@ -31,6 +38,7 @@ def expect_reply(context: Context, query: Query, tensors: tuple[messages.Tensor,
     query.transfer_s = min(query.up_bytes / link.up_Bps + query.reply_s, most_s)
     expected_s = link.rtt_s + query.transfer_s + forecast.edge_range_s(start, stop)
     expected_s += forecast.up_option(start, query.up_coding).decode_s + reply.encode_s
+    expected_s += sum(other.transfer_s for other in others)
     query.expected_reply_s = min(expected_s, most_s)
 
 
@@ -74,11 +82,14 @@ def check_reply(query: Query, result: messages.Result, graph: LayerGraph) -> Non
         )
 
 
-def observe_reply(context: Context, query: Query, result: messages.Result) -> None:
-    """What an answer tells, and a record of it."""
-    forecast = context.forecast
-    assert query.sent_at is not None
-    elapsed_s, down_bytes = context.now - query.sent_at, wire_bytes(result.tensors)
+def observe_reply(
+    context: Context, query: Query, result: messages.Result, elapsed_s: float, *, shared: bool
+) -> None:
+    """What an answer tells that took so long, and a record of it.
+
+    shared: other queries' tensors were on the link meanwhile.
+    """
+    forecast, down_bytes = context.forecast, wire_bytes(result.tensors)
     forecast.observe_edge(result.start, result.stop, result.compute_s)
     forecast.observe_crossing_up(result.start, query.up_coding, query.up_bytes)
     forecast.observe_crossing_down(result.stop, query.reply_coding, down_bytes)
@@ -102,7 +113,7 @@ def observe_reply(context: Context, query: Query, result: messages.Result) -> No
         precision=result.precision,
     )
     # Queries that shared the link waited for each other: their times are not the link's.
-    if not query.shared_link:
+    if not shared:
         busy_s = result.queue_s + result.coding_s + result.compute_s + query.queueing_s
         context.links.observe_hop(
             query.up_bytes, down_bytes, elapsed_s, busy_s, idle=context.phase == "ready"

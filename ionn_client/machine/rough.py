@@ -13,7 +13,7 @@ import torch
 from layergraph import Executor, LayerGraph, tensor_from_weight_bytes, weight_bytes_view
 from layergraph.execute import Live
 from layergraph.nodes import Weight
-from wire.planes import approximate
+from wire.planes import COARSE, MIDDLE, approximate, coarse_words, rounded
 
 # An edge may have some weights exactly and others not, which differs otherwise than having none
 # exactly: by up to 3.7 times as much in eight such mixes of each of five networks (LeNet, AlexNet,
@@ -60,10 +60,13 @@ def _rough(weight: Weight, tensor: torch.Tensor, precision: str) -> torch.Tensor
     """As an edge makes it of the planes that it has; what has no planes comes whole."""
     if weight.spec.dtype != "float32" or precision == "exact":
         return tensor
-    words = np.frombuffer(weight_bytes_view(tensor), np.dtype("<u4")) >> 16
-    coarse = (words & 0xFFF0).astype("<u2")
-    middle = (words & 0xF).astype(np.uint8).data if precision == "bfloat16" else None
-    return tensor_from_weight_bytes(approximate(coarse.data, middle), weight.spec)
+    blob = weight_bytes_view(tensor)
+    if precision == "bfloat16":
+        words = (np.frombuffer(blob, "<u4") >> 16).astype("<u2").data
+        # Edges that multiply bfloat16 round to it, which is twice as far off as the others are.
+        words = rounded(MIDDLE, words)
+        return tensor_from_weight_bytes(approximate(COARSE, words), weight.spec)
+    return tensor_from_weight_bytes(approximate(COARSE, coarse_words(blob)), weight.spec)
 
 
 def nudged(live: Live, chance: torch.Generator) -> Live:

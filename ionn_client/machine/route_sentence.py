@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from ionn_client.quantities import byte_count, joules, seconds
 from layergraph import LayerGraph
 from planner import CutCoding, Route
 
@@ -32,20 +33,21 @@ def route_sentence(
         name = first if part.stop - part.start == 1 else f"{first}..{last}"
         up, down = up_coding(part.start), down_coding(part.stop)
         pieces.append(f"{name} ({_crossing(up)} up, {_crossing(down)} down)")
-    return f"edge runs {', '.join(pieces)}; saves {_saved(chosen, here)}"
+    return f"edge runs {', '.join(pieces)}; {_saves(chosen, here)}"
 
 
-def _saved(chosen: Route, here: Route) -> str:
-    saved_s = f"{here.latency_s - chosen.latency_s:.2f} s"
+def _saves(chosen: Route, here: Route) -> str:
+    """Of the two, where joules count as well, one may be what the other costs."""
+    text = _less(here.latency_s - chosen.latency_s, seconds)
     if here.energy_J is None or chosen.energy_J is None:
-        return saved_s
-    return f"{saved_s}, {here.energy_J - chosen.energy_J:.2f} J"
+        return text
+    return f"{text}, {_less(here.energy_J - chosen.energy_J, joules)}"
+
+
+def _less(saved: float, quantity: Callable[[float], str]) -> str:
+    return f"saves {quantity(saved)}" if saved >= 0 else f"costs {quantity(-saved)} more"
 
 
 def _crossing(chosen: CutCoding) -> str:
     coding = "" if chosen.coding == "raw" else f" as {chosen.coding}"
-    return f"{_size(chosen.bytes)}{coding}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e3:.0f} KB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+    return f"{byte_count(chosen.bytes)}{coding}"

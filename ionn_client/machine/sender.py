@@ -2,6 +2,7 @@
 
 Coding runs ahead of the link in a thread of the driver's. It is never waited for: a segment
 that is not coded when its turn comes is sent as it is, so that coding never costs throughput.
+Only `COMPUTED` planes are coded in any case: as they are, they take most of that time, too.
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ionn_client.machine.events import CodeSegment, SegmentCoded
-from ionn_client.machine.pacer import FRAMING_BYTES
+from ionn_client.machine.pacer import whole_packets
 from ionn_client.machine.upload import Piece, Upload, raw_element_bytes
-from ionn_client.machine.window import PACKET_BYTES
 from wire import DEFAULT_LIMITS, messages
-from wire.planes import WHOLE
+from wire.planes import COARSE, MIDDLE, WHOLE
 from wire.segments import encode_segment
 
 AHEAD_S = 0.05
 LEAST_AHEAD = 2
 MOST_AHEAD = 16
-# Of the link, for a segment that nothing shortens; what is lost of it with a connection is sent
-# again, and its bytes wait for each other at the edge.
-SEGMENT_S = 0.05
-LONGEST_BYTES = 256 << 10
+# Of the link, for a segment that nothing shortens: two of the largest chunks. What is lost of it
+# with a connection is sent again, and its bytes wait for each other at the edge.
+SEGMENT_S = 0.07
+LONGEST_BYTES = 1 << 20
 # Shorter segments are sent before a thread has answered.
 LEAST_BYTES = 2048
 LEAST_SAVING = 0.02
+COMPUTED = frozenset({COARSE, MIDDLE})
 # Of one core: coding stops while the link would need more of it. Beyond, the threads' turns cost
 # more than the bytes that they save: at 1 Gbit/s half of a core made an upload 13 % slower.
 CORE_SHARE = 0.15
@@ -96,8 +97,7 @@ class Sender:
         chunks = max(round(rest_bytes / size_bytes), 1)
         if chunks == 1:
             return min(rest_bytes, self.max_chunk_bytes)
-        packets = max(round((rest_bytes / chunks + FRAMING_BYTES) / PACKET_BYTES), 1)
-        return min(packets * PACKET_BYTES - FRAMING_BYTES, self.max_chunk_bytes)
+        return whole_packets(rest_bytes / chunks, self.max_chunk_bytes)
 
     def _begin(self, piece: Piece) -> messages.Segment:
         payload, coding = self._coded.pop(piece, None), "planes"
@@ -105,7 +105,8 @@ class Sender:
         if payload is None:
             piece = self._longer(piece)
             dtype, blob = self._upload.dtypes[piece.weight], self._blobs[piece.weight]
-            coding = "raw"
+            coded = piece.plane in COMPUTED and self._may_shrink(piece)
+            coding = "planes" if coded else "raw"
             payload = encode_segment(dtype, piece.plane, blob, piece.start, piece.count, coding)
         self._rest, self._stale = payload, True
         self._pieces += 1
@@ -116,8 +117,7 @@ class Sender:
 
     def _longer(self, piece: Piece) -> Piece:
         """As much more of a blob that nothing shortens: each segment costs both sides the same."""
-        item = (piece.weight, piece.plane)
-        if piece.plane != WHOLE or self._shrinks.get(item, True):
+        if piece.plane != WHOLE or self._may_shrink(piece):
             return piece
         most_bytes = min(SEGMENT_S * self._rate_Bps, LONGEST_BYTES)
         most = piece.count * max(int(most_bytes / self._raw_bytes(piece)), 1)
@@ -152,7 +152,9 @@ class Sender:
         piece, raw_bytes = event.piece, self._raw_bytes(event.piece)
         kind = (self._upload.dtypes[piece.weight], piece.plane)
         self._speeds.setdefault(kind, _Speed()).add(raw_bytes, event.seconds)
-        shrinks = event.payload.nbytes <= (1 - LEAST_SAVING) * raw_bytes
+        # How long a computed plane is without coding is not known before.
+        saves = event.payload.nbytes <= (1 - LEAST_SAVING) * raw_bytes
+        shrinks = saves or piece.plane in COMPUTED
         self._shrinks.setdefault((piece.weight, piece.plane), shrinks)
         if piece in self._coding:
             self._coded[piece] = event.payload if shrinks else None
@@ -168,13 +170,18 @@ class Sender:
     def _pays(self, piece: Piece, rate_Bps: float, *, first: bool) -> bool:
         if self._raw_bytes(piece) < LEAST_BYTES:
             return False
-        if not self._shrinks.get((piece.weight, piece.plane), True):
+        if not self._may_shrink(piece):
             return False
+        if piece.plane in COMPUTED:
+            return True
         speed = self._speeds.get((self._upload.dtypes[piece.weight], piece.plane))
         seen_Bps = None if speed is None else speed.Bps
         if coding_keeps_up(rate_Bps, seen_Bps or GUESSED_BPS):
             return True
         return first and self._pieces % PROBE_INTERVAL == 0
+
+    def _may_shrink(self, piece: Piece) -> bool:
+        return self._shrinks.get((piece.weight, piece.plane), True)
 
     def _raw_bytes(self, piece: Piece) -> float:
         dtype = self._upload.dtypes[piece.weight]

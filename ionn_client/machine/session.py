@@ -52,6 +52,14 @@ from ionn_client.machine.watch import Watch
 from layergraph import InvalidInput, LayerGraph
 from planner import Link, Route
 
+# Why no edge is used, where nothing has failed.
+_NOT_YET = {
+    "connecting": "not connected yet",
+    "greeting": "the edge is greeted",
+    "offering": "the edge has not said yet what it has of the model",
+    "closed": "the session was closed",
+}
+
 
 class Session:
     """One model, one edge, any number of connections one after the other."""
@@ -74,20 +82,46 @@ class Session:
         self.dialogue = Dialogue(self.context, self.uploading, self.queries, offer)
         self.lane = self.dialogue.lane
         self._watch = Watch(self.dialogue)
+        # Since the last that was caught up on.
+        self._range_ran = False
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at time `now`; return the commands that follow, in order."""
+        self._begin(event, now)
+        self._follow()
+        return self.context.take_commands()
+
+    def take(self, event: Event, now: float) -> list[Command]:
+        """What of an event nobody should wait for: how a query leaves, and its answer.
+
+        Whoever performs the commands that this returns has `catch_up` follow, soon; what else
+        happens meanwhile is taken too.
+        """
+        self._begin(event, now)
+        return self.context.take_commands()
+
+    def catch_up(self, now: float) -> list[Command]:
+        """All else that events bring: what is learnt of them, weights, audits, what is due."""
+        self.context.now = now
+        self._follow()
+        return self.context.take_commands()
+
+    def _begin(self, event: Event, now: float) -> None:
         self.context.now = now
         self._watch.woke()
+        self._range_ran = self._range_ran or isinstance(event, RangeRan)
         self._take(event)
+
+    def _follow(self) -> None:
+        self.context.learn()
         self.lane.send_weights(self.reply_credit_bytes())
         self._watch.look()
         # A suspicion ends in any case: where queries leave no time to audit, between their ranges.
-        audits = self.queries.trust.audits
-        if self.queries.idle_here or (audits.suspects and isinstance(event, RangeRan)):
+        audits, range_ran = self.queries.trust.audits, self._range_ran
+        self._range_ran = False
+        if self.queries.idle_here or (audits.suspects and range_ran):
             audits.proceed(self.context.do)
         self._watch.expect()
-        return self.context.take_commands()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -191,7 +225,7 @@ class Session:
             refused = isinstance(self.error, EdgeRejected)
             return f"all here: {f'the edge refused ({self.error})' if refused else self.error}"
         if not self.context.agreed:
-            return f"all here: {self.last_failure or 'not connected yet'}"
+            return f"all here: {self.last_failure or _NOT_YET[self.phase]}"
         refusal = self.queries.trust.refusal()
         if refusal is not None:
             return f"all here: {refusal}"

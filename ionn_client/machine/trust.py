@@ -11,6 +11,7 @@ from ionn_client.machine.context import Context
 from ionn_client.machine.events import RangeAudited
 from ionn_client.machine.hedging import Slices
 from ionn_client.machine.query import Query
+from ionn_client.machine.tensors import surely_finite
 from layergraph.execute import Live
 from wire import messages
 
@@ -62,7 +63,9 @@ class Trust:
 
     def disbelief(self, query: Query, result: messages.Result, claimed: Live) -> str | None:
         """Why this answer is not used before it was computed here; None if it is used."""
-        strange = not_finite(claimed) - self._not_finite[result.stop]
+        strange: frozenset[int] = frozenset()
+        if not surely_finite(result.tensors):
+            strange = not_finite(claimed) - self._not_finite[result.stop]
         if self.audits.doubted:
             reason = "the edge's answers are in doubt"
         elif strange:

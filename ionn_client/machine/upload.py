@@ -22,7 +22,7 @@ from wire.segments import segment_elements
 Step: TypeAlias = tuple[int, int]
 Item: TypeAlias = tuple[int, int]
 # Of an element of a whole weight, in bytes, without coding.
-PLANE_BYTES = {COARSE: 1.5, MIDDLE: 0.5, FINE: 2.0}
+PLANE_BYTES = {COARSE: 1.0, MIDDLE: 1.0, FINE: 2.0}
 EXACT = PRECISIONS[-1]
 
 
@@ -170,8 +170,10 @@ class Upload:
             start, stop = self._announced.get(item, 0), self._elements[item[0]]
             most = segment_elements(self.dtypes[item[0]], item[1])
             while start < stop:
-                yield Piece(*item, start, min(most, stop - start))
-                start += most
+                # Planes go block by block, wherever the edge's copy ends.
+                count = min(most - start % most, stop - start)
+                yield Piece(*item, start, count)
+                start += count
 
     def elements(self, blob: int) -> int:
         """How many elements a blob has."""

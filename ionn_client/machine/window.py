@@ -24,6 +24,7 @@ ROUND_S = 0.02
 MARGIN_S = 0.01
 STUCK_ROUNDS = 3
 STUCK_S = 0.0005
+EMPTY_SHARE = 0.2
 GAP_S = 0.005
 GAP_SHARE = 0.7
 # Sooner after the start, when the queue is least known.
@@ -55,9 +56,11 @@ class Window:
     def __init__(self, transit: Transit) -> None:
         self._full_bytes = float(STARTUP_WINDOW_BYTES)
         self._chunk_bytes = PACKET_BYTES
+        self._least_bytes = float(PACKET_BYTES)
         self._startup = True
+        self._lost = self.ran_empty = False
         self._steps_up = self._stuck = 0
-        self._stuck_wait_s = 0.0
+        self._stuck_wait_s = self._queue_s = 0.0
         self._drain_at = 0.0
         self._drain_interval_s = FIRST_DRAIN_INTERVAL_S
         self._slack_s = 0.0
@@ -74,17 +77,32 @@ class Window:
 
     @property
     def bytes(self) -> float:
-        if self._draining:
-            return max(DRAIN_SHARE * self._full_bytes, self._chunk_bytes)
-        return self._full_bytes
+        return self._drained_bytes if self._draining else self._full_bytes
+
+    @property
+    def _drained_bytes(self) -> float:
+        return max(DRAIN_SHARE * self._full_bytes, self._least_bytes)
 
     @property
     def starting_up(self) -> bool:
         return self._startup
 
-    def resized(self, chunk_bytes: int, slack_s: float) -> None:
-        """Chunks are of this size from now on, and so much more queue does no harm."""
+    @property
+    def lost_its_way(self) -> bool:
+        """The way became longer, as far as the last round tells."""
+        return self._lost
+
+    def resized(self, chunk_bytes: int, least_bytes: float, slack_s: float) -> None:
+        """Chunks are of this size from now on, and so much more queue does no harm.
+
+        least_bytes: what they would be if they had to be small.
+        """
         self._chunk_bytes, self._slack_s = chunk_bytes, slack_s
+        self._least_bytes = least_bytes
+
+    def shrink(self, times: float) -> None:
+        """The link is so many times slower."""
+        self._full_bytes = max(self._full_bytes / times, 0.5 * self._least_bytes)
 
     def observe(
         self, chunk: InFlight, wait_s: float, clock_s: float, now: float, rate_Bps: float | None
@@ -163,16 +181,26 @@ class Window:
             self._draining = False
             self._drain_at = now + self._drain_interval_s
             self._drain_interval_s = min(2 * self._drain_interval_s, DRAIN_INTERVAL_S)
+            self._drained(now)
         else:
             self._move(now)
             self._draining = now >= self._drain_at
+            self._queue_s = self._shortest_wait_s
         return True
+
+    def _drained(self, now: float) -> None:
+        """Where no chunk found a queue in front of it, what the quickest waited for is the way."""
+        rate = self._round_bytes / (now - self._round_began)
+        emptied_s = (self._full_bytes - self._drained_bytes - self._chunk_bytes) / rate
+        if self._queue_s < emptied_s and self._shortest_wait_s > TARGET_S:
+            self._transit.shift(self._shortest_wait_s - TARGET_S)
 
     def next_round(self, from_number: int, now: float) -> None:
         """A round ended; chunks from this number on are the next one's."""
         self._begin_round(from_number, now)
 
     def _move(self, now: float) -> None:
+        self._lost, self.ran_empty = False, self._shortest_wait_s < EMPTY_SHARE * self._slack_s
         trip_s = self._transit.round_trip_s or 0.0
         rate = self._round_bytes / (now - self._round_began)
         spread_s = self._waits_s / self._samples - self._shortest_wait_s
@@ -189,20 +217,20 @@ class Window:
         self._steps_up = 0
         if -lack_s > GAP_S and self._longest_gap_s > GAP_SHARE * self._shortest_wait_s:
             # A queue that never ran empty would have kept the link busy: the way is longer.
-            self._transit.forget()
+            self._forget_the_way()
             return
         if lack_s < -STUCK_S:
             self._doubt_the_way()
         # The chunk in service is part of the round trip, and comes on top of the window.
-        least = max(rate * trip_s - self._chunk_bytes, 0.5 * self._chunk_bytes)
+        least = max(rate * trip_s - self._chunk_bytes, 0.5 * self._least_bytes)
         self._full_bytes = min(max(self._full_bytes + lack_s * rate, least), self._full_bytes)
 
     def _widen(self, lack_s: float, rate: float, trip_s: float) -> None:
         self._steps_up += 1
         step = lack_s * rate * 2.0 ** max(self._steps_up - 2, 0)
-        if self._full_bytes < 2 * self._chunk_bytes:
+        if self._full_bytes < 2 * self._least_bytes:
             # A window so small makes the rate small that steps are made of.
-            step = max(step, self._chunk_bytes / 4)
+            step = max(step, self._least_bytes / 4)
         # No link needs more that delivered what this one did in the round.
         most = rate * (trip_s + max(trip_s / 2, MARGIN_S)) + self._chunk_bytes
         self._full_bytes = max(min(self._full_bytes + step, most), self._full_bytes)
@@ -214,7 +242,11 @@ class Window:
         self._stuck += 1
         if self._stuck > STUCK_ROUNDS:
             self._stuck = 0
-            self._transit.forget()
+            self._forget_the_way()
+
+    def _forget_the_way(self) -> None:
+        self._lost = True
+        self._transit.forget()
 
     def _steer_blind(self, now: float, rate_Bps: float | None) -> None:
         trip_s = self._transit.round_trip_s

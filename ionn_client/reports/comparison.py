@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ionn_client.reports.quantities import joules, seconds
+from ionn_client.quantities import joules, seconds
 from ionn_client.reports.schedule_file import Schedules
 from planner import LayerCosts, Link, Placement, RangeTimes, Route
 from planner.constrained import cheapest_within

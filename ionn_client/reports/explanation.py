@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from ionn_client.quantities import bit_rate, joules, seconds, times
 from ionn_client.reports.cells import layer_span
 from ionn_client.reports.comparison import LIMITS, Problem, crossings
-from ionn_client.reports.quantities import bit_rate, joules, seconds, times
 from planner.changes import Change
 from planner.constrained import cheapest_within
 from planner.explain import Explanation, explain

@@ -7,11 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.axes import Axes
+from ionn_client.reports.drawing import Axes, pyplot
 
 COLOURS = {
     "local": "#8c8c8c", "all-at-once": "#c26a1c", "ionn": "#3f6fb5", "efficiency": "#1b8a4b",
@@ -91,7 +87,8 @@ def _partitions(axes: Axes, uploaded: Sequence[Mapping[str, Any]]) -> None:
                 labelled_s = record["time_s"]
                 axes.annotate(
                     str(done), (record["time_s"], 1.0), xycoords=("data", "axes fraction"),
-                    ha="right", va="top", fontsize=7, color="#999999",
+                    xytext=(2, 0), textcoords="offset points",
+                    ha="left", va="top", fontsize=7, color="#999999",
                 )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from ionn_client.quantities import byte_count, duration, joules
 from ionn_client.reports.comparison import Problem
-from ionn_client.reports.quantities import byte_count, duration, joules
 from planner import UploadPlan, route
 from planner.payback import HourExceeded, Payback, payback, worth_uploading
 from planner.power import Power, hourly_energy_J, query_energy_J, upload_energy_J

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ionn_client.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.reports.cells import CLIENT, EDGE, MIXED, columns, folded, layer_span, segments
 from ionn_client.reports.comparison import LIMITS, OURS, Planned
-from ionn_client.reports.quantities import bit_rate, byte_count, joules, seconds
 from ionn_client.reports.schedule_file import Schedules
 from ionn_client.reports.upload_orders import UploadOrder
 from planner.objective import Limit

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ionn_client.devices import DeviceProfile, load_device
-from ionn_client.reports.quantities import joules, seconds
+from ionn_client.quantities import joules, seconds
 from layergraph import LayerGraph, NodeWork, work
 from planner import Infeasible, LocalCosts, Processor, limited_route, split_layers
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
-
-from ionn_client.reports.places import check_folder_of, check_writable
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
-
+from ionn_client.quantities import joules, seconds
 from ionn_client.reports.cells import CLIENT, EDGE, MIXED, columns, folded
 from ionn_client.reports.comparison import LIMITS, OURS, Planned
-from ionn_client.reports.quantities import joules, seconds
+from ionn_client.reports.drawing import Axes, Patch, Rectangle, pyplot
+from ionn_client.reports.places import check_folder_of, check_writable
 from ionn_client.reports.upload_orders import UploadOrder
 
 COLOURS = {CLIENT: "#4c78b0", EDGE: "#57a773", MIXED: "#b59a3d"}

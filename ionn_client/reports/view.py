@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ionn_client.reports.quantities import joules
+from ionn_client.quantities import byte_count, joules
+from ionn_client.quantities import seconds as three_digits
 from ionn_client.scenario import EXACT, Asked
 from ionn_client.status import Status
 
@@ -22,18 +23,25 @@ PLAIN_INTERVAL_S = 2.0
 
 
 def megabytes(count: float) -> str:
-    return f"{count / 1e6:.1f} MB"
+    """In MB, as a count beside others is read; in less where that would show nothing."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else byte_count(count)
 
 
 def milliseconds(seconds: float) -> str:
+    """In ms, without digits that change with every query; with three where few are left."""
+    if seconds < 0.0095:
+        return three_digits(seconds)
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
 def progress_line(status: Status) -> str:
     """Partitions, bytes, rate and time left in one line; an error unless the reason tells it."""
     if status.phase not in ("uploading", "ready"):
+        # After a failure it is tried again by itself, whichever step that is at now.
+        ended = status.phase in ("rejected", "closed")
+        doing = "trying again" if status.error and not ended else status.phase
         told = not status.error or status.error in status.reason
-        return status.phase if told else f"{status.phase} ({status.error})"
+        return doing if told else f"{doing} ({status.error})"
     parts = [
         f"partition {min(status.partitions_done + 1, status.partitions)}/{status.partitions}"
         if status.phase == "uploading"

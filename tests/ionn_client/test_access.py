@@ -33,7 +33,7 @@ from tests.support import know_box
 
 BOX, OTHER = Identity.create("box"), Identity.create("other")
 X = torch.ones(1, 8)
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
 
 

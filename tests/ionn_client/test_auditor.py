@@ -96,7 +96,7 @@ def by_weights(*precisions: str) -> torch.Tensor:
 EXACT = by_weights("exact", "exact", "exact")
 
 
-@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float8", "bfloat16"])
 async def test_what_the_claimed_precision_explains_is_no_lie(
     auditor: Auditor, precision: str
 ) -> None:
@@ -106,7 +106,7 @@ async def test_what_the_claimed_precision_explains_is_no_lie(
     assert 0 < told.tolerance < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float8", "bfloat16"])
 async def test_who_names_a_coarse_precision_is_allowed_no_more_than_that_explains(
     auditor: Auditor, precision: str
 ) -> None:
@@ -125,7 +125,7 @@ def with_one_output() -> torch.nn.Sequential:
     ).eval()
 
 
-@pytest.mark.parametrize("precision", ["float12", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float8", "bfloat16"])
 async def test_an_honest_mix_of_weights_is_no_lie_though_errors_of_one_number_cancel(
     precision: str,
 ) -> None:

@@ -7,18 +7,21 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 from aiohttp import ClientSession, WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 from ionn_client.boxes.access import Access
 from ionn_client.boxes.address import EdgeAddress
-from ionn_client.boxes.connection import Connection, hung_up
+from ionn_client.boxes.connection import Connection, Priority, hung_up
 from ionn_client.machine.flood import AT_ONCE
 from wire import encode, messages
 
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+Loop = Callable[[], asyncio.AbstractEventLoop]
 
-@pytest.mark.parametrize("turns", range(4))
-async def test_frames_for_a_socket_that_is_closed_raise_nothing(turns: int) -> None:
+
+async def said_after_the_end(turns: int) -> None:
     async def listens(request: web.Request) -> web.WebSocketResponse:
         answer = web.WebSocketResponse()
         await answer.prepare(request)
@@ -41,7 +44,16 @@ async def test_frames_for_a_socket_that_is_closed_raise_nothing(turns: int) -> N
         connection.send(messages.Ping(1))
         connection.send(messages.Ping(2))
         connection.flush()
+        connection.give_up_after(1.0)
+        connection.prefer(Priority.QUERIES)
         assert await conversing
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
+def test_frames_for_a_socket_that_is_closed_raise_nothing(loop: Loop, turns: int) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(said_after_the_end(turns))
 
 
 LOAD = messages.Load(1, 0, 0, 1.0, 0, 1 << 30, ())
@@ -142,11 +154,11 @@ async def trickles(answer: web.WebSocketResponse) -> None:
 async def test_who_talks_on_does_not_keep_the_connection(
     ends: Callable[[Connection], None],
 ) -> None:
-    async with edge(trickles) as connection, asyncio.timeout(20):
+    async with edge(trickles) as connection, asyncio.timeout(60):
         assert await connection.converse(lambda: ends(connection), lambda _: True) == "closed"
         assert connection.ended.is_set()
 
 
 async def test_a_goodbye_is_not_waited_for_without_end() -> None:
-    async with edge(trickles) as connection, asyncio.timeout(20):
+    async with edge(trickles) as connection, asyncio.timeout(60):
         await hung_up(connection._socket)

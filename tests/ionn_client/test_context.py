@@ -25,3 +25,19 @@ def test_chunks_under_way_hold_up_what_comes_behind_them(overtaken: bool) -> Non
         pacer.sent(5000, float(now))
     assert context.queueing_s() == (0 if overtaken else pytest.approx(0.02))
     assert context.link_now().rtt_s == pytest.approx(0.01 if overtaken else 0.03)
+
+
+def test_what_the_way_holds_is_told_by_chunks_and_not_by_queries() -> None:
+    graph, _ = chain(1)
+    # Of a link whose round trip was taken for a fourth of what it is.
+    context = Context(graph, Forecast(graph, [1.0]), Options(assumed_link=LINK))
+    pacer = context.pacer = UploadPacer(1 << 20)
+    for number in range(20):
+        pacer.sent(1000, 0.001 * number)
+    for number in range(20):
+        pacer.acknowledged(0.02 + 0.001 * number, 0.04 + 0.001 * number)
+        pacer.sent(1000, 0.04 + 0.001 * number)
+        pacer.sent(1000, 0.04 + 0.001 * number)
+    # 40 KB under way are what 40 ms hold at a megabyte per second.
+    assert pacer.round_trip_s == pytest.approx(0.04)
+    assert context.queueing_s() == pytest.approx(0.0, abs=1e-9)

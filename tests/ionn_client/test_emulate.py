@@ -279,7 +279,7 @@ async def linked(handler: Handler, spec: LinkSpec = FAST) -> AsyncIterator[LinkE
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     edge = server.sockets[0].getsockname()
-    async with asyncio.timeout(20), server, LinkEmulator(spec, edge) as link:
+    async with asyncio.timeout(60), server, LinkEmulator(spec, edge) as link:
         yield link
     assert wrong == []  # What the loop would only log.
 
@@ -441,7 +441,7 @@ async def test_a_client_that_left_while_the_edge_answers_is_noticed():
 async def test_an_edge_that_refuses_looks_like_a_reset():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         where = gone.getsockname()
-    async with asyncio.timeout(20), LinkEmulator(FAST, where) as link:
+    async with asyncio.timeout(60), LinkEmulator(FAST, where) as link:
         assert await refused(link)
         await until(lambda: not link.connections)
 
@@ -580,7 +580,7 @@ def test_a_process_relays_counts_and_ends():
     payload = random.Random(9).randbytes(50_000)
     with echo_process() as port:
         with LinkProcess(LinkSpec.parse("800mbit", rtt="1ms"), ("127.0.0.1", port)) as link:
-            with socket.create_connection((link.host, link.port), timeout=20) as side:
+            with socket.create_connection((link.host, link.port), timeout=60) as side:
                 side.sendall(payload)
                 side.shutdown(socket.SHUT_WR)
                 answer = b"".join(iter(lambda: side.recv(65_536), b""))
@@ -619,7 +619,7 @@ def test_a_process_ends_when_its_parent_does():
     )
     # The link has this pipe as its stderr: it closes when the link is gone, not before.
     ended = subprocess.run(
-        [sys.executable, "-c", parent], capture_output=True, timeout=20, check=True
+        [sys.executable, "-c", parent], capture_output=True, timeout=60, check=True
     )
     assert ended.stdout.startswith(b"emulated link 127.0.0.1:")
     assert ended.stderr == b""

@@ -159,3 +159,17 @@ def test_longer_chunks_change_nothing_of_a_way_that_is_not_known() -> None:
     assert transit.round_trip_s is None
     assert transit.observe(1.0, 50.0, 1.2) == other.observe(1.0, 50.0, 1.2)
     assert transit.round_trip_s == other.round_trip_s
+
+
+def test_once_the_link_is_full_what_came_before_says_nothing_of_its_rate() -> None:
+    rate, clock_s = DeliveryRate(), 0.0
+    rate.full(clock_s)
+    assert rate.Bps is None
+    for size_bytes in (1_000, 2_000, 4_000):
+        for _ in range(8):
+            clock_s += 0.005
+            rate.add(clock_s, size_bytes, filling=True)
+    assert rate.Bps is not None
+    assert rate.Bps < 600_000
+    rate.full(clock_s)
+    assert rate.Bps == pytest.approx(800_000, rel=0.1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from ionn_client.activations import Activations
 from ionn_client.machine.forecast import Forecast
+from ionn_client.machine.route_sentence import route_sentence
 from ionn_client.machine.sendable import NEVER_BYTES
-from planner import CutCoding, Link
+from planner import CutCoding, Link, Route
 from planner.predictor import Predictor, Sample
 from planner.work import OperatorWork
 from tests.support import WIDTH, chain
@@ -38,13 +40,36 @@ def test_a_fast_edge_runs_everything_and_the_reason_names_the_layers() -> None:
     chosen = made.route(LINK, ALL)
     assert chosen.placement == ("edge",) * LAYERS
     text = made.explain(chosen, ALL)
-    assert text.startswith("edge runs fc0..fc2 (0 KB up, 0 KB down); saves 2.9")
+    assert text.startswith("edge runs fc0..fc2 (32 B up, 32 B down); saves 2.9")
+
+
+def test_little_that_is_saved_is_told_in_units_that_show_it() -> None:
+    made = forecast(client_s=0.008)
+    text = made.explain(made.route(LINK, ALL), ALL)
+    assert re.search(r"; saves \d\.\d\d ms$", text), text
+
+
+def test_what_costs_joules_does_not_save_them() -> None:
+    graph, _ = chain(LAYERS)
+    here = Route(0.05, ("client",) * LAYERS, 0.25)
+    chosen = Route(0.02, ("edge",) * LAYERS, 0.4)
+    crossing = forecast().up_coding
+    text = route_sentence(graph, chosen, here, ALL, crossing, crossing)
+    assert text.endswith("; saves 30.0 ms, costs 150 mJ more")
 
 
 def test_the_reason_why_not_is_told_too() -> None:
     made = forecast(client_s=1e-6)
     assert "not" not in made.explain(made.route(LINK, ALL), frozenset())
     assert "longer than computing" in made.explain(made.route(LINK, ALL), ALL)
+
+
+def test_an_edge_a_thousand_times_as_slow_as_it_said_is_left() -> None:
+    made = forecast()
+    for _ in range(12):
+        made.observe_edge(0, LAYERS, 2000 * 0.006)
+    assert made.edge_range_s(0, LAYERS) == pytest.approx(12, rel=0.2)
+    assert made.route(LINK, ALL).placement == ("client",) * LAYERS
 
 
 def test_observed_edge_times_move_the_route() -> None:

@@ -10,10 +10,11 @@ import torch
 from ionn_client import Options
 from ionn_client.machine import events
 from ionn_client.machine.battery import Battery
+from ionn_client.machine.estimate import LinkEstimator
 from ionn_client.machine.forecast import Forecast
 from ionn_client.machine.hedging import SHORTEST_SLICE_S, SLICES, Slices
 from ionn_client.machine.query import Answer, Query
-from ionn_client.machine.replies import expect_reply
+from ionn_client.machine.replies import expect_reply, longest_wait_s, send_off
 from ionn_client.machine.tensors import live_to_wire
 from ionn_client.machine.watch import HEAR_S
 from layergraph import execute
@@ -94,9 +95,26 @@ def test_a_link_that_turned_slow_after_the_route_was_chosen_is_not_waited_for_wi
     chosen = bench.session.route("exact")
     assert "edge" in chosen.placement
     query = Query.start(0, (X,), chosen, 0.0, None, "exact", False)
-    expect_reply(stalled.session.context, query, live_to_wire((X,)))
+    send_off(stalled.session.context, query, live_to_wire((X,)))
+    expect_reply(stalled.session.context, query)
     most_s = max(stalled.session.forecast.local_s(), stalled.session.options.silence_s)
     assert query.expected_reply_s == query.transfer_s == most_s < query.up_bytes
+
+
+def test_nor_are_several_queries_on_such_a_link_one_after_the_other() -> None:
+    bench = Bench(Options(assumed_link=LINK, replan=False, hedging=False))
+    bench.upload_all()
+    asked_at, given_up = bench.now, set[int]()
+    for number in range(5):
+        assert sent(bench.session.take(events.QueryAsked(number, (X,), None), bench.now))
+    bench.session.context.links = LinkEstimator(Link(1, 1, 0.01))
+    bench.session.catch_up(bench.now)
+    options = bench.session.options
+    most_s = max(bench.session.forecast.local_s(), options.silence_s)
+    while len(given_up) < 5:
+        commands = wait(bench, for_kind=events.RunRange)
+        given_up |= {each.query for each in commands if isinstance(each, events.RunRange)}
+    assert bench.now <= asked_at + longest_wait_s(options, most_s) + 0.001
 
 
 def test_what_comes_after_the_answer_means_nothing() -> None:

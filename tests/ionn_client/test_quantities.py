@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ionn_client.reports.quantities import bit_rate, byte_count, duration, joules, seconds, times
+from ionn_client.quantities import bit_rate, byte_count, duration, joules, seconds, times
 
 
 @pytest.mark.parametrize(

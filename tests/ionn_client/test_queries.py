@@ -16,6 +16,7 @@ from planner import CutCoding, Link
 from tests.ionn_client.test_session import (
     ALL,
     LAYERS,
+    NONE,
     Bench,
     X,
     answer_on_edge,
@@ -99,6 +100,27 @@ def test_the_edge_may_go_while_tensors_are_coded(threaded: Bench) -> None:
     run = only(threaded.step(encoded(coding)), events.RunRange)
     answer = only(threaded.local(run), events.FinishQuery).answer
     assert answer.fallback_reason == "reset"
+
+
+def test_weights_that_the_next_edge_has_not_are_not_asked_for(threaded: Bench) -> None:
+    coding = only(threaded.step(events.QueryAsked(0, (X,), None)), events.EncodeTensors)
+    # While a thread codes its tensors, the edge comes again, with an empty store.
+    threaded.step(events.ConnectionLost("reset by peer"))
+    threaded.greet()
+    threaded.have(NONE)
+    run = only(threaded.step(encoded(coding)), events.RunRange)
+    assert (run.start, run.stop) == (0, LAYERS)
+    answer = only(threaded.local(run), events.FinishQuery).answer
+    assert answer.fallback_reason == "the edge has not all of the range's weights any more"
+
+
+def test_an_edge_that_is_back_with_all_weights_is_asked(threaded: Bench) -> None:
+    coding = only(threaded.step(events.QueryAsked(0, (X,), None)), events.EncodeTensors)
+    threaded.step(events.ConnectionLost("reset by peer"))
+    threaded.greet()
+    threaded.have(ALL)
+    (message,) = sent(threaded.step(encoded(coding)))
+    assert (message.start, message.stop) == (0, LAYERS)
 
 
 def test_the_edge_may_go_while_its_answer_is_decoded(threaded: Bench) -> None:

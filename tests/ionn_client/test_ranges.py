@@ -76,5 +76,5 @@ def test_the_command_shows_both_predictions() -> None:
     assert set(report["errors"]) == {"sum_of_layers", "grouped"}
     shown = CliRunner().invoke(cli.app, args)
     assert shown.exit_code == 0, shown.output
-    for text in ("alone", "in a range", "conv1", "start-up", "not used"):
+    for text in ("alone", "in a range", "conv1", "start-up", "did not use"):
         assert text in shown.stdout

@@ -35,6 +35,21 @@ def at(path: Path, link: Link = LINK, load: float = 1.0) -> Schedules:
     return cached_schedules(path, COSTS, link, load, LATENCY)
 
 
+@pytest.fixture(scope="module")
+def solved_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("solved") / "schedules.json"
+    at(path)
+    return path.read_text()
+
+
+@pytest.fixture
+def path(tmp_path: Path, solved_text: str) -> Path:
+    """A file of schedules that were solved for `at`'s costs."""
+    path = tmp_path / "schedules.json"
+    path.write_text(solved_text)
+    return path
+
+
 def test_solved_once_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "schedules.json"
     solved = at(path)
@@ -51,10 +66,8 @@ def test_solved_once_and_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
 @pytest.mark.parametrize("load", [1.0, 8.0])
 def test_other_conditions_are_looked_up_within_the_regret(
-    tmp_path: Path, factor: float, load: float
+    path: Path, factor: float, load: float
 ) -> None:
-    path = tmp_path / "schedules.json"
-    at(path)
     link = Link(factor * LINK.up_Bps, LINK.down_Bps, 0.05)
     loaded = LayerCosts(
         COSTS.client_s, load * COSTS.edge_s, COSTS.weight_bytes, COSTS.cut_up_bytes,
@@ -76,9 +89,7 @@ def test_a_worth_of_joules_is_one_of_the_conditions(tmp_path: Path) -> None:
         cached_schedules(path, COSTS, LINK, 1.0, Objective(1.0, 1.0, POWER))
 
 
-def test_conditions_outside_are_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "schedules.json"
-    at(path)
+def test_conditions_outside_are_refused_by_name(path: Path) -> None:
     with pytest.raises(ValueError, match=r"schedules\.json: up_Bps is .*Name another file"):
         at(path, Link(1e9, 4e6, 0.004))
 
@@ -125,9 +136,7 @@ def _changed(change: Callable[[Any], object]) -> Callable[[str], str]:
         _changed(lambda plain: plain.update(schedules=[[7]])),
     ],
 )
-def test_damaged_files_are_refused_and_kept(tmp_path: Path, damage: Callable[[str], str]) -> None:
-    path = tmp_path / "schedules.json"
-    at(path)
+def test_damaged_files_are_refused_and_kept(path: Path, damage: Callable[[str], str]) -> None:
     damaged = damage(path.read_text()).encode(errors="surrogateescape")
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"--cache .*schedules\.json: .*Name another file"):

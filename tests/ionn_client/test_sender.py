@@ -15,7 +15,7 @@ from layergraph.nodes import TensorSpec, Weight
 from tests.support import chain
 from wire import messages
 from wire.planes import COARSE, FINE, MIDDLE, WHOLE
-from wire.segments import decode_segment, encode_segment, segment_elements
+from wire.segments import CODED_SHARE, decode_segment, encode_segment, segment_elements
 
 SLOW_LINK, FAST_LINK = 1e6, 1e9
 LONG = segment_elements("float32", WHOLE)
@@ -108,6 +108,26 @@ def test_a_link_faster_than_a_share_of_a_core_codes_is_not_coded_for() -> None:
     assert bench.sender.ahead(FAST_LINK) == []
     assert bench.segment()[0].coding == "raw"
     assert bench.sender.ahead(0.9 * CORE_SHARE * CODER_BPS)
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_planes_that_take_computing_are_coded_on_any_link_and_in_any_case(in_time: bool) -> None:
+    bench, sent = Bench(4, "progressive"), dict.fromkeys((COARSE, MIDDLE, FINE), 0)
+    while (piece := next(bench.upload.pieces(), None)) is not None:
+        commands = bench.sender.ahead(FAST_LINK)
+        if in_time:
+            bench.code(commands)
+        announced, _ = bench.segment()
+        assert announced.coding == ("raw" if piece.plane == FINE else "planes")
+        sent[announced.plane] += announced.coded_bytes
+    assert sent[COARSE] + sent[MIDDLE] + sent[FINE] < 1.01 * CODED_SHARE * bench.upload.total_bytes
+
+
+def test_a_plane_of_which_coding_failed_goes_as_it_is() -> None:
+    bench = Bench(4, "progressive")
+    first, *_ = bench.sender.ahead(SLOW_LINK)
+    bench.sender.not_coded(first.piece)
+    assert bench.segment()[0].coding == bench.segment()[0].coding == "raw"
 
 
 def test_it_asks_again_once_in_a_while_whether_coding_pays() -> None:

@@ -126,6 +126,17 @@ def test_before_a_connection_an_explanation_says_that_there_is_none() -> None:
     assert bench.session.explanation() == "all here: refused"
 
 
+def test_before_the_edge_has_answered_an_explanation_says_what_is_waited_for() -> None:
+    bench = Bench()
+    bench.step(events.Started())
+    bench.step(events.Connected())
+    assert bench.session.explanation() == "all here: the edge is greeted"
+    bench.hear(WELCOME)
+    assert bench.session.explanation().startswith("all here: the edge has not said yet what it has")
+    bench.step(events.Stopped())
+    assert bench.session.explanation() == "all here: the session was closed"
+
+
 def test_an_edge_that_answers_in_a_version_that_was_not_offered_is_left_for_good() -> None:
     bench = Bench()
     bench.step(events.Started())
@@ -156,7 +167,7 @@ def test_to_abandon_what_is_answered_is_nothing() -> None:
 
 def test_an_answer_is_as_precise_as_its_least_precise_part() -> None:
     route = Route(0.0, ("edge",) * LAYERS, None)
-    query = Query.start(0, (X,), route, 0.0, None, "float12", lossless=False)
+    query = Query.start(0, (X,), route, 0.0, None, "float8", lossless=False)
     for precision, so_far in [("bfloat16", "bfloat16"), ("exact", "bfloat16")]:
         query.used(precision)
         assert query.precision == so_far

@@ -230,7 +230,7 @@ async def test_a_blocking_source_is_read_in_one_thread_and_holds_nobody_up() -> 
     def camera() -> Iterator[str]:
         for frame in ("a", "b"):
             threads.add(threading.current_thread().name)
-            gate.wait(10)
+            gate.wait(60)
             yield frame
 
     async with consuming(Instant(), camera(), tokens=1) as seen:
@@ -247,7 +247,7 @@ async def test_closing_waits_for_the_blocking_read_under_way() -> None:
     def camera() -> Iterator[int]:
         yield 0
         reading.set()
-        gate.wait(10)
+        gate.wait(60)
         yield 1
 
     results = stream(Instant(), camera(), tokens=1)

@@ -45,9 +45,11 @@ def test_the_progress_line_says_partition_bytes_rate_and_time_left() -> None:
     assert "2 of 3 layers exact" in progress_line(status(uploaded_layers=3))
     assert progress_line(status("ready", time_left_s=None)).startswith("all 4 partitions")
     assert progress_line(status("ready", partitions=0)).startswith("nothing to upload, 40.0 MB")
-    assert progress_line(status("connecting", error="refused")) == "connecting (refused)"
-    said = status("connecting", error="refused", reason="all here: refused")
-    assert progress_line(said) == "connecting", "the reason is told beside it"
+    assert progress_line(status("connecting")) == "connecting"
+    assert progress_line(status("connecting", error="disk full")) == "trying again (disk full)"
+    said = status("greeting", error="disk full", reason="all here: disk full")
+    assert progress_line(said) == "trying again", "the reason is told beside it"
+    assert progress_line(status("rejected", error="too large")) == "rejected (too large)"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -66,6 +68,14 @@ def test_the_query_line_says_latency_place_prediction_and_fallback() -> None:
     assert line == (
         "query 2: 400 ms on client and edge (predicted 410 ms), mean 300 ms; fell back: edge gone"
     )
+
+
+def test_what_is_small_is_not_shown_as_nothing() -> None:
+    quick = dataclasses.replace(asked(latency_s=0.0004), predicted_s=0.0072)
+    assert "400 µs on client and edge (predicted 7.20 ms), mean 400 µs" in query_line([quick])
+    small = progress_line(status(held_bytes=5_400, total_bytes=1_700_000))
+    assert small.startswith("partition 2/4, 5.40 KB of 1.7 MB, ")
+    assert progress_line(status(held_bytes=0)).startswith("partition 2/4, 0 B of 100.0 MB, ")
 
 
 def test_the_query_line_says_when_an_answer_is_not_exact() -> None:
@@ -98,7 +108,7 @@ def test_the_summary_of_a_run_keeps_apart_what_was_coded_with_loss() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "difference", "wrong"),
-    [("exact", 0.0, False), ("exact", 1e-2, True), ("float12", 1e-2, False)],
+    [("exact", 0.0, False), ("exact", 1e-2, True), ("float8", 1e-2, False)],
 )
 def test_only_an_answer_that_claims_to_be_exact_can_be_wrong(
     precision: str, difference: float, wrong: bool
