@@ -16,7 +16,7 @@ from itertools import combinations
 from multiprocessing import get_context
 
 from tests.simulation.faults import FAULTS
-from tests.simulation.world import Outcome, simulate
+from tests.simulation.seeds import Outcome, settle_memory, simulate
 
 PRINTED = 5
 TELL_EVERY = 1000
@@ -26,7 +26,7 @@ def _outcomes(seeds: range, processes: int) -> Iterator[Outcome]:
     if processes == 1:
         yield from map(simulate, seeds)
         return
-    with get_context("spawn").Pool(processes) as pool:
+    with get_context("spawn").Pool(processes, settle_memory) as pool:
         yield from pool.imap_unordered(simulate, seeds, chunksize=20)
 
 

@@ -1,11 +1,13 @@
-"""What must hold at every step of either machine, whatever happens to it.
+"""What must hold at every step of a client's machine, whatever happens to it.
 
-Each check wraps a real session's `handle`. What is said and heard is read here once more, by
-other code than the machines' own.
+The checks wrap what a real session does with events. What is said and heard is read here once
+more, by other code than the machines' own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,47 +16,25 @@ from ionn_client.errors import DeadlineExceeded, OffloadError
 from ionn_client.machine import events as client_events
 from ionn_client.machine.query import Answer
 from ionn_client.machine.session import Session
-from ionn_edge.machine import events as edge_events
-from ionn_edge.machine.open_queries import tensor_bytes
+from tests.simulation.connection import FirstConnection
 from tests.simulation.ledger import Ledger
 from tests.simulation.models import EXACT, Poisoned
-from tests.simulation.network import Socket
+from tests.simulation.queries import ClientQueries
+from tests.simulation.wakes import Wakes, is_early
 from wire import PRECISIONS, messages
 
 if TYPE_CHECKING:
     from tests.simulation.client import Asked, Wearer
-    from tests.simulation.edge import Life
 
-# So often TimePassed may find `wake_at` passed again at once.
-MOST_WAKES = 20
 # Of a query without a deadline, beside what its link and its processor take.
 HUNG_S = 60.0
 LATE_S = 0.3
+# Of a timer, behind others of the same moment.
+TIMER_S = 1e-3
 MAX_IN_FLIGHT_BYTES = 16 << 20
 MAX_PINGS = 8
-# Errors that say that the other side is wrong, and those of them that no lie has to come before.
-BLAME = frozenset({"malformed", "unexpected", "graph", "version", "coding"})
-EXPECTED = (
-    "another connection",
-    "no Hello",
-    "no connection",
-    "that connection",
-    "connection reset",
-)
-
-
-class _Awake:
-    """That a machine which was woken does not want to be woken at once, again and again."""
-
-    def __init__(self) -> None:
-        self._wakes = 0
-
-    def too_often(self, time_passed: bool, wake_at: float | None, now: float) -> bool:
-        if time_passed and wake_at is not None and wake_at <= now:
-            self._wakes += 1
-        else:
-            self._wakes = 0
-        return self._wakes > MOST_WAKES
+# Whether nothing is due before `wake_at`, at every so many events.
+LOOK_EVERY = 4
 
 
 class ClientChecks:
@@ -64,26 +44,69 @@ class ClientChecks:
         self._wearer = wearer
         self._world = wearer.world
         self._session = session
-        self._handle = session.handle
-        self._awake = _Awake()
+        self._take, self._catch_up = session.take, session.catch_up
+        self._awake = Wakes()
+        self._time_passed = False
+        self._caught_up = False
+        self._takes = 0
         self._ended: set[int] = set()
         self._asked: set[int] = set()
+        self._queries = ClientQueries(session)
+        self._queries.local_s = 1.2 * wearer.layer_s * wearer.model.layers
+        self._connection = FirstConnection()
         self.ledger = Ledger(wearer.model)
-        session.handle = self.handle  # type: ignore[method-assign]
+        session.take = self.take  # type: ignore[method-assign]
+        session.catch_up = self.catch_up  # type: ignore[method-assign]
 
-    def handle(self, event: Any, now: float) -> list[Any]:
+    def take(self, event: Any, now: float) -> list[Any]:
         self._world.step(self._wearer.name, event)
+        early = self._early(event, now)
         self._hears(event)
+        if self._world.jumped_s:
+            self._queries.local_s = None
+        self._queries.hears(event)
+        self._connection.hears(event)
+        self._time_passed = isinstance(event, client_events.TimePassed)
+        self._caught_up = False
+        return [*early, *self._done(partial(self._take, event), now, caught_up=False)]
+
+    def _early(self, event: Any, now: float) -> list[Any]:
+        """What it would do now without being woken: nothing, but send weights sooner."""
+        self._takes += 1
+        busy = isinstance(event, client_events.TimePassed) or not self._caught_up
+        if self._takes % LOOK_EVERY or busy or not is_early(self._session.wake_at, now):
+            return []
+        wake_at = self._session.wake_at
+        woken = partial(self._take, client_events.TimePassed())
+        commands = self._done(woken, now, caught_up=False)
+        commands += self._done(self._catch_up, now, caught_up=True)
+        if late := [each for each in commands if not _sends_weights(each)]:
+            self._wrong(f"it sleeps until {wake_at}, and has to do {late} at {now}")
+        return commands
+
+    def catch_up(self, now: float) -> list[Any]:
+        self._caught_up = True
+        commands = self._done(self._catch_up, now, caught_up=True)
+        if self._awake.too_often(self._time_passed, self._session.wake_at, now):
+            self._wrong(f"the client's wake_at stays {self._session.wake_at}, and it is {now}")
+        return commands
+
+    def _done(
+        self, decide: Callable[[float], list[Any]], now: float, *, caught_up: bool
+    ) -> list[Any]:
         try:
-            commands = self._handle(event, now)
+            commands = decide(now)
         except Exception as error:
             self._wrong(f"an exception escaped the client's machine: {error!r}", error)
             raise
         for command in commands:
             self._does(command)
-        time_passed = isinstance(event, client_events.TimePassed)
-        if self._awake.too_often(time_passed, self._session.wake_at, now):
-            self._wrong(f"the client's wake_at stays {self._session.wake_at}, and it is {now}")
+            for wrong in self._connection.does(command):
+                if self._trusting and not self._world.jumped_s:
+                    self._wrong(wrong)
+        for wrong in self._queries.did(commands, now, caught_up=caught_up):
+            if self._trusting:
+                self._wrong(wrong)
         self._bounded()
         return commands
 
@@ -138,7 +161,16 @@ class ClientChecks:
                 self._ended.add(number)
             case client_events.Record(kind, fields):
                 self._world.note(self._wearer.name, "records", command)
+                if fields.get("phase") == "ready":
+                    self._is_ready()
                 self._world.counts[" ".join(filter(None, ("saw", kind, fields.get("phase"))))] += 1
+
+    def _is_ready(self) -> None:
+        """Everything is there, unless it is not wanted."""
+        options = self._session.options
+        lacking = self.ledger.lacking
+        if lacking and self._trusting and options.algorithm == "efficiency" and not options.stay:
+            self._wrong(f"it is ready, and weights {lacking} are not there")
 
     def _says(self, message: messages.Message) -> None:
         if not self._trusting:
@@ -176,12 +208,20 @@ class ClientChecks:
         if not (world.spoiled or world.lies):
             self._wrong(f"an honest edge is quarantined: {reason}")
 
+    def _limit_s(self, asked: Asked) -> float:
+        wearer, jumped_s = self._wearer, self._world.jumped_s
+        limit_s = HUNG_S
+        if not jumped_s:
+            limit_s = min(self._queries.longest_wait_s(asked.number), HUNG_S)
+        limit_s += LATE_S + wearer.busy_s
+        if asked.deadline_s is not None:
+            limit_s = min(limit_s, asked.deadline_s + TIMER_S)
+        return limit_s + jumped_s
+
     def answered(self, asked: Asked) -> None:
         """A caller got something: is it what it asked for, and in time?"""
-        took_s = (asked.ended_at or 0.0) - asked.at
-        limit_s = (HUNG_S if asked.deadline_s is None else asked.deadline_s) + LATE_S
-        limit_s += self._world.jumped_s
-        if took_s > limit_s + self._wearer.busy_s:
+        took_s, limit_s = (asked.ended_at or 0.0) - asked.at, self._limit_s(asked)
+        if took_s > limit_s:
             self._wrong(f"query {asked.number} took {took_s:.2f} s, more than {limit_s:.2f} s")
         match asked.outcome:
             case Answer() as answer:
@@ -220,90 +260,10 @@ class ClientChecks:
             self._wrong(f"query {asked.number} got a wrong answer, from {answer.ranges}")
 
 
-class EdgeChecks:
-    """One connection's machine at the edge."""
-
-    def __init__(self, life: Life, link: Any, socket: Socket) -> None:
-        self._life = life
-        self._world = life.world
-        self._link = link
-        self._socket = socket
-        self._session = link.session
-        self._handle = link.session.handle
-        self._awake = _Awake()
-        # Queries to be answered, and those that were cancelled: they may be.
-        self._open: dict[int, messages.Execute] = {}
-        self._cancelled: set[int] = set()
-        self._steps = 0
-        link.session.handle = self.handle
-
-    def handle(self, event: Any, now: float) -> list[Any]:
-        session, was_closed = self._session, self._session.closed
-        self._world.step("edge", event)
-        self._hears(event)
-        try:
-            commands = self._handle(event, now)
-        except Exception as error:
-            self._wrong(f"an exception escaped the edge's machine: {error!r}", error)
-            raise
-        if was_closed and commands:
-            self._wrong(f"a session that is over does {commands}")
-        for command in commands:
-            if isinstance(command, edge_events.Send):
-                self._world.said("edge", command.message)
-                self._says(command.message)
-        time_passed = isinstance(event, edge_events.TimePassed)
-        if self._awake.too_often(time_passed, session.wake_at, now):
-            self._wrong(f"the edge's wake_at stays {session.wake_at}, and it is {now}")
-        self._bounded()
-        return commands
-
-    def _wrong(self, text: str, error: BaseException | None = None) -> None:
-        if self._life.alive:
-            self._world.violated(text, error)
-
-    def _hears(self, event: Any) -> None:
-        match event:
-            case edge_events.Received(messages.Execute() as execute):
-                self._open.setdefault(execute.query, execute)
-            case edge_events.Received(messages.Cancel(number)):
-                self._cancelled.add(number)
-            case edge_events.RangeFailed(number, "not-uploaded", text):
-                self._promise_broken(number, text)
-            case edge_events.RangeRan():
-                asked = self._open.get(event.query)
-                if asked is not None and event.stop < asked.stop:
-                    self._promise_broken(event.query, f"it stopped at {event.stop}")
-
-    def _promise_broken(self, number: int, text: str) -> None:
-        """The client asks only for what was acknowledged: it must run while the model is here."""
-        if self._session.model is not None and not self._world.lies and number in self._open:
-            self._wrong(f"what was acknowledged cannot be executed: query {number}: {text}")
-
-    def _says(self, message: messages.Message) -> None:
-        match message:
-            case messages.Result(number) | messages.Error(query=int(number)):
-                if self._open.pop(number, None) is None and not self._socket.tampered:
-                    self._wrong(f"query {number} is answered again, or was not asked")
-            case messages.Error(code, text):
-                expected = self._world.lies or text.startswith(EXPECTED)
-                if code in BLAME and not expected:
-                    self._wrong(f"it takes an honest client for a broken one: {text}")
-
-    def _bounded(self) -> None:
-        session, config = self._session, self._session.config
-        if not session.closed:
-            kept = self._cancelled.union(filter(session._open.__contains__, self._open))
-            if forgotten := self._open.keys() - kept:
-                self._wrong(f"queries {sorted(forgotten)} will never be answered")
-        if session.queued > config.max_queries:
-            self._wrong(f"{session.queued} queries wait")
-        self._steps += 1
-        if self._steps % 16:
-            return
-        held = sum(tensor_bytes(each.execute) for each in session._open._waiting.values())
-        if held > config.max_waiting_bytes and session.queued > 1:
-            self._wrong(f"queries that wait hold {held} bytes")
-        store = self._life.box.store
-        if store.used_bytes > store.budget_bytes:
-            self._wrong(f"the store holds {store.used_bytes} of {store.budget_bytes} bytes")
+def _sends_weights(command: Any) -> bool:
+    match command:
+        case client_events.SendMessage(message) | client_events.SendOnLane(message):
+            return isinstance(message, messages.Segment | messages.Chunk)
+        case client_events.CodeSegment() | client_events.Record():
+            return True
+    return False

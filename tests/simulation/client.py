@@ -141,6 +141,8 @@ class Wearer:
     up: Way
     down: Way
     rng: random.Random
+    # A thread takes at most.
+    slowest_s: float
     # Of the process, as HERE has it.
     alive: bool = True
     stopping: bool = False
@@ -180,8 +182,15 @@ class Wearer:
         """What all of its queries take its own processor, at the most."""
         return 1.2 * self.layer_s * self.model.layers * len(self.asked)
 
+    @property
+    def listens_in_vain(self) -> bool:
+        """Whether it has a connection that brings nothing any more."""
+        ends = (self.driver._connection, self.driver._lane)
+        sockets: list[Any] = [end._socket for end in ends if end is not None]
+        return any(socket.peer.deaf for socket in sockets if not socket.closed)
+
     def thread_s(self) -> tuple[float, float]:
-        return self.rng.uniform(0.0001, 0.003), self.rng.uniform(0.00001, 0.0005)
+        return self.rng.uniform(0.0001, self.slowest_s), self.rng.uniform(0.00001, 0.0005)
 
     async def opened(self) -> Connection | str:
         """As the driver's own, after the time that a handshake takes."""

@@ -15,12 +15,13 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ionn_edge.box import Box
 from ionn_edge.doors.devices import LOOPBACK, Device
+from ionn_edge.doors.guard import Guard
 from ionn_edge.link import Link
 from ionn_edge.machine.quota import Quota
 from ionn_edge.storage import parts
@@ -29,10 +30,11 @@ from ionn_edge.storage.opening import learn_graphs
 from ionn_edge.workers import jobs
 from planner.predictor import Predictor, Sample
 from planner.work import OperatorWork
-from tests.simulation.checks import EdgeChecks
-from tests.simulation.loop import HERE
+from tests.simulation.edge_checks import EdgeChecks
+from tests.simulation.loop import HERE, ShiftedLoop
 from tests.simulation.models import EXACT, Model
 from tests.simulation.network import Socket
+from tests.simulation.shares import Shares
 from tests.simulation.worker import Nursery, Worker
 from wire import Encoder
 
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 PREDICTOR = Predictor.fit(
     [Sample((OperatorWork("linear", 10.0**k, 10.0**k),), 1e-9 * 10.0**k) for k in range(2, 8)]
 ).to_plain()
+
+# A worker is made, and a slow disk takes what it was given, in so many times so long.
+REST_TRIES, REST_S = 20, 0.25
 
 
 class _Ordered(dict[Any, None]):
@@ -70,20 +75,20 @@ class Life:
         # What faults change.
         self.slowness = self.disk_slowness = 1.0
         self.no_workers = self.disk_full = False
-        self._clock_offset_s = self.rng.uniform(0.0, 1e5)
+        self.loop = ShiftedLoop(world.loop, self.rng.uniform(0.0, 1e5))
         self._tasks: list[asyncio.Task[None]] = []
-        self._quotas: dict[Device, Quota] = {}
-        self.box = Box(world.scenario.config(directory), Nursery(self), self.clock)
+        self.box = Box(world.scenario.config(directory), Nursery(self), self.loop.time)
+        self._guard = Guard(self.box.config, self.loop.time)
+        self.shares = Shares(self)
         self.box.clients = _Ordered()  # type: ignore[assignment]
         self.box.predictor = PREDICTOR
         self.context = contextvars.copy_context()
         self.context.run(HERE.set, self)
 
-    def clock(self) -> float:
-        return self.world.loop.time() + self._clock_offset_s
-
-    def jump(self, seconds: float) -> None:
-        self._clock_offset_s += seconds
+    @property
+    def quotas(self) -> list[Quota]:
+        """Of the devices that have come."""
+        return list(self._guard._quotas.values())
 
     def thread_s(self) -> tuple[float, float]:
         before_s = self.rng.uniform(0.00005, 0.002) * self.disk_slowness
@@ -111,11 +116,15 @@ class Life:
 
     async def _serve(self, socket: Socket, device: Device) -> None:
         """As ionn_edge.doors.routes does."""
-        quota = None
-        if device is not LOOPBACK:
-            quota = self._quotas.setdefault(device, Quota(self.box.config))
+        with contextlib.ExitStack() as stack:
+            quota = None if device is LOOPBACK else stack.enter_context(self._guard.seat(device))
+            await self._converse(socket, device, quota)
+
+    async def _converse(self, socket: Socket, device: Device, quota: Quota | None) -> None:
         link: Any = Link(self.box, socket, socket, device.name, device, quota)  # type: ignore[arg-type]
         scenario = self.world.scenario
+        # Its timers are of the clock that it reads.
+        link._loop = self.loop
         link._outbox.encoder = Encoder(self.box.config.limits, scenario.inline_bytes)
         EdgeChecks(self, link, socket)
         self.links.append(link)
@@ -127,6 +136,14 @@ class Life:
             self.links.remove(link)
             self.sockets.remove(socket)
             socket.abort()
+
+    async def at_rest(self, look: Callable[[Life], list[str]]) -> list[str]:
+        """What is still wrong with it after a while in which nothing goes wrong any more."""
+        for _ in range(REST_TRIES):
+            if not (wrong := look(self)):
+                break
+            await asyncio.sleep(REST_S)
+        return wrong
 
     def ran(self, model: Model, job: jobs.Run, stop: int, ranks: tuple[int, ...]) -> None:
         """A worker ran layers [job.start, stop) with weights of these ranks."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Fault = Callable[["World", random.Random], None]
 FAULTS: dict[str, Fault] = {}
+# After these, one side or the other is no honest peer any more.
+TAMPERING = frozenset({"duplicates", "reordering", "corrupt chunks", "garbage"})
 
 
 def _fault(name: str) -> Callable[[Fault], Fault]:
@@ -208,7 +210,7 @@ def _client_jumps(world: World, rng: random.Random) -> None:
 @_fault("edge's clock jumps")
 def _edge_jumps(world: World, rng: random.Random) -> None:
     if (life := world.spot.life) is not None:
-        life.jump(rng.choice((rng.uniform(0.1, 3.0), rng.uniform(3.0, 4000.0))))
+        life.loop.jump(rng.choice((rng.uniform(0.1, 3.0), rng.uniform(3.0, 4000.0))))
 
 
 # Messages.

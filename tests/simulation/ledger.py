@@ -29,6 +29,11 @@ class Ledger:
         self._counts_by_epoch: dict[str, dict[Item, int]] = defaultdict(dict)
         self.lost()
 
+    @property
+    def lacking(self) -> list[int]:
+        """Weights of which the edge has not said that they are whole."""
+        return sorted(set(self._blob) - self._whole)
+
     def lost(self) -> None:
         """Nothing is agreed on with this connection."""
         self._whole: set[int] = set()

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
+import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,16 +35,35 @@ class Stuck(Exception):
     """Nothing will ever happen any more, or far too much happens at once."""
 
 
-class _Selector:
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
+class _Handle:
+    """What asyncio's own handles are to its loops, without what debugging takes."""
 
-    def select(self, timeout: float | None) -> tuple[()]:
-        self._loop.pass_time(timeout)
-        return ()
+    __slots__ = ("_args", "_callback", "_context", "_when", "is_cancelled")
 
-    def close(self) -> None:
-        pass
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        when: float = 0.0,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = contextvars.copy_context() if context is None else context
+        self._when = when
+        self.is_cancelled = False
+
+    def when(self) -> float:
+        return self._when
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def run(self) -> None:
+        self._context.run(self._callback, *self._args)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -49,27 +71,76 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, turns: int) -> None:
         super().__init__()
-        self._selector = _Selector(self)
         self._now = 0.0
         self._turns_left = turns
         self._single: dict[int, float] = {}
+        self._soon: deque[_Handle] = deque()
+        # By the time, and then by the order in which they were asked for.
+        self._timers: list[tuple[float, int, _Handle]] = []
+        self._numbers = itertools.count()
 
     def time(self) -> float:
         return self._now
 
-    def pass_time(self, timeout: float | None) -> None:
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> _Handle:
+        handle = _Handle(callback, args, context)
+        self._soon.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> _Handle:
+        handle = _Handle(callback, args, context, when)
+        heapq.heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> _Handle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        """What is to be done now; where there is nothing, time passes until there is."""
+        soon, timers = self._soon, self._timers
         self._turns_left -= 1
         if self._turns_left <= 0:
             raise Stuck("too much happens: something is busy for ever")
-        if timeout is None:
-            raise Stuck("nothing will ever happen any more")
-        self._now += timeout + TIMER_LATE_S
+        if not soon:
+            while timers and timers[0][2].is_cancelled:
+                heapq.heappop(timers)
+            if not timers:
+                raise Stuck("nothing will ever happen any more")
+            self._now = max(self._now, timers[0][0])
+        self._now += TIMER_LATE_S
+        while timers and timers[0][0] <= self._now:
+            soon.append(heapq.heappop(timers)[2])
+        for _ in range(len(soon)):
+            handle = soon.popleft()
+            if handle.is_cancelled:
+                continue
+            try:
+                handle.run()
+            except (Exception, asyncio.CancelledError) as error:
+                text = "an exception in a callback"
+                self.call_exception_handler({"message": text, "exception": error})
 
-    def _process_events(self, _: Any) -> None:
-        pass
-
-    def _write_to_self(self) -> None:
-        pass
+    def close(self) -> None:
+        super().close()
+        self._soon.clear()
+        self._timers.clear()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         place = HERE.get()
@@ -114,7 +185,7 @@ class ShiftedLoop:
     def __init__(self, loop: VirtualLoop, offset_s: float) -> None:
         self._loop = loop
         self._offset_s = offset_s
-        self._timers: dict[int, tuple[float, asyncio.TimerHandle, _Timer]] = {}
+        self._timers: dict[int, tuple[float, _Handle, _Timer]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -149,6 +220,8 @@ class _Timer:
         self._when = when
         self._callback = callback
         self._args = args
+        # Whoever makes the clock jump arms it again, and may be another process.
+        self._context = contextvars.copy_context()
 
     def when(self) -> float:
         return self._when
@@ -156,7 +229,8 @@ class _Timer:
     def arm(self) -> None:
         self.cancel()
         owner = self._owner
-        handle = owner._loop.call_at(self._when - owner._offset_s, self._due)
+        due_at = self._when - owner._offset_s
+        handle = owner._loop.call_at(due_at, self._due, context=self._context)
         owner._timers[id(self)] = (self._when, handle, self)
 
     def cancel(self) -> None:

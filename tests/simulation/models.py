@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import msgpack
@@ -38,6 +38,8 @@ _WIDTHS = {"chain": 16, "mixed": 28, "skips": 24, "shared": 36, "thin": 48, "dee
 NAMES = tuple(name for name in _KINDS if name != "wide")
 # An input with so large a number makes the model itself fail, wherever its first layer runs.
 POISON = 1e5
+# Answers of a model that are remembered: a few megabytes.
+MOST_KNOWN = 1 << 13
 
 
 class Poisoned(Exception):
@@ -54,6 +56,8 @@ class Model:
     blobs: tuple[memoryview, ...]
     truths: tuple[tuple[bytes, ...], ...]
     executors: tuple[Executor, ...]
+    # What ranges gave, by all that it depends on: most are asked for again in other seeds.
+    known: dict[tuple[object, ...], Live] = field(default_factory=dict, compare=False)
 
     @property
     def layers(self) -> int:
@@ -61,8 +65,19 @@ class Model:
 
     def run(self, start: int, stop: int, live: Live, ranks: tuple[int, ...] | None = None) -> Live:
         """Layers [start, stop), each with its weights as they are at its rank, or exact ones."""
+        key = (start, stop, ranks, *(tensor.numpy().tobytes() for tensor in live))
+        ran = self.known.get(key)
+        if ran is None:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            ran = self.known[key] = self._run(start, stop, live, ranks)
+        return ran
+
+    def _run(self, start: int, stop: int, live: Live, ranks: tuple[int, ...] | None) -> Live:
         if start == 0 < stop and float(live[0].abs().max()) >= POISON:
             raise Poisoned("the model fails on this input")
+        # Memory as torch allocates it, which the wire's is not.
+        live = tuple(tensor.clone() for tensor in live)
         for layer in range(start, stop):
             rank = EXACT if ranks is None else ranks[layer - start]
             live = self.executors[rank].run(layer, layer + 1, live)
@@ -80,9 +95,15 @@ class Model:
 
     def input(self, number: int) -> Live:
         """Whole numbers from -3 to 3."""
+        known = self.known.get((number,))
+        if known is not None:
+            return known
         generator = torch.Generator().manual_seed(number)
         (spec,) = self.graph.inputs
-        return (torch.randint(-3, 4, spec.shape, generator=generator).float(),)
+        made = self.known[number,] = (
+            torch.randint(-3, 4, spec.shape, generator=generator).float(),
+        )
+        return made
 
 
 @cache
@@ -114,14 +135,12 @@ def _known(weight: Weight, blob: memoryview, rank: int) -> bytes:
     """A weight's bytes as far as its planes up to this rank tell; biases are never cut."""
     if rank == EXACT or len(weight.spec.shape) < 2:
         return bytes(blob)
-    elements = len(blob) // 4
-    planes = [_stored(blob, plane, elements) for plane in (COARSE, MIDDLE)[: rank + 1]]
-    return bytes(approximate(planes[0], planes[1] if rank else None))
-
-
-def _stored(blob: memoryview, plane: int, elements: int) -> memoryview:
-    coded = encode_segment("float32", plane, blob, 0, elements, "raw")
-    return decode_segment("float32", plane, elements, "raw", coded)
+    elements, words = len(blob) // 4, None
+    for plane in (COARSE, MIDDLE)[: rank + 1]:
+        coded = encode_segment("float32", plane, blob, 0, elements, "raw")
+        words = decode_segment("float32", plane, elements, "raw", coded, words)
+    assert words is not None
+    return bytes(approximate(plane, words))
 
 
 def _graph(name: str, variant: int) -> tuple[LayerGraph, dict[str, torch.Tensor]]:

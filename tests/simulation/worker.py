@@ -21,10 +21,10 @@ from ionn_edge.workers.offered import check_described, graph_from, weight_rows
 from layergraph import GraphError, InvalidInput, LayerGraph, tensor_from_buffer, tensor_to_buffer
 from layergraph.execute import Live
 from tests.simulation.models import EXACT, Model, Poisoned
-from wire import PRECISIONS, RemoteProtocolError
+from wire import DEFAULT_LIMITS, PRECISIONS, RemoteProtocolError
 from wire.activations import decode_tensor, encode_tensor
 from wire.messages import Tensor
-from wire.planes import approximate
+from wire.planes import COARSE, MIDDLE, approximate
 
 if TYPE_CHECKING:
     from tests.simulation.edge import Life
@@ -123,7 +123,7 @@ class Worker:
     def _go_on(self) -> None:
         if self._busy is None and self._jobs and not self._gone:
             job = self._jobs.popleft()
-            began_s = self._life.clock()
+            began_s = self._life.loop.time()
             loop = asyncio.get_running_loop()
             self._busy = loop.call_later(self._takes_s(job), self._done, job, began_s)
 
@@ -182,11 +182,10 @@ class Worker:
 
     def _read(self, digest: bytes, rank: int, number: int) -> tuple[int, bytes]:
         if rank < EXACT:
-            kinds = ("coarse", "middle")[: rank + 1]
-            paths = [self._files.plane(digest, number, kind) for kind in kinds]
+            plane, kind = ((COARSE, "coarse"), (MIDDLE, "middle"))[rank]
             try:
-                coarse, *middle = (path.read_bytes() for path in paths)
-                return rank, bytes(approximate(coarse, middle[0] if middle else None))
+                words = self._files.plane(digest, number, kind).read_bytes()
+                return rank, bytes(approximate(plane, words))
             except FileNotFoundError:
                 pass  # It became whole meanwhile.
         return EXACT, self._files.blob(digest).read_bytes()
@@ -210,7 +209,7 @@ class Worker:
             return jobs.Failed(job.query, "execution", str(error))
         tensors = tuple(Tensor(*tensor_to_buffer(tensor)) for tensor in result)
         tensors = tuple(encode_tensor(tensor, job.reply_coding) for tensor in tensors)
-        took_s = self._life.clock() - began_s
+        took_s = self._life.loop.time() - began_s
         least = PRECISIONS[min(ranks, default=EXACT)]
         self._life.ran(model, job, stop, tuple(ranks))
         return jobs.Ran(job.query, stop, least, began_s, 0.1 * took_s, 0.9 * took_s, tensors)
@@ -229,10 +228,10 @@ class Worker:
         return job.stop, ranks
 
     def _compute(self, model: Model, start: int, stop: int, live: Live, ranks: list[int]) -> Live:
-        # Memory as torch allocates it, as that of a real worker's tensors is.
-        live = tuple(tensor.clone() for tensor in live)
         if not self._wrong:
             return model.run(start, stop, live, tuple(ranks))
+        # Memory as torch allocates it, as that of a real worker's tensors is.
+        live = tuple(tensor.clone() for tensor in live)
         for layer, rank in zip(range(start, stop), ranks, strict=True):
             if self._wrong.keys() & set(model.graph.layers[layer].weights):
                 live = model.run_with(layer, live, self._wrong)
@@ -244,6 +243,8 @@ class Worker:
 def _checked(job: jobs.Check) -> tuple[str, jobs.Checked | jobs.Refused]:
     try:
         graph = graph_from(job.graph)
-        return graph.fingerprint, jobs.Checked(len(graph.layers), weight_rows(graph))
+        return graph.fingerprint, jobs.Checked(
+            len(graph.layers), weight_rows(graph, DEFAULT_LIMITS.max_weights)
+        )
     except GraphError as error:
         return job.fingerprint, jobs.Refused("graph", str(error))

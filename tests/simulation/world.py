@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import logging
+import contextvars
 import random
-import shutil
-import tempfile
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import torch
-
-import ionn_client.coding
-import ionn_client.machine.queries
-import ionn_edge.link
-import wire.segments
 from ionn_client.activations import Activations
+from ionn_client.machine.context import AGREED, OVER
 from ionn_client.machine.query import Answer
 from ionn_edge.workers import jobs
 from planner import CutCoding
 from tests.simulation.client import Asked, Wearer
-from tests.simulation.edge import Spot, disks_that_fill
+from tests.simulation.edge import Life, Spot
 from tests.simulation.faults import FAULTS
-from tests.simulation.loop import Stuck, VirtualLoop
+from tests.simulation.loop import VirtualLoop
 from tests.simulation.models import EXACT, POISON, Model, model
 from tests.simulation.network import Way
+from tests.simulation.rest import left_behind, unserved
 from tests.simulation.scenario import Client, Scenario
 from wire import PRECISIONS, messages
 
@@ -40,23 +31,17 @@ TURNS = 400_000
 SETTLE_S = 90.0
 REST_S = 1.0
 RECOVER_S = 45.0
+# For a silent connection to be given up, beside what the client's options say.
+FORSAKEN_S = 3.0
+MOST_PROBES = 8
 KEPT_EVENTS = 80
 MOMENTS = (
     "Hello", "Welcome", "Offer", "Have", "Unknown", "Segment", "Chunk", "ChunkAck", "Held",
     "Execute", "Result", "Cancel", "Join", "Joined", "Evicted", "Ping", "Bye", "Error",
+    # Most of what can go wrong does so while these are under way.
+    "Execute", "Execute", "Execute", "Result", "Held", "Have", "Segment",
+    "RunRange", "RunRange", "RunRange", "RunRange",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of a seed. `problem` is None where everything held."""
-
-    seed: int
-    faults: tuple[str, ...]
-    problem: str | None
-    events: list[str]
-    counts: Counter[str] = field(default_factory=Counter)
-    virtual_s: float = 0.0
 
 
 class World:
@@ -74,7 +59,9 @@ class World:
         self.models: dict[str, Model] = {}
         self.spot = Spot(self, root)
         self._trace = trace
-        self._events: deque[tuple[float, str, str, Any]] = deque(maxlen=KEPT_EVENTS)
+        # Of nobody's process: faults happen to them from outside.
+        self._context = contextvars.copy_context()
+        self.events: deque[tuple[float, str, str, Any]] = deque(maxlen=KEPT_EVENTS)
         self._failed = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
         self._ranks: dict[tuple[str, int, int], list[int]] = {}
@@ -92,10 +79,11 @@ class World:
             self._failed.set()
 
     def note(self, who: str, what: str, detail: Any) -> None:
+        event = self.loop.time(), who, what, detail
         if self._trace:
-            print(_line((self.loop.time(), who, what, detail)))
+            print(line(event))
         else:
-            self._events.append((self.loop.time(), who, what, detail))
+            self.events.append(event)
 
     def step(self, who: str, event: Any) -> None:
         self.counts["steps"] += 1
@@ -103,12 +91,15 @@ class World:
 
     def said(self, who: str, message: messages.Message) -> None:
         self.note(who, "says", message)
-        name = type(message).__name__
+        self.happens(type(message).__name__)
+
+    def happens(self, name: str) -> None:
+        """Faults may wait for this."""
         for moment in self._moments:
             if moment[0] == name:
                 moment[1] -= 1
                 if moment[1] == 0:
-                    self.loop.call_soon(moment[2])
+                    self.loop.call_soon(moment[2], context=self._context)
 
     def sent_again(self, wearer: Wearer, segment: messages.Segment) -> None:
         """What was acknowledged in this epoch crosses once more."""
@@ -184,10 +175,22 @@ class World:
     def _plan_faults(self) -> None:
         for name in self.scenario.faults:
             act = self._act(name, random.Random(self.rng.random()))
-            if self.rng.random() < 0.5:
+            if self.rng.random() < 0.35:
                 self.loop.call_later(self.rng.uniform(0.0, self.scenario.active_s), act)
             else:
-                self._moments.append([self.rng.choice(MOMENTS), self.rng.randrange(1, 12), act])
+                self._plan_moment(act)
+
+    def _plan_moment(self, act: Callable[[], None]) -> None:
+        """When something is said, or run at the edge, for the n-th time; later, if it never is."""
+        moment = [self.rng.choice(MOMENTS), self.rng.choice((1, 1, 2, 3, 4, 6, 9, 12)), act]
+        self._moments.append(moment)
+
+        def act_at_last() -> None:
+            if moment in self._moments and moment[1] > 0:
+                self._moments.remove(moment)
+                act()
+
+        self.loop.call_later(self.rng.uniform(0.7, 1.0) * self.scenario.active_s, act_at_last)
 
     def _act(self, name: str, rng: random.Random) -> Callable[[], None]:
         def act() -> None:
@@ -209,7 +212,16 @@ class World:
         of = model(client.model, variant)
         self.models[of.graph.fingerprint] = of
         wearer = Wearer(
-            self, name, client.device, of, client.options, client.layer_s, up, down, rng
+            self,
+            name,
+            client.device,
+            of,
+            client.options,
+            client.layer_s,
+            up,
+            down,
+            rng,
+            client.thread_s,
         )
         self.wearers.append(wearer)
         wearer.start()
@@ -221,6 +233,8 @@ class World:
 
     async def _ask(self, wearer: Wearer, client: Client) -> None:
         rng = wearer.rng
+        if rng.random() < 0.8:
+            await self._until_agreed(wearer, 0.4 * self.scenario.active_s)
         for number in range(client.queries):
             if self.ending:
                 return
@@ -237,14 +251,31 @@ class World:
             wearer.ask(
                 Asked(number, live, 0.0, deadline_s, precision, lossless, poisoned, abandon_s)
             )
-            if rng.random() < 0.7:
-                await asyncio.sleep(client.every_s * rng.uniform(0.5, 2.4))
+            if rng.random() >= client.at_once:
+                longer = 0.7 / (1.0 - client.at_once)
+                await asyncio.sleep(client.every_s * longer * rng.uniform(0.5, 2.4))
+                if rng.random() < 0.5:
+                    await self._until_agreed(wearer, 0.3 * self.scenario.active_s)
+                    await self._until_changed(wearer, 0.2)
+
+    async def _until_agreed(self, wearer: Wearer, longest_s: float) -> None:
+        """Until the edge has some use: before, queries run here, whatever happens."""
+        until = self.loop.time() + longest_s
+        while wearer.session.phase not in AGREED | OVER and self.loop.time() < until:
+            await self._until_changed(wearer, until - self.loop.time())
+
+    @staticmethod
+    async def _until_changed(wearer: Wearer, longest_s: float) -> None:
+        """So that queries meet the upload midway, with the weights that have just come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await wearer.driver.changed()
 
     async def _leave(self, wearer: Wearer) -> None:
         if wearer.stopping:
             return
         wearer.stopping = True
-        await wearer.stop()
+        await self.loop.create_task(wearer.stop(), context=wearer.context)
         if wearer.session.phase != "closed":
             self.violated(f"{wearer.name} stopped, and its session is {wearer.session.phase}")
         if len(wearer.session.queries):
@@ -272,8 +303,23 @@ class World:
                 ]
                 self.violated(f"queries hang: {open_[:5]}")
         await asyncio.sleep(REST_S)
-        if self.scenario.has_room and not self.lies:
+        await self._forsake()
+        if self.scenario.has_room:
             await self._recover()
+
+    async def _forsake(self) -> None:
+        """Nobody keeps a connection over which nothing comes."""
+        began = self.loop.time()
+        jumped = self.counts["fault edge's clock jumps"]
+        while kept := [wearer for wearer in self.wearers if wearer.listens_in_vain]:
+            longest_s = FORSAKEN_S + 1.5 * max(w.options.silence_s for w in kept)
+            if jumped:
+                # By that clock it measured how long what is under way holds up every answer.
+                longest_s += max(w.session.context.queueing_s() for w in kept)
+            if self.loop.time() - began > longest_s:
+                self.violated(f"{kept[0].name} keeps a connection over which nothing comes")
+                return
+            await asyncio.sleep(0.25)
 
     async def _recover(self) -> None:
         """Where nothing is in the way, every client has its edge again, and uses it."""
@@ -287,18 +333,39 @@ class World:
             seen = [(w.name, w.session.phase, w.session.last_failure) for w in here]
             self.violated(f"after {RECOVER_S:.0f} s of peace: {seen}")
         for wearer in here:
+            await self._trust_again(wearer)
+            self.counts["recovered"] += 1
+        await self._edge_at_rest(unserved)
+
+    async def _edge_at_rest(self, look: Callable[[Life], list[str]]) -> None:
+        life = self.spot.life
+        if life is not None and (wrong := await life.at_rest(look)):
+            self.violated(f"the edge at rest: {'; '.join(wrong)}")
+
+    async def _trust_again(self, wearer: Wearer) -> None:
+        """An edge that does its work is asked again, however often it failed before."""
+        trust, text = wearer.session.queries.trust, None
+        for _ in range(MOST_PROBES):
+            if wearer.stopping:
+                return  # A visitor, who leaves meanwhile.
             number = len(wearer.asked)
             live = wearer.model.input(number)
             wearer.ask(Asked(number, live, 0.0, None, PRECISIONS[-1], False, False, None))
             await asyncio.wait(wearer.asking, timeout=SETTLE_S)
-            self.counts["recovered"] += 1
+            text = trust.refusal()
+            if text is None or wearer.session.phase != "ready" or self.lies:
+                return
+            await asyncio.sleep(min(trust.breaker.left_s(wearer.loop.time()), 70.0) + 1.0)
+        self.violated(f"{wearer.name} in peace: {text}")
 
     async def _end(self) -> None:
         for wearer in self.wearers:
             await self._leave(wearer)
-        for task in self._tasks:
+        # Visitors too, who were about to leave.
+        unfinished = [*self._tasks, *(wearer.running for wearer in self.wearers)]
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
         life = self.spot.life
         if life is not None and self.problem is None:
             life.context.run(life.box.drain)
@@ -307,92 +374,12 @@ class World:
                 await asyncio.wait_for(life.box.empty.wait(), limit_s)
             except TimeoutError:
                 self.violated(f"{len(life.links)} connections outlive the edge's draining")
+            await self._edge_at_rest(left_behind)
         for each in [*self.spot.over, *([life] if life is not None else [])]:
             await each.ended()
 
 
-def _line(event: tuple[float, str, str, Any]) -> str:
+def line(event: tuple[float, str, str, Any]) -> str:
     at, who, what, detail = event
     text = repr(detail)
     return f"{at:10.6f} {who:9} {what:8} {text if len(text) < 300 else text[:300] + '...'}"
-
-
-class _Ticks:
-    """What seconds of processor time are: the real ones would differ in each run."""
-
-    def __init__(self) -> None:
-        self._ticks = itertools.count()
-
-    def __call__(self) -> float:
-        return next(self._ticks) * 1e-5
-
-
-@contextlib.contextmanager
-def _sizes(scenario: Scenario) -> Iterator[None]:
-    """Short segments, and tensors that are coded beside, with models as small as these."""
-    ticks = _Ticks()
-    clocks = SimpleNamespace(thread_time=ticks, perf_counter=ticks)
-    changes = (
-        (wire.segments, "_WHOLE_SEGMENT_BYTES", scenario.segment_bytes),
-        (wire.segments, "_PLANE_SEGMENT_ELEMENTS", scenario.segment_bytes // 2),
-        (ionn_client.machine.queries, "INLINE_BYTES", scenario.coded_apart_bytes),
-        (ionn_client.coding, "time", clocks),
-        (ionn_edge.link, "time", clocks),
-    )
-    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
-    for module, name, value in changes:
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
-
-
-@contextlib.contextmanager
-def _quiet_operator() -> Iterator[None]:
-    """What the edge tells its operator about: nothing of it is unexpected here."""
-    log = logging.getLogger("ionn_edge")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def simulate(seed: int, trace: bool = False, faults: Sequence[str] | None = None) -> Outcome:
-    """One seed's world, from its start to its rest; with these faults instead of its own."""
-    torch.set_num_threads(1)
-    scenario = Scenario.draw(seed)
-    if faults is not None:
-        scenario = replace(scenario, faults=tuple(faults))
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(prefix="ionn-", dir=memory if memory.is_dir() else None))
-    try:
-        with _sizes(scenario), disks_that_fill(), _quiet_operator():
-            return _simulated(scenario, root, trace)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _simulated(scenario: Scenario, root: Path, trace: bool) -> Outcome:
-    world = World(scenario, root, trace)
-    loop = world.loop
-    loop.set_exception_handler(lambda _, context: world.violated(*_of(context)))
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_until_complete(world.run())
-    except Stuck as stuck:
-        world.violated(str(stuck))
-    except Exception as error:
-        world.violated(f"the simulation itself failed: {error!r}", error)
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
-    events = [] if world.problem is None else [_line(event) for event in world._events]
-    return Outcome(scenario.seed, scenario.faults, world.problem, events, world.counts, loop.time())
-
-
-def _of(context: dict[str, Any]) -> tuple[str, BaseException | None]:
-    return f"in a callback: {context.get('message')}", context.get("exception")
