@@ -1,10 +1,11 @@
 """What reduced precision costs in accuracy, on networks that were really trained.
 
 The networks of benchmarks/trained.py on inputs that they were not trained on, through the
-codings as they cross the network: all weights at float12 and bfloat16, as the progressive
-upload brings them, and the activations of each cut at float16 and in 8 bits. Top-1 accuracy,
-the share of answers that are the exact network's, and the error of the outputs, relative to
-their norm (root mean square over the inputs; the worst input in brackets).
+codings as they cross the network: all weights at float8 and bfloat16, as the progressive
+upload brings them, with products in float32 and, where edges may ("short"), in bfloat16; and the
+activations of each cut at float16 and in 8 bits. Top-1 accuracy, the share of answers that are
+the exact network's, and the error of the outputs, relative to their norm (root mean square over
+the inputs; the worst input in brackets).
 
     python benchmarks/accuracy.py [--quick] [--json]
 """
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import wire
 from benchmarks.trained import Trained, trained
 from layergraph import Executor, LayerGraph, capture, tensor_from_buffer, tensor_to_buffer
+from layergraph.bfloat16 import roundable_weights
 from layergraph.weights import weight_bytes_view
 
 Answer = Callable[[torch.Tensor], torch.Tensor]
@@ -46,31 +48,44 @@ class Cost:
 def approximated(weight: torch.Tensor, precision: str) -> tuple[torch.Tensor, int]:
     """The weight as an edge has it once its planes up to `precision` are there; bytes sent."""
     blob, count = weight_bytes_view(weight), weight.numel()
-    kept: dict[int, bytes] = {}
-    sent_bytes = 0
+    words, sent_bytes = b"", 0
     for plane in (wire.COARSE, wire.MIDDLE)[: 1 + (precision == "bfloat16")]:
         step, stored = wire.segment_elements("float32", plane), []
         for start in range(0, count, step):
             length = min(step, count - start)
             coded = wire.encode_segment("float32", plane, blob, start, length, "planes")
             sent_bytes += coded.nbytes
-            stored.append(wire.decode_segment("float32", plane, length, "planes", coded))
-        kept[plane] = b"".join(stored)
-    data = wire.approximate(kept[wire.COARSE], kept.get(wire.MIDDLE))
+            coarse = words[2 * start : 2 * (start + length)]
+            stored.append(wire.decode_segment("float32", plane, length, "planes", coded, coarse))
+        words = b"".join(stored)
+    data = wire.approximate(plane, words)
     return tensor_from_buffer("float32", weight.shape, range(weight.dim()), data), sent_bytes
 
 
 def with_weights(
     graph: LayerGraph, weights: Mapping[str, torch.Tensor], precision: str
-) -> tuple[Answer, float]:
-    """A network whose float32 weights all have `precision`, and the share of bytes that took."""
+) -> tuple[Answer, Answer, float]:
+    """A network whose float32 weights all have `precision`, and the share of bytes that took.
+
+    With products in float32, and with products in bfloat16.
+    """
     coarse, sent_bytes, raw_bytes = {}, 0, 0
     for name, weight in weights.items():
-        coarse[name], coded_bytes = approximated(weight, precision)
+        # As the upload has it: vectors go whole.
+        coarse[name], coded_bytes = (
+            approximated(weight, precision) if weight.dim() > 1 else (weight, weight.nbytes)
+        )
         sent_bytes += coded_bytes
         raw_bytes += weight.nbytes
-    executor = Executor(graph, coarse)
-    return lambda x: executor.run(0, len(graph.layers), [x])[0], sent_bytes / raw_bytes
+    roundable = roundable_weights(graph)
+    names = {graph.weights[index].name for index in roundable}
+    short = {name: each.bfloat16() if name in names else each for name, each in coarse.items()}
+    executors = Executor(graph, coarse), Executor(graph, short, roundable=roundable)
+    return *map(whole, executors), sent_bytes / raw_bytes
+
+
+def whole(executor: Executor) -> Answer:
+    return lambda x: executor.run(0, len(executor.graph.layers), [x])[0]
 
 
 def across(executor: Executor, cut: int, coding: str, shares: list[float]) -> Answer:
@@ -104,18 +119,15 @@ def cost(net: Trained, answer: Answer, exact: torch.Tensor) -> tuple[float, ...]
 def costs(net: Trained) -> Iterator[Cost]:
     graph, weights = capture(net.model, (net.inputs[:1],))
     executor = Executor(graph, weights)
-    count = len(graph.layers)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        return executor.run(0, count, [x])[0]
-
+    run = whole(executor)
     exact = torch.cat([run(x) for x in net.inputs[:, None]])
     yield Cost(net.name, "exact", 1.0, *cost(net, run, exact))
     for precision in wire.PRECISIONS[:-1]:
-        answer, share = with_weights(graph, weights, precision)
-        way = f"weights {precision}"
-        yield Cost(net.name, way, share, *cost(net, answer, exact))
-    for cut in range(1, count):
+        *answers, share = with_weights(graph, weights, precision)
+        for answer, products in zip(answers, ("", ", short"), strict=True):
+            way = f"weights {precision}{products}"
+            yield Cost(net.name, way, share, *cost(net, answer, exact))
+    for cut in range(1, len(graph.layers)):
         for coding in ("planes", "float16", "affine8"):
             shares: list[float] = []
             way = f"{coding} after {graph.layers[cut - 1].name}"

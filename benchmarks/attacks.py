@@ -18,6 +18,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -103,8 +104,8 @@ def dense(layers: int, width: int, seed: int = 0) -> tuple[LayerGraph, list[byte
     return LayerGraph((row,), weights, (), nodes, each, (Ref(layers),)), blobs
 
 
-def wide(rows: int = 4096) -> LayerGraph:
-    """One ReLU of 64 MiB."""
+def wide(rows: int = 4000) -> LayerGraph:
+    """One ReLU of 61 MiB; an answer may have 64."""
     spec = TensorSpec("float32", (rows, rows))
     node = Node("aten.relu.default", (Ref(0),), (), (spec,), "relu")
     return LayerGraph((spec,), (), (), (node,), (Layer("relu", 0, 1, ()),), (Ref(1),))
@@ -189,9 +190,9 @@ async def recursion(access: Access) -> None:
 
 
 async def compression(access: Access) -> None:
-    """64 MiB in a few bytes, over and over: as a query's tensor, and in weights' segments."""
+    """61 MiB in a few bytes, over and over: as a query's tensor, and as its answer."""
     graph = wide()
-    zeros = messages.Tensor("float32", (4096, 4096), (0, 1), bytes(1 << 26))
+    zeros = messages.Tensor("float32", (4000, 4000), (0, 1), bytes(4 * 4000**2))
     few_bytes = encode_tensor(zeros, "planes")
     async with talk(access) as talking:
         await talking.say(offer(graph))
@@ -199,6 +200,29 @@ async def compression(access: Access) -> None:
         for query in itertools.count():
             await talking.say(messages.Execute(query, 0, 1, None, "exact", "planes", (few_bytes,)))
             await talking.hear()
+
+
+async def segments(access: Access) -> None:
+    """64 MiB of a weight, each MiB in a few bytes, over and over: its digest is wrong."""
+    graph, (zeros,) = dense(1, 4096)
+    weight = replace(graph.weights[0], digest=os.urandom(32))
+    graph, count = replace(graph, weights=(weight,)), 1 << 18
+    few_bytes = encode_segment("float32", 0, zeros, 0, count, "planes")
+    while True:
+        async with talk(access) as talking:
+            await talking.say(offer(graph))
+            await talking.hear()
+            hearing = asyncio.create_task(talking.until_closed())
+            try:
+                for start in range(0, len(zeros) // 4, count):
+                    announced = messages.Segment(0, 0, start, count, "planes", few_bytes.nbytes)
+                    await talking.say(announced, messages.Chunk(few_bytes))
+                await hearing
+            except TROUBLE:
+                await asyncio.sleep(0)
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
 
 
 async def held_back(access: Access) -> None:
@@ -261,6 +285,19 @@ async def offers(access: Access) -> None:
             await talking.hear()
 
 
+async def returns(access: Access) -> None:
+    """A model of many small weights, by its name, over and over; and how much of it is there."""
+    graph, _ = dense(4000, 1)
+    known = False
+    while True:
+        async with talk(access) as talking:
+            await talking.say(messages.Offer(graph.fingerprint, b"") if known else offer(graph))
+            known = isinstance(await talking.hear(120.0), messages.Have)
+            for _ in range(10 if known else 0):
+                await talking.say(messages.GetLoad())
+                await talking.hear()
+
+
 async def executes(access: Access) -> None:
     """Queries as many as are taken, all of the processor's work."""
     graph, blobs = dense(4, 1024, seed=9)
@@ -315,11 +352,13 @@ ATTACKS: dict[str, tuple[Callable[[Access], Awaitable[None]], int]] = {
     "declared": (declared, PARALLEL),
     "recursion": (recursion, PARALLEL),
     "compression": (compression, PARALLEL),
+    "segments": (segments, PARALLEL),
     "held-back": (held_back, PARALLEL),
     "drip": (drip, PARALLEL),
     "small": (small, PARALLEL),
     "records": (records, PARALLEL),
     "offers": (offers, PARALLEL),
+    "returns": (returns, PARALLEL),
     "executes": (executes, PARALLEL),
     "half-open": (half_open, 1),
     "handshakes": (handshakes, 64),

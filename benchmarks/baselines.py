@@ -5,7 +5,8 @@
 A query is some bytes up and ANSWER_BYTES down; an upload is confirmed when the server has it all.
 `Naive` is what one writes first: frames over one asyncio stream with its default buffers, queries
 first in user space. `Echo` is the least that a query can cost, `EncryptedEcho` the least with the
-encryption that a paired edge has. gRPC (asyncio, one channel) sends
+encryption that a paired edge has, `IsolatedEcho` with the layers in a process of their own too
+(isolated.py). gRPC (asyncio, one channel) sends
 the upload as a stream and queries as unary calls; no protobuf on either side.
 """
 
@@ -19,8 +20,11 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol, Self
+
+from isolated import ANSWER_BYTES, Isolated
 
 from pairing.identity import Identity
 from pairing.tls import client_context, server_context
@@ -30,7 +34,6 @@ try:
 except ImportError:  # A development dependency.
     grpc = None
 
-ANSWER_BYTES = 32
 PIECE_BYTES = 65_536
 HEADER = struct.Struct("!BII")  # kind, number, bytes that follow
 BULK, LAST, QUERY, ANSWER = range(4)
@@ -77,6 +80,10 @@ class EncryptedEcho(Echo):
     @classmethod
     async def open(cls, host: str, port: int) -> Self:
         return cls(*await _stream(host, port, client_context(None, None)))
+
+
+class IsolatedEcho(EncryptedEcho):
+    """The same, where the server has another process answer."""
 
 
 class Naive:
@@ -193,14 +200,20 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 # -- the servers --------------------------------------------------------------------------------
 
 
-async def serve_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of `Echo`, `EncryptedEcho` or `Naive`, until it ends."""
+async def serve_frames(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    respond: Callable[[bytes], Awaitable[bytes]] | None = None,
+) -> None:
+    """One connection of an echo or of `Naive`, until it ends. respond: what an answer holds."""
     answer = bytes(ANSWER_BYTES)
     try:
         while True:
             kind, number, size = HEADER.unpack(await reader.readexactly(HEADER.size))
-            await reader.readexactly(size)
+            payload = await reader.readexactly(size)
             if kind in (QUERY, LAST):
+                if respond is not None:
+                    answer = await respond(payload)
                 writer.write(HEADER.pack(ANSWER, number, ANSWER_BYTES) + answer)
                 await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -239,6 +252,9 @@ async def _serve(bind: str) -> None:
     tls = server_context(Identity.create("echo"), ())
     encrypted = await asyncio.start_server(serve_frames, bind, 0, ssl=tls)
     ports["encrypted frames"] = encrypted.sockets[0].getsockname()[1]
+    respond = partial(serve_frames, respond=Isolated().run)
+    isolated = await asyncio.start_server(respond, bind, 0, ssl=tls)
+    ports["isolated frames"] = isolated.sockets[0].getsockname()[1]
     if grpc is not None:
         _server, ports["grpc"] = await serve_grpc(bind)
     print(json.dumps(ports), flush=True)

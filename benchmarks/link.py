@@ -151,6 +151,7 @@ def _over_link(options: argparse.Namespace, cell: Cell, figure: str, **more: Any
                 "naive": servers["frames"],
                 "echo": servers["frames"],
                 "encrypted echo": servers["encrypted frames"],
+                "isolated echo": servers["isolated frames"],
                 **{name: servers[name] for name in ("grpc",) if name in servers},
             },
             "edge_pid": box["pid"],

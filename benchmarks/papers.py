@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ionn_client.devices import DeviceProfile, load_device
-from ionn_client.reports.quantities import bit_rate, joules, seconds
+from ionn_client.quantities import bit_rate, joules, seconds
 from layergraph import LayerGraph
 from planner.power import LINKS, RADIOS, energy_prices
 

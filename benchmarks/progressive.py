@@ -1,15 +1,19 @@
 """What progressive precision is predicted to gain over exact uploads, on every network.
 
-The ratio of the mean latencies until the exact upload ends, with the bytes that coded weights were
-measured to take (both uploads end together, to 1%); layers timed on this CPU as in
-benchmarks/plan.py, the device by default one on which AlexNet takes 1.3 s. The better the edge and
-the slower the device, the more: the ratio of bytes, 4.02, is approached where the latency that
-remains at the end is nothing, but it counts on both sides. Two bounds stand beside each gain:
+The ratio of the mean latencies until the exact upload ends, with the bytes that weights of each
+size take, coded, if they are normally distributed (both uploads end together, to 1%); layers timed
+on this CPU as in benchmarks/plan.py, the device by default one on which AlexNet takes 1.3 s. Both
+have products in float32: an edge that has them in bfloat16 until weights are exact (decision 0028)
+gains more, and more than the bounds. The better the edge and the slower the device, the more: the
+ratio of bytes, 4.7 to 7.8, is approached where the latency that remains at the end is nothing, but
+it counts on both sides. "bits" is what an element takes at float8, all layers together; "noise" is
+the mean of the relative noise of all weights that are used, added up. Two bounds stand beside each
+gain:
 
 "equal noise" is what a perfect code could gain whose answers are as noisy. Of normally distributed
 weights, which seeded convolutions are, no code of b bits each leaves less noise than 4^-b of their
 power (Shannon 1959; T. M. Cover and J. A. Thomas, "Elements of Information Theory", section 10.3).
-Layers run whole, and the noise of all at float12 may be spread over them as shortens the upload
+Layers run whole, and the noise of all at float8 may be spread over them as shortens the upload
 most. A layer's bytes delay by s / rate what all later ones gain, so the area under the latency
 curve above its end is a sum over layers of b times weights times the latency until then that is
 above the last; under a given sum of 4^-b it is least where 4^-b is in proportion to that (reverse
@@ -26,10 +30,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,16 +52,14 @@ from planner import (
     timeline,
     upload_plan,
 )
+from wire.byteplanes import compress_part
+from wire.float8 import BLOCK, float8_codes, float8_noise, float8_words, step_of
+from wire.refinement import refinement
 from wire.segments import CODED_SHARE
 
 RATES_Mbit = (5.85, 18.88, 80.0)  # JointDNN's 4G and Wi-Fi uplinks, IONN's Wi-Fi
-# Coded bytes over raw of float32 weights by planes, which add up to those of the whole.
-FLOAT12, BFLOAT16 = 0.207, 4 / 32
-PLANE_SHARES = (
-    ("float12", FLOAT12),
-    ("bfloat16", BFLOAT16),
-    ("exact", CODED_SHARE - FLOAT12 - BFLOAT16),
-)
+FINE_SHARE = 16 / 32
+SAMPLE_BLOCKS = 8
 # The networks whose gain must be 2.5, and on which link.
 MUST_GAIN, MUST_RATE_Mbit = ("resnet50", "vgg16"), 18.88
 GAIN = 2.5
@@ -87,7 +89,10 @@ def progressive_rows(tables: dict[str, LayerCosts], rtt_s: float) -> Iterator[di
     """Progressive over exact on every link, then for devices and edges of other speeds."""
     print("Progressive over exact, mean latency until the exact upload ends (predicted)")
     print(f"{'network':16}{'Mbit/s':>8}{'local, s':>10}{'edge':>6}{'upload, s':>11}", end="")
-    print(f"{'final, s':>10}{'exact, s':>10}{'progr., s':>11}{'noise':>9}{'gain':>7}", end="")
+    print(
+        f"{'final, s':>10}{'exact, s':>10}{'progr., s':>11}{'bits':>6}{'noise':>9}{'gain':>7}",
+        end="",
+    )
     print(f"{'equal noise':>13}{'no bytes':>10}")
     for name, costs in tables.items():
         for rate in RATES_Mbit:
@@ -111,12 +116,8 @@ def _gain(
     link = Link(rate_Mbit * 125e3, rate_Mbit * 125e3, rtt_s)
     coded = replace(costs, weight_bytes=costs.weight_bytes * CODED_SHARE)
     exact = timeline(coded, link, upload_plan(coded, link))
-    planes = [
-        tuple(Plane(share * size, PRECISION_NOISE[to]) for to, share in PLANE_SHARES)
-        if size
-        else ()
-        for size in costs.weight_bytes.tolist()
-    ]
+    counts = [round(size / 4) for size in costs.weight_bytes.tolist()]
+    planes = [_planes(count) if count else () for count in counts]
     plan = progressive_plan(costs, link, planes)
     found = progressive_timeline(costs, link, planes, plan, exact.horizon_s)
     row = {
@@ -128,6 +129,7 @@ def _gain(
         "final_s": exact.points[-1].latency_s,
         "exact_mean_s": exact.mean_latency_s,
         "progressive_mean_s": found.mean_latency_s,
+        "float8_bits": 8 * sum(own[0].missing_bytes for own in planes if own) / sum(counts),
         "mean_noise": found.mean_noise,
         "gain": exact.mean_latency_s / found.mean_latency_s,
         "gain_at_equal_noise": exact.mean_latency_s / _least_mean_s(costs, link, exact.horizon_s),
@@ -136,17 +138,39 @@ def _gain(
     print(
         f"{name:16}{rate_Mbit:>8.2f}{row['local_s']:>10.3f}{edge_speed:>5}x{row['upload_s']:>11.1f}"
         f"{row['final_s']:>10.3f}{row['exact_mean_s']:>10.3f}{row['progressive_mean_s']:>11.3f}"
-        f"{row['mean_noise']:>9.1e}{row['gain']:>7.2f}{row['gain_at_equal_noise']:>13.2f}"
+        f"{row['float8_bits']:>6.2f}{row['mean_noise']:>9.1e}{row['gain']:>7.2f}{row['gain_at_equal_noise']:>13.2f}"
         f"{row['gain_without_bytes']:>10.2f}",
         flush=True,
     )
     return row
 
 
+@cache
+def _planes(count: int) -> tuple[Plane, ...]:
+    """A layer's of so many weights: coded bytes as seeded blocks of them take, and noise."""
+    coarse_bytes, middle_bytes, elements = 0, 0, SAMPLE_BLOCKS * BLOCK
+    weights = np.random.default_rng(0).normal(0, 0.05, elements).astype("<f4").view("<u4")
+    for number in range(SAMPLE_BLOCKS):
+        block = weights[number * BLOCK : (number + 1) * BLOCK]
+        step = step_of(block, number, count)
+        codes = float8_codes(block, step)
+        rest = refinement((block >> 16).astype("<u2"), float8_words(codes, step))
+        coarse_bytes += _coded_bytes([codes])
+        middle_bytes += _coded_bytes(rest)
+    shares = coarse_bytes / elements, middle_bytes / elements, 4 * FINE_SHARE
+    noises = float8_noise(count), *PRECISION_NOISE.values()
+    return tuple(Plane(share * count, noise) for share, noise in zip(shares, noises, strict=True))
+
+
+def _coded_bytes(parts: list[Any]) -> int:
+    return sum(memoryview(each).nbytes for part in parts for each in compress_part(part))
+
+
 def _least_mean_s(costs: LayerCosts, link: Link, horizon_s: float) -> float:
     """The mean latency with first planes that no code can make shorter at equal noise."""
-    noise = PRECISION_NOISE["float12"]
-    bits = np.full(len(costs), math.log2(1 / noise) / 2)
+    noise = np.array([float8_noise(round(size / 4)) for size in costs.weight_bytes.tolist()])
+    total = noise[costs.weight_bytes > 0].sum()
+    bits = np.log2(1 / noise) / 2
     for _ in range(ROUNDS):
         first = replace(costs, weight_bytes=costs.weight_bytes * bits / 32)
         found = timeline(first, link, upload_plan(first, link), horizon_s=horizon_s)
@@ -155,7 +179,7 @@ def _least_mean_s(costs: LayerCosts, link: Link, horizon_s: float) -> float:
             above_s = before.latency_s - found.points[-1].latency_s
             delays[after.layer] = costs.weight_bytes[after.layer] * above_s
         shares = delays / delays.sum() if delays.any() else delays
-        spread = shares * noise * np.count_nonzero(costs.weight_bytes)
+        spread = shares * total
         bits = np.log2(1 / np.clip(spread, 4.0**-MOST_BITS, 1)) / 2
     return found.mean_latency_s
 

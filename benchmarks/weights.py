@@ -84,22 +84,32 @@ def planes_encode(dtype: str, blob: Bytes) -> list[bytes | memoryview]:
 
 
 def planes_decode(dtype: str, count: int, coded: list[bytes | memoryview]) -> memoryview:
-    kinds = wire.progressive_planes(dtype)
-    stored = [_decoded(dtype, *each) for each in zip(kinds, [count] * 3, coded, strict=False)]
-    return wire.merge(*stored) if len(stored) == 3 else stored[0]
+    stored: list[memoryview] = []
+    for plane, each in zip(wire.progressive_planes(dtype), coded, strict=True):
+        beside = stored[0] if plane == wire.MIDDLE else None
+        stored.append(_decoded(dtype, plane, count, each, beside))
+    return wire.merge(*stored[1:]) if len(stored) == 3 else stored[0]
 
 
 def _shorter(dtype: str, plane: int, blob: Bytes) -> memoryview:
     count = blob.size // wire.DTYPE_BYTES[dtype]
     coded = wire.encode_segment(dtype, plane, blob.data, 0, count, "planes")
-    if coded.nbytes < wire.max_coded_bytes(dtype, plane, count, "raw"):
+    # How long MIDDLE is as it is depends on COARSE.
+    if plane == wire.MIDDLE or coded.nbytes < wire.max_coded_bytes(dtype, plane, count, "raw"):
         return coded
     return wire.encode_segment(dtype, plane, blob.data, 0, count, "raw")
 
 
-def _decoded(dtype: str, plane: int, count: int, coded: bytes | memoryview) -> memoryview:
-    is_raw = len(coded) == wire.max_coded_bytes(dtype, plane, count, "raw")
-    return wire.decode_segment(dtype, plane, count, "raw" if is_raw else "planes", coded)
+def _decoded(
+    dtype: str,
+    plane: int,
+    count: int,
+    coded: bytes | memoryview,
+    beside: memoryview | None = None,
+) -> memoryview:
+    raw_bytes = wire.max_coded_bytes(dtype, plane, count, "raw")
+    coding = "raw" if plane != wire.MIDDLE and len(coded) == raw_bytes else "planes"
+    return wire.decode_segment(dtype, plane, count, coding, coded, beside)
 
 
 _zip = zstandard.ZstdCompressor(level=1).compress

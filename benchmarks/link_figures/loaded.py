@@ -72,7 +72,7 @@ def loaded(settings: dict[str, Any]) -> Iterator[Figure]:
                 if name in settings["addresses"]:
                     asyncio.run(_rounds[name](what, settings["addresses"][name], sample))
         for name, sample in samples.items():
-            if sample.idle_s:
+            if name in settings["addresses"]:
                 yield from _figures(name, sample, what, settings)
 
 
@@ -179,6 +179,8 @@ async def _query_for(seconds: float, ask: Ask, sample: Sample) -> None:
     async for served, latency_s in _asked(ask):
         if served:
             sample.idle_s.append(latency_s)
+        else:
+            sample.elsewhere += 1
         if time.monotonic() > ends_at:
             return
 

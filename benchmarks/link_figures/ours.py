@@ -47,6 +47,17 @@ class Ballast(nn.Module):
         return answer
 
 
+class Touch(nn.Module):
+    """uint8 [n] -> float32 [1]: one layer that is next to free, and reads a byte of its query."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.full((1,), 2.0))
+
+    def forward(self, query: Tensor) -> Tensor:
+        return query[:1].float() * self.factor
+
+
 def tables(size: int, seed: int, dtype: torch.dtype = torch.uint8) -> list[Tensor]:
     """About `size` bytes: random bytes, which no coding shortens, or weights drawn like any."""
     generator = torch.Generator().manual_seed(seed)
@@ -62,30 +73,38 @@ def _bytes(rows: int, generator: torch.Generator) -> Tensor:
 
 def network(query_bytes: int, ballast: list[Tensor]) -> tuple[Profiled, Tensor]:
     """The captured network with its profile made by hand, and a query."""
-    # Random, so that no coding of live tensors makes it smaller than it says.
-    generator = torch.Generator().manual_seed(query_bytes)
-    query = torch.randint(0, 256, (query_bytes,), dtype=torch.uint8, generator=generator)
+    query = query_of(query_bytes)
     return captured(Ballast(ballast).eval(), (query,)), query
 
 
-def captured(model: nn.Module, args: tuple[Any, ...]) -> Profiled:
-    """Any model with that profile."""
+def query_of(size: int) -> Tensor:
+    # Random, so that no coding of live tensors makes it smaller than it says.
+    generator = torch.Generator().manual_seed(size)
+    return torch.randint(0, 256, (size,), dtype=torch.uint8, generator=generator)
+
+
+def captured(model: nn.Module, args: tuple[Any, ...], rest_s: float = 0.0) -> Profiled:
+    """Any model with that profile. rest_s: what each layer but the first takes on the client."""
     graph, weights = capture(model, args)
-    return Profiled(graph, weights, (NEVER_HERE_S, *(0.0 for _ in graph.layers[1:])))
+    return Profiled(graph, weights, (NEVER_HERE_S, *(rest_s for _ in graph.layers[1:])))
 
 
 @dataclass
 class Session:
-    """A connected client, and when it entered each phase (time.monotonic seconds)."""
+    """A connected client, when it entered each phase (time.monotonic seconds), and what each range
+    took on the edge (seconds)."""
 
     net: Offload
     times: dict[str, float] = field(default_factory=dict)
+    computed_s: list[float] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, record: dict[str, Any]) -> None:
         if record["event"] == "phase":
             self.times[record["phase"]] = time.monotonic()
             self._changed.set()
+        elif record["event"] == "hop":
+            self.computed_s.append(record["compute_s"])
 
     async def reached(self, phase: str) -> None:
         async with asyncio.timeout(TIMEOUT_S):

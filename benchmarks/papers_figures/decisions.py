@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ionn_client.devices import load_device
-from ionn_client.reports.quantities import bit_rate
+from ionn_client.quantities import bit_rate
 from layergraph import LayerGraph
 from papers_figures.agreement import World, nearest_factor
 from papers_figures.costs import as_served, costs_on

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ionn_client.devices import DeviceProfile
-from ionn_client.reports.quantities import bit_rate, byte_count
+from ionn_client.quantities import bit_rate, byte_count
 from layergraph import LayerGraph
 from papers_figures.agreement import World, nearest_factor
 from papers_figures.costs import costs_on, in_8_bits

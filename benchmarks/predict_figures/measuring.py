@@ -10,18 +10,19 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
-from ionn_edge.calibration.measure import Bench
+from ionn_edge.calibration.disturbed import remeasured
+from ionn_edge.calibration.measure import VISITS, Bench, Measured, calmer
 from ionn_edge.calibration.probes import Probe
 from ionn_edge.calibration.spread import spread
 from layergraph.work import LayerWork, NodeWork
 from planner.predictor import Sample
 from predict_figures.networks import Network
 
-# One layer is held out for so many that are not, and visited so often at each turn.
-HELD_OUT, VISITED = 3, 2
+# One layer is held out for so many that are not; it is visited so many times as often.
+HELD_OUT = 3
 
 
 @dataclass(slots=True)
@@ -33,8 +34,8 @@ class HeldOut:
     visits: list[float]
 
     def sample(self, first: int = 0, step: int = 1) -> Sample:
-        """The median of its visits, or of every so many of them."""
-        return Sample(self.work, statistics.median(self.visits[first::step]), self.type)
+        """The calmest of its visits, or of every so many of them."""
+        return Sample(self.work, min(self.visits[first::step]), self.type)
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def measure(
     for number in range(rounds):
         random.Random(1000 * seed + number).shuffle(ranges)
         plan += ranges
-    turns, began = max(spreads, 1), time.perf_counter()
+    turns, began = max(VISITS * spreads, 1), time.perf_counter()
     layer_turns = _layer_turns(spreads, seed, layers)
     for turn in range(turns):
         next(layer_turns, None)
@@ -100,18 +101,25 @@ def measure(
 
 
 def _layer_turns(spreads: int, seed: int, layers: Layers) -> Iterator[None]:
+    """Every round to learn from in as many turns as calibration visits it, beside one held out."""
     bench = Bench("cpu")
-    kept = list(islice(spread(2 * seed + 1), -(-spreads // HELD_OUT)))
-    held_out: list[dict[Probe, HeldOut]] = [{} for _ in kept]
-    for turn, probes in enumerate(islice(spread(2 * seed), spreads)):
-        layers.seen += [Sample(r.work, r.seconds, r.type) for r in map(bench.measured, probes)]
-        for number in range(VISITED):
-            index = (VISITED * turn + number) % len(kept)
-            for probe in kept[index]:
-                row = bench.measured(probe)
-                found = held_out[index].setdefault(probe, HeldOut(row.type, row.work, []))
-                found.visits.append(row.seconds)
-        if turn == spreads - 1:
+    learned: list[list[tuple[Probe, Measured]]] = []
+    others = list(islice(spread(2 * seed + 1), -(-spreads // HELD_OUT)))
+    held_out: list[dict[Probe, HeldOut]] = [{} for _ in others]
+    rounds = spread(2 * seed)
+    for turn in range(VISITS * spreads):
+        if turn < spreads:
+            learned.append([(probe, bench.measured(probe)) for probe in next(rounds)])
+        else:
+            visited = learned[turn % spreads]
+            learned[turn % spreads] = [(p, calmer(m, bench.measured(p))) for p, m in visited]
+        for probe in others[turn % len(others)]:
+            row = bench.measured(probe)
+            found = held_out[turn % len(others)].setdefault(probe, HeldOut(row.type, row.work, []))
+            found.visits.append(row.seconds)
+        if turn == VISITS * spreads - 1:
+            kept = remeasured(list(chain.from_iterable(learned)), bench.measured)
+            layers.seen += [Sample(r.work, r.seconds, r.type) for r in kept]
             layers.held_out += [each for some in held_out for each in some.values()]
             layers.entries_s.append(bench.entry_s)
         yield

@@ -25,7 +25,7 @@ from layergraph.nodes import WeightRef
 
 # What ran before makes a range up to a tenth slower, and one of microseconds half as slow again,
 # which is not so in a stream of queries: as where layers are calibrated, what runs first is not
-# measured. Then the shorter the more often.
+# measured. Then the shorter the more often: a range is rather visited at more times.
 SHORT_S, MOST_RUNS = 0.02, 10
 # Twice what a processor's caches hold, for copies; of few bytes not more than turns are taken.
 COLD_BYTES, MOST_COPIES = 64 << 20, 300
@@ -70,7 +70,7 @@ class Running:
         while warm_s < WARM_S:
             latest_s = self._timed(layers, next(copies))
             warm_s += latest_s
-        runs = max(2, min(MOST_RUNS, int(SHORT_S / latest_s)))
+        runs = max(1, min(MOST_RUNS, int(SHORT_S / latest_s)))
         return [self._timed(layers, next(copies)) for _ in range(runs)]
 
     def copies(self, layers: Range) -> list[Weights]:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import baselines
 import delay
+from isolated import ANSWER_BYTES, Isolated
 from link_figures.figures import Figure, at_least, at_most, percentile
 from link_figures.loaded import Round
 from link_figures.path import Cell, cpu_s
@@ -76,7 +78,7 @@ async def servers() -> AsyncIterator[dict[str, int]]:
 async def test_a_baseline_answers_queries_of_every_size(servers: dict[str, int], kind: Any) -> None:
     contender = await kind.open("127.0.0.1", servers["frames"])
     for size in (1, 1_000, 300_000):
-        await asyncio.wait_for(contender.query(bytes(size)), 10)
+        await asyncio.wait_for(contender.query(bytes(size)), 60)
     await contender.close()
 
 
@@ -87,8 +89,18 @@ async def test_the_encrypted_echo_is_encrypted() -> None:
         echo = await baselines.EncryptedEcho.open(*server.sockets[0].getsockname())
         assert echo._writer.get_extra_info("cipher")[1] == "TLSv1.3"
         for size in (1, 300_000):
-            await asyncio.wait_for(echo.query(bytes(size)), 10)
+            await asyncio.wait_for(echo.query(bytes(size)), 60)
         await echo.close()
+
+
+async def test_the_isolated_echo_answers_by_what_the_layer_makes_of_the_query() -> None:
+    isolated = Isolated()
+    try:
+        for size in (1, 300_000):
+            answer = await asyncio.wait_for(isolated.run(b"\x07" * size), 60)
+            assert answer == struct.pack("f", 14.0).ljust(ANSWER_BYTES, b"\0")
+    finally:
+        await isolated.close()
 
 
 async def test_the_naive_connection_uploads_everything_and_answers_meanwhile(
@@ -96,8 +108,8 @@ async def test_the_naive_connection_uploads_everything_and_answers_meanwhile(
 ) -> None:
     naive = await baselines.Naive.open("127.0.0.1", servers["frames"])
     uploading = asyncio.ensure_future(naive.upload(3 * baselines.PIECE_BYTES + 1))
-    await asyncio.wait_for(naive.query(b"x"), 10)
-    await asyncio.wait_for(uploading, 10)
+    await asyncio.wait_for(naive.query(b"x"), 60)
+    await asyncio.wait_for(uploading, 60)
     await naive.close()
 
 
@@ -105,8 +117,8 @@ async def test_grpc_does_the_same() -> None:
     pytest.importorskip("grpc")
     server, port = await baselines.serve_grpc("127.0.0.1")
     contender = await baselines.Grpc.open("127.0.0.1", port)
-    await asyncio.wait_for(contender.upload(2 * baselines.PIECE_BYTES + 1), 10)
-    await asyncio.wait_for(contender.query(bytes(300_000)), 10)
+    await asyncio.wait_for(contender.upload(2 * baselines.PIECE_BYTES + 1), 60)
+    await asyncio.wait_for(contender.query(bytes(300_000)), 60)
     await contender.close()
     await server.stop(None)
 

@@ -16,11 +16,12 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import predict
 from predict_figures import regret as regrets
-from predict_figures.measuring import VISITED, Layers, measure
+from predict_figures.measuring import Layers, measure
 from predict_figures.networks import Network, network_of
 from predict_figures.regret import regret
 from predict_figures.running import MOST_COPIES, Apart, Running
 
+from ionn_edge.calibration.measure import VISITS
 from planner import LayerCosts, Link, timeline, upload_plan
 
 LINK = Link(1e6, 1e6, 0.01)
@@ -70,7 +71,7 @@ def test_ranges_are_of_the_network_and_their_runs_are_counted(lenet: Network) ->
     network.visit((0, layers))
     first = len(network.seconds((0, layers)))
     # Not the first, which finds caches full of what ran before.
-    assert first >= 2
+    assert first >= 1
     network.visit((0, layers))
     assert len(network.seconds((0, layers))) > first
     assert min(network.seconds((0, layers))) <= network.cost_s((0, layers))
@@ -98,7 +99,7 @@ def test_what_two_runs_measured_adds_up(lenet: Network) -> None:
         both.add(json.loads(json.dumps(one.to_plain())))
     assert len(both.seen) == 2 * len(one.seen)
     assert both.seen[len(one.seen) :] == one.seen
-    assert all(len(layer.visits) == VISITED for layer in both.held_out)
+    assert all(len(layer.visits) == VISITS for layer in both.held_out)
     assert not {s.work for s in one.seen} & {h.work for h in one.held_out if h.work[0].flops > 1e6}
     assert all(len(visits) == 2 for visits in networks[0].visits.values())
     again = [replace(lenet, visits={})]
@@ -111,10 +112,10 @@ def test_what_two_runs_measured_adds_up(lenet: Network) -> None:
 def test_half_of_the_visits_is_compared_with_the_other(lenet: Network) -> None:
     network = lenet
     network.visits = {(0, 5): [[1.0, 2.0, 8.0, 9.0], [4.0], [3.0]]}
-    # The median of each visit's lower quartile.
-    assert network.cost_s((0, 5)) == 3
+    # The least of the visits' lower quartiles.
+    assert network.cost_s((0, 5)) == 2
     # Whole visits, because runs of one visit resemble each other.
-    assert network.halves_s((0, 5)) == (2.5, 4.0)
+    assert network.halves_s((0, 5)) == (2.0, 4.0)
     network.visits[0, 5] = [[1.0, 2.0]]
     with pytest.raises(ValueError, match="1 times"):
         network.halves_s((0, 5))
