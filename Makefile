@@ -9,9 +9,11 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/ionn demo
 
-# A file's tests share what they start, so they stay in one of the two processes.
+# A file's tests share what they start, so they stay in one of three processes, which often wait for
+# an edge. Those of few but long tests do not come last, as xdist would have them: one process would
+# wait for the others.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -37,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kill.py
 	$(BIN)/python benchmarks/failover.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/whole_uploads.py
 	$(BIN)/python benchmarks/activations.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/security_cost.py
@@ -57,6 +60,7 @@ bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/kill.py --quick
 	$(BIN)/python benchmarks/failover.py --quick
 	$(BIN)/python benchmarks/weights.py --quick
+	$(BIN)/python benchmarks/whole_uploads.py --quick
 	$(BIN)/python benchmarks/activations.py --quick
 	$(BIN)/python benchmarks/accuracy.py --quick
 	$(BIN)/python benchmarks/security_cost.py --quick
@@ -65,7 +69,7 @@ bench-quick: $(STAMP)
 
 # Every branch of what pyproject.toml lists, by the tests that are about it: without those that
 # draw what they try, so that each run reaches the same, and without long ones that add nothing.
-CLIENT := audit* battery breaker context crossings distrust estimate flood forecast hedging inventory kept \
+CLIENT := audit* battery breaker calm catching_up context crossings distrust estimate flood forecast hedging inventory kept \
 	lane lateness liveness pacer queries routing sender session session_corners trust upload
 EDGE := answers quota session session_lanes turns
 LAYERGRAPH := budget check graph hostile_graphs layer_edges validators

@@ -21,8 +21,10 @@ from ionn_client.machine.pacer import UploadPacer
 SEGMENT_BYTES = 1448
 PACKET_BYTES = 66
 """Ethernet, IP and TCP headers of each packet."""
-CHUNK_BYTES = 19
+CHUNK_BYTES = 13
 """WebSocket's and our own header of each chunk."""
+RECORD_BYTES, RECORD_FRAMING_BYTES = 1 << 14, 22
+"""Of TLS."""
 ACKNOWLEDGEMENT_BYTES = 13
 PAYLOAD_SHARE = SEGMENT_BYTES / (SEGMENT_BYTES + PACKET_BYTES)
 REPLY_TICK_S = 0.003
@@ -236,11 +238,17 @@ class _Program:
         self._agenda.at(self._agenda.now + pause_s, self.stall, every_s, stall_s)
 
 
+def framed_bytes(chunk_bytes: int) -> int:
+    """What TCP carries for a chunk."""
+    size = chunk_bytes + CHUNK_BYTES
+    return size + ceil(size / RECORD_BYTES) * RECORD_FRAMING_BYTES
+
+
 class _Run:
     """The client's rules (its session), and an edge that acknowledges and replies."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.pacer = UploadPacer(1 << 18)
+        self.pacer = UploadPacer(1 << 20)
         self.outcome = Outcome()
         self._scenario = scenario
         self._agenda = agenda = _Agenda()
@@ -283,7 +291,7 @@ class _Run:
         while self.pacer.may_send(now, credit_bytes):
             size = self.pacer.chunk_bytes()
             self.pacer.sent(size, now)
-            self._upstream.write(size + CHUNK_BYTES, partial(self._edge.soon, self._store, size))
+            self._upstream.write(framed_bytes(size), partial(self._edge.soon, self._store, size))
         self.outcome.queues_s.append((now, self._up.queueing_s))
         self._set_timer(self.pacer.due_at(credit_bytes))
 

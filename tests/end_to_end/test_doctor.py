@@ -61,7 +61,7 @@ async def test_an_edge_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     findings = await examine(NOWHERE, tmp_path)
     reach = found(findings, "reach")
     assert reach.state == "bad"
-    assert "Connection refused" in reach.text
+    assert "connection refused" in reach.text
     assert "ionn edge serve" in reach.advice
 
 
@@ -215,6 +215,17 @@ async def test_versions_that_do_not_meet_say_who_is_to_be_updated(
     assert (finding.state, finding.advice) == ("bad", advice)
 
 
+@pytest.mark.parametrize(
+    ("newest", "said"), [(2, "the box speaks version 2,"), (3, "the box speaks versions 2 to 3,")]
+)
+async def test_versions_that_meet_are_told(newest: int, said: str, tmp_path: Path) -> None:
+    protocol = {"oldest": 2, "newest": newest}
+    async with server(says(as_json(protocol=protocol))) as address:
+        finding = found(await examine_box(address, tmp_path), "protocol")
+    assert finding.state == "ok"
+    assert finding.text.startswith(said)
+
+
 async def test_names_cannot_write_on_the_terminal(tmp_path: Path) -> None:
     name = "\x1b[2J\nhall" + 1000 * "x"
     async with server(says(as_json(name=name, agent={"a": 1}))) as address:
@@ -256,7 +267,8 @@ def frames(*said: messages.Message) -> list[bytes]:
 async def test_a_conversation_that_is_none_is_bad(
     handler: Handler, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inquiry, "TIMEOUT_S", 0.5)
+    if text == "no answer":
+        monkeypatch.setattr(inquiry, "TIMEOUT_S", 0.5)
     async with server(says(as_json()), handler) as address:
         finding = found(await examine_box(address, tmp_path), "access")
     assert finding.state == "bad"

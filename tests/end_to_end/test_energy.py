@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -45,18 +43,12 @@ def profiled(model: nn.Module) -> Profiled:
     return prepare(model, (X,), options=options(Objective()))
 
 
-@pytest.fixture(scope="module")
-def edge() -> Iterator[EdgeProcess]:
-    with EdgeProcess() as process:
-        yield process
-
-
 async def queried(
     profiled: Profiled, edge: EdgeProcess, chosen: Options, count: int = 1
 ) -> tuple[list[QueryResult], ionn_client.Status]:
     """Results of `count` queries once everything is uploaded."""
     async with ionn_client.connect(profiled, (X,), edge=edge.address, options=chosen) as net:
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         results = [await net.query(X) for _ in range(count)]
         return results, net.status
 

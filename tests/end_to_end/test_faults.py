@@ -61,22 +61,22 @@ class Broken:
     def __init__(self, real: Any, times: int = 1 << 30) -> None:
         self.real, self.left, self.failed = real, times, 0
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
         if self.left:
             self.left -= 1
             self.failed += 1
             raise RuntimeError("a bug")
-        return self.real(*args)
+        return self.real(*args, **named)
 
 
 async def ask(model: nn.Module, profiled: Profiled, address: str) -> ionn_client.QueryResult:
     """An answer after the upload, and the session still there."""
     async with ionn_client.connect(profiled, (X,), edge=address, options=OPTIONS) as net:
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         result = await net.query(X)
         with torch.inference_mode():
             assert torch.equal(result.value, model(X))
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         assert (await net.query(X)).served_by in ("client", "edge", "both")
     return result
 

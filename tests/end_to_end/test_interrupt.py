@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ionn_client.emulate import LinkProcess, LinkSpec
+from tests.support import quick_edge
 
 # The `ionn` command, with Ctrl-C pressed when it comes to import a certain module.
 PRESSED = """
@@ -49,3 +53,22 @@ def test_at_a_prompt(tmp_path: Path) -> None:
         asking.send_signal(signal.SIGINT)
         assert asking.wait() == 130
         assert b"Traceback" not in asking.stderr.read()
+
+
+def test_amid_an_upload_what_there_is_by_then_is_told() -> None:
+    pressed = [sys.executable, "-c", PRESSED, "nothing"]
+    with quick_edge() as edge, LinkProcess(LinkSpec.parse("400kbit"), edge.address) as link:
+        asking = ["run", "--edge", f"{link.host}:{link.port}", "--network", "lenet"]
+        command = [*pressed, *asking, "--queries", "3000", "--interval", "0.02"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout is not None
+            shown = iter(running.stdout.readline, "")
+            # The first partitions may be over before a busy machine has a line about them.
+            assert any(re.search(r"partition \d+/.*query \d", line) for line in shown)
+            running.send_signal(signal.SIGINT)
+            told, complaints = running.communicate()
+    assert (running.returncode, complaints) == (130, "")
+    assert "exact answers equal the local model's." in " ".join(told.split())
+    assert "the next run goes on from there." in told

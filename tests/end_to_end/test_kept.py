@@ -101,8 +101,8 @@ async def test_the_edge_gets_no_byte_of_kept_weights_nor_the_raw_input(edge: Edg
     async with Tap(host, int(port)) as tap:
         address = f"ionn://127.0.0.1:{tap.port}"
         async with ionn_client.connect(profiled, (x,), edge=address, options=OPTIONS) as net:
-            await net.uploaded(timeout_s=30)
-            result = await net.query(x, deadline_s=10)
+            await net.uploaded(timeout_s=60)
+            result = await net.query(x, deadline_s=60)
             assert torch.equal(result.value, reference)
             assert result.served_by == "both"
             assert net.status.held_bytes == net.status.total_bytes == 2 * (192 * 193 * 4)

@@ -64,6 +64,13 @@ def assert_equal(ours: Any, reference: dict[str, torch.Tensor]) -> None:
         assert torch.equal(ours[name], tensor), name
 
 
+async def failed(net: ionn_client.Offload) -> None:
+    """Until the first attempt to reach the edge has failed, however busy this machine is."""
+    async with asyncio.timeout(60):
+        while net.status.error is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_answers_that_are_there_at_once_keep_nobody_else_waiting(
     model: nn.Module, profiled: Profiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,8 +103,8 @@ async def test_answers_before_during_and_after_the_upload_equal_the_models(
         reference = model(*ARGS)
     async with ionn_client.connect(model, ARGS, edge=edge.address, options=SLOW) as net:
         assert_equal(await net(*ARGS), reference)
-        await net.uploaded(timeout_s=30)
-        result = await net.query(*ARGS, deadline_s=10)
+        await net.uploaded(timeout_s=60)
+        result = await net.query(*ARGS, deadline_s=60)
         assert_equal(result.value, reference)
         assert result.served_by in ("edge", "both")
         assert result.fallback_reason is None
@@ -110,7 +117,7 @@ async def test_answers_before_during_and_after_the_upload_equal_the_models(
 async def test_a_second_visit_sends_nothing(profiled: Profiled, edge: EdgeProcess) -> None:
     for _ in range(2):
         async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
-            await net.uploaded(timeout_s=30)
+            await net.uploaded(timeout_s=60)
             status = net.status
     assert status.sent_bytes == 0
     assert status.skipped_bytes == status.total_bytes
@@ -155,7 +162,7 @@ async def test_many_queries_at_once_get_their_own_answers(
     with torch.inference_mode():
         references = [model(*args) for args in inputs]
     async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         answers = await asyncio.gather(*(net(*args) for args in inputs))
     for answer, reference in zip(answers, references, strict=True):
         assert_equal(answer, reference)
@@ -167,8 +174,9 @@ async def test_without_an_edge_queries_are_answered_here_and_the_status_says_why
     async with ionn_client.connect(profiled, ARGS, edge=NOWHERE) as net:
         result = await net.query(*ARGS)
         assert result.served_by == "client"
+        await failed(net)
         with pytest.raises(ionn_client.EdgeUnreachable, match="no edge at ionn://127"):
-            await net.uploaded(timeout_s=0.3)
+            await net.uploaded(timeout_s=0.1)
         assert net.status.phase == "connecting"
         assert "no edge at" in (net.status.error or "")
         assert "all here" in net.status.reason
@@ -196,7 +204,7 @@ async def test_a_deadline_that_nobody_can_keep_is_the_callers_error(profiled: Pr
             await net.query(*ARGS, deadline_s=0.01)
 
 
-async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
+async def test_an_edge_killed_or_stopped_costs_no_answer_and_the_upload_resumes(
     model: nn.Module, profiled: Profiled, tmp_path: Path
 ) -> None:
     with torch.inference_mode():
@@ -216,9 +224,15 @@ async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
                 edge.kill()
                 assert_equal(await net(*ARGS), reference)
                 edge = await asyncio.to_thread(quick_edge(store, port).__enter__)
-                await net.uploaded(timeout_s=30)
+                await net.uploaded(timeout_s=60)
                 assert_equal(await net(*ARGS), reference)
                 status = net.status
+                # One that is stopped says so.
+                await asyncio.to_thread(edge.__exit__, None, None, None)
+                result = await net.query(*ARGS)
+                assert_equal(result.value, reference)
+                assert result.served_by == "client"
+                assert net.status.phase == "connecting"
         assert status.resent_bytes <= 128 << 10
         # Coded, and nothing twice but what was on its way.
         assert 0.8 * status.total_bytes < status.sent_bytes - status.resent_bytes
@@ -228,16 +242,6 @@ async def test_a_killed_edge_costs_no_answer_and_the_upload_resumes(
         edge.__exit__(None, None, None)
 
 
-async def test_a_stopped_edge_says_so_and_its_clients_go_on(profiled: Profiled) -> None:
-    with quick_edge() as edge:
-        async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
-            await net.uploaded(timeout_s=30)
-            await asyncio.to_thread(edge.__exit__, None, None, None)
-            result = await net.query(*ARGS)
-            assert result.served_by == "client"
-            assert net.status.phase == "connecting"
-
-
 async def test_an_edge_of_another_protocol_version_is_an_explained_stop(
     profiled: Profiled,
 ) -> None:
@@ -245,7 +249,7 @@ async def test_an_edge_of_another_protocol_version_is_an_explained_stop(
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         await socket.receive_bytes()
-        text = "no protocol version in common: the client speaks 1, the edge 7 to 9"
+        text = "no protocol version in common: the edge speaks versions 7 to 9"
         for frame in encode(messages.Error("version", text)):
             await socket.send_bytes(frame)
         await socket.close()
@@ -255,8 +259,8 @@ async def test_an_edge_of_another_protocol_version_is_an_explained_stop(
         _Server(other_version) as address,
         ionn_client.connect(profiled, ARGS, edge=address) as net,
     ):
-        with pytest.raises(ionn_client.VersionMismatch, match="the edge 7 to 9"):
-            await net.uploaded(timeout_s=10)
+        with pytest.raises(ionn_client.VersionMismatch, match="the edge speaks versions 7 to 9"):
+            await net.uploaded(timeout_s=60)
         assert (await net.query(*ARGS)).served_by == "client"
         assert net.status.phase == "rejected"
 
@@ -277,8 +281,9 @@ async def test_a_server_that_is_no_edge_costs_no_answer(
         _Server(junk) as address,
         ionn_client.connect(profiled, ARGS, edge=address) as net,
     ):
+        await failed(net)
         with pytest.raises(ionn_client.EdgeUnreachable, match="the edge"):
-            await net.uploaded(timeout_s=0.5)
+            await net.uploaded(timeout_s=0.1)
         assert (await net.query(*ARGS)).served_by == "client"
 
 
@@ -305,8 +310,9 @@ async def test_a_plain_web_server_is_no_edge(profiled: Profiled) -> None:
         _Server(page) as address,
         ionn_client.connect(profiled, ARGS, edge=address) as net,
     ):
+        await failed(net)
         with pytest.raises(ionn_client.EdgeUnreachable, match="no edge at"):
-            await net.uploaded(timeout_s=0.5)
+            await net.uploaded(timeout_s=0.1)
 
 
 async def test_a_server_that_never_answers_is_given_up_and_tried_again(
@@ -324,7 +330,7 @@ async def test_a_server_that_never_answers_is_given_up_and_tried_again(
     async with await asyncio.start_server(freeze, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with ionn_client.connect(profiled, ARGS, edge=f"127.0.0.1:{port}") as net:
-            await asyncio.wait_for(twice.wait(), 10)
+            await asyncio.wait_for(twice.wait(), 60)
             assert "no answer" in (net.status.error or "")
             assert (await net.query(*ARGS)).served_by == "client"
         for writer in accepted:
@@ -338,23 +344,27 @@ async def test_a_host_name_that_cannot_be_is_only_an_unreachable_edge(
     async with ionn_client.connect(
         profiled, ARGS, edge="box", options=Options(state=tmp_path)
     ) as net:
+        await failed(net)
         with pytest.raises(ionn_client.EdgeUnreachable):
-            await net.uploaded(timeout_s=0.3)
+            await net.uploaded(timeout_s=0.1)
         assert (await net.query(*ARGS)).served_by == "client"
 
 
 async def test_abandoned_queries_do_not_keep_the_device_busy(profiled: Profiled) -> None:
-    # The model takes about half a second on this device; nobody waits longer than 50 ms.
+    # The model takes about half a second on this device; nobody waits longer than 50 ms. They are
+    # so many that a busy machine does not take as long.
+    abandoned = 60
     slowdown = 0.5 / sum(profiled.client_s)
     options = Options(device_slowdown=slowdown, profile_runs=1)
     async with ionn_client.connect(profiled, ARGS, edge=NOWHERE, options=options) as net:
         late = await asyncio.gather(
-            *(net.query(*ARGS, deadline_s=0.05) for _ in range(12)), return_exceptions=True
+            *(net.query(*ARGS, deadline_s=0.05) for _ in range(abandoned)),
+            return_exceptions=True,
         )
         assert {type(error) for error in late} == {ionn_client.DeadlineExceeded}
         result = await net.query(*ARGS)
-    # Twelve abandoned runs of half a second each would be in front of it.
-    assert result.latency_s < 12 * 0.5 / 2
+    # Abandoned runs of half a second each would be in front of it.
+    assert result.latency_s < abandoned * 0.5 / 2
 
 
 async def test_a_closed_session_says_so(profiled: Profiled) -> None:
@@ -366,8 +376,12 @@ async def test_a_closed_session_says_so(profiled: Profiled) -> None:
 
 async def test_one_that_was_never_entered_says_so(profiled: Profiled) -> None:
     net = ionn_client.connect(profiled, ARGS, edge=NOWHERE)
-    with pytest.raises(RuntimeError, match="inside `async with"):
-        await net(*ARGS)
+    for use in (lambda: net(*ARGS), net.uploaded, net.forget):
+        with pytest.raises(RuntimeError, match="inside `async with"):
+            await use()
+    for look in (lambda: net.status, lambda: net.graph):
+        with pytest.raises(RuntimeError, match="inside `async with"):
+            look()
 
 
 def test_the_blocking_api_says_that_it_was_not_entered_or_was_left(profiled: Profiled) -> None:
@@ -379,6 +393,13 @@ def test_the_blocking_api_says_that_it_was_not_entered_or_was_left(profiled: Pro
     for late in (net.query, net.forget, net.uploaded, lambda: net.status):
         with pytest.raises(RuntimeError, match="inside `with"):
             late()
+
+
+@pytest.mark.parametrize("edge", [None, 7431, ("127.0.0.1", 7431)])
+def test_an_edge_that_is_no_text_is_refused_at_once(profiled: Profiled, edge: Any) -> None:
+    for connected in (ionn_client.connect, ionn_client.connect_sync):
+        with pytest.raises(ValueError, match="edge is a paired box's name, or an address"):
+            connected(profiled, ARGS, edge=edge)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +424,7 @@ def test_the_blocking_api_gives_the_same(model: nn.Module, edge: EdgeProcess) ->
         reference = model(*ARGS)
     with ionn_client.connect_sync(model, ARGS, edge=edge.address, options=SLOW) as net:
         assert_equal(net(*ARGS), reference)
-        net.uploaded(timeout_s=30)
+        net.uploaded(timeout_s=60)
         assert_equal(net.query(*ARGS).value, reference)
         assert net.status.phase == "ready"
 
@@ -442,7 +463,7 @@ async def test_ps_lists_what_the_edge_holds(profiled: Profiled, edge: EdgeProces
     from ionn_client.commands.ps import ask_load
 
     async with ionn_client.connect(profiled, ARGS, edge=edge.address, options=SLOW) as net:
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         welcome, load = await ask_load(Access.to(edge.address))
         assert welcome.device == "cpu"
         (model_load,) = [m for m in load.models if m.fingerprint == net.graph.fingerprint]

@@ -21,7 +21,7 @@ from ionn_client.errors import (
 from ionn_client.processes import EdgeProcess
 from ionn_edge.doors.announce import announced
 from planner import Link
-from tests.ionn_edge.visitors import house, wrong
+from tests.ionn_edge.visitors import house, once_announced, wrong
 
 X = torch.linspace(-1, 1, 64).reshape(1, 64)
 
@@ -77,9 +77,10 @@ async def test_a_box_is_found_and_paired_by_its_name(tmp_path: Path, client: Pat
         fingerprint, code = at.guard.identity.fingerprint, at.desk.code or ""
         async with announced("the [b]hall", "127.0.0.1", at.port, fingerprint):
             look = ("discover", "--seconds", "1.5", *state)
-            assert "To pair: ionn pair NAME" in await asyncio.to_thread(ionn, *look)
-            await asyncio.to_thread(ionn, "pair", "the [b]hall", "--code", code, *state)
-            found = json.loads(await asyncio.to_thread(ionn, *look, "--json"))
+            await once_announced("To pair: ionn pair NAME", *look)
+            pair = ("pair", "the [b]hall", "--code", code, *state)
+            await once_announced("Paired with hall", *pair)
+            found = json.loads(await once_announced(fingerprint, *look, "--json"))
     (box,) = [box for box in found if box["fingerprint"] == fingerprint]
     assert box == {
         "name": "the [b]hall",
@@ -94,7 +95,7 @@ async def test_a_box_is_found_and_paired_by_its_name(tmp_path: Path, client: Pat
     [
         (["pair", "ionn://box:1/pair?box=x&secret=y"], "pairing URI looks like"),
         (["pair", "127.0.0.1:9", "--code", "1234"], "8 digits"),
-        (["pair", "127.0.0.1:9", "--code", wrong("0000-0000")], ": Connection refused"),
+        (["pair", "127.0.0.1:9", "--code", wrong("0000-0000")], ": connection refused"),
         (["pair", "127.0.0.1:port", "--code", wrong("0000-0000")], "bad port"),
         (["pair", "127.0.0.1:9", "--name", "-x", "--code", wrong("0000-0000")], "name"),
         (["devices", "forget", "nobody"], "no box is known"),

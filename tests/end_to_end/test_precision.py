@@ -60,7 +60,7 @@ def difference(result: QueryResult, reference: torch.Tensor) -> float:
 async def test_answers_say_their_precision_and_are_as_close_and_exact_is_exact(
     edge: EdgeProcess, profiled: Profiled, reference: torch.Tensor
 ) -> None:
-    worst = {"float12": 0.0, "bfloat16": 0.0, "exact": 0.0}
+    worst = {"float8": 0.0, "bfloat16": 0.0, "exact": 0.0}
     seen: dict[str, int] = dict.fromkeys(worst, 0)
     with LinkProcess(LINK, edge.address) as link:
         address = f"{link.host}:{link.port}"
@@ -74,8 +74,8 @@ async def test_answers_say_their_precision_and_are_as_close_and_exact_is_exact(
                 assert torch.equal(exact.value, reference)
             result = await net.query(X)
             status = net.status
-    assert seen["float12"] > 0
-    assert 0 < worst["float12"] < 0.1
+    assert seen["float8"] > 0
+    assert 0 < worst["float8"] < 0.1
     assert worst["bfloat16"] < 0.01
     assert worst["exact"] == 0
     assert result.precision == "exact"
@@ -87,7 +87,7 @@ async def test_answers_say_their_precision_and_are_as_close_and_exact_is_exact(
 
 async def test_a_precision_that_does_not_exist_is_refused(profiled: Profiled) -> None:
     async with ionn_client.connect(profiled, (X,), edge="127.0.0.1:9", options=SLOW) as net:
-        with pytest.raises(ValueError, match="float12, bfloat16, exact"):
+        with pytest.raises(ValueError, match="float8, bfloat16, exact"):
             await net.query(X, precision="perfect")
 
 
@@ -111,11 +111,11 @@ async def test_planes_survive_a_killed_edge_and_an_exact_session_finishes_them(
         async with ionn_client.connect(profiled, (X,), edge=edge.address, options=exact) as net:
             rough_or_local = await net.query(X)
             assert torch.equal(rough_or_local.value, reference)
-            await net.uploaded(timeout_s=30)
+            await net.uploaded(timeout_s=60)
             result = await net.query(X)
             status = net.status
         assert torch.equal(result.value, reference)
-        assert status.skipped_bytes > 0.3 * status.total_bytes
+        assert status.skipped_bytes > 0.2 * status.total_bytes
         assert sent_before + status.sent_bytes < status.total_bytes
     finally:
         edge.__exit__(None, None, None)
@@ -134,7 +134,7 @@ async def test_of_a_fine_tuned_model_only_the_head_is_sent(
     options = Options(precision=precision, device_slowdown=1000.0, profile_runs=1, silence_s=10.0)
     for each in (model, tuned):
         async with ionn_client.connect(each, (X,), edge=edge.address, options=options) as net:
-            await net.uploaded(timeout_s=30)
+            await net.uploaded(timeout_s=60)
             result = await net.query(X)
             status = net.status
         with torch.inference_mode():

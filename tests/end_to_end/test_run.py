@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from ionn_client import cli
 from ionn_client.processes import EdgeProcess
+from tests.end_to_end.test_doctor import conversation, frames, says, server
+from tests.ionn_client.test_session import WELCOME
 
 FRUGAL = ("--power", "compute=2,idle=0.5", "--radio", "wifi")
 # Its radio draws more for one message than computing does for many queries.
@@ -31,9 +34,20 @@ def queries(edge: EdgeProcess, *args: str) -> list[dict[str, Any]]:
 def test_a_model_above_the_quota_is_refused_with_its_figure_and_runs_here() -> None:
     with EdgeProcess(options=("--calibration", "off", "--quota", "100K")) as edge:
         text = " ".join(run(edge, "--queries", "2").split())
-    assert f"ionn://{edge.address} is not used: the model's weights take 1.6 MiB" in text
-    assert "one device may have 100.0 KiB of them on this edge" in text
+    assert f"ionn://{edge.address} is not used: the model's weights take 1.7 MB" in text
+    assert "one device may have 102.4 KB of them on this edge" in text
     assert "2 of 2 exact answers equal the local model's" in text
+
+
+async def test_a_run_that_ends_before_the_edge_knows_the_model_says_so() -> None:
+    greets = conversation(*frames(WELCOME), then="wait")
+    async with server(says(b""), greets) as address:
+        asking = ("--network", "lenet", "--queries", "3", "--interval", "0.2")
+        command = ["run", "--edge", address, *asking]
+        found = await asyncio.to_thread(CliRunner().invoke, cli.app, command)
+    assert found.exit_code == 0, found.output
+    text = " ".join(found.output.split())
+    assert f"{address} was not used: it has not said yet what it has of the model." in text
 
 
 def test_each_query_tells_its_joules_and_what_is_left(edge: EdgeProcess) -> None:

@@ -22,7 +22,7 @@ async def test_a_stream_through_a_real_edge_answers_each_frame_as_the_model_does
     served = set()
 
     async def camera(net: ionn_client.Offload) -> AsyncIterator[torch.Tensor]:
-        await net.uploaded(timeout_s=30)
+        await net.uploaded(timeout_s=60)
         for frame in frames:
             yield frame
             await asyncio.sleep(0)

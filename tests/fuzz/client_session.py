@@ -48,7 +48,7 @@ VARIANTS = (
     replace(OPTIONS, algorithm="ionn", acknowledge="partition"),
 )
 PAUSES = (0.0, 0.001, 0.05, 0.4, 2.0, 11.0, 100.0)
-PRECISIONS, CODINGS = ("float12", "bfloat16", "exact"), ("raw", "planes", "affine8")
+PRECISIONS, CODINGS = ("float8", "bfloat16", "exact"), ("raw", "planes", "affine8")
 MOST_QUERIES = 6
 
 

@@ -36,6 +36,10 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
     return data
 
 
+_COARSE = bytes(
+    wire.coarse_words(numpy.random.default_rng(0).normal(0, 0.05, 96).astype("<f4").tobytes())
+)[:30]
+
 # Segments: dtype, plane, count (2 bytes), coding, payload.
 
 
@@ -58,8 +62,10 @@ def check_segment(data: bytes) -> str:
     reader = Reader(data)
     dtype, plane, count = reader.of(DTYPES), reader.below(_PLANES), reader.word()
     coding, payload = reader.of(wire.SEGMENT_CODINGS), reader.rest()
+    # What MIDDLE goes on from: some of the seeds' very own, and for longer ones what there may be.
+    coarse = (_COARSE * (count // 15 + 1))[: 2 * count] if plane == wire.MIDDLE else None
     try:
-        decoded = wire.decode_segment(dtype, plane, count, coding, payload)
+        decoded = wire.decode_segment(dtype, plane, count, coding, payload, coarse)
     except wire.RemoteProtocolError as error:
         return refused(error, "coding")
     if decoded.nbytes != wire.stored_bytes(dtype, plane, count):

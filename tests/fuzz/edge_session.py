@@ -39,7 +39,7 @@ HELD = (
 CONFIG = Config(max_queries=3, max_restarts=1, range_timeout_s=5.0, max_waiting_bytes=8)
 END = [events.EndLane(), events.StopWorker(), events.CloseConnection()]
 PAUSES = (0.0, 0.001, 0.3, 2.0, 6.0, 25.0, 70.0)
-PRECISIONS, CODINGS = ("float12", "bfloat16", "exact"), ("raw", "planes", "affine8-png")
+PRECISIONS, CODINGS = ("float8", "bfloat16", "exact"), ("raw", "planes", "affine8-png")
 
 
 def _welcome(version: int, now: float) -> messages.Welcome:

@@ -63,7 +63,7 @@ def test_a_lax_decoder_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lax_decoding_of_segments_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lax(dtype: str, plane: int, count: int, _coding: str, _payload: bytes) -> memoryview:
+    def lax(dtype: str, plane: int, count: int, *_: object) -> memoryview:
         return memoryview(bytes(wire.stored_bytes(dtype, plane, count) + 1))
 
     monkeypatch.setattr("wire.decode_segment", lax)

@@ -17,7 +17,7 @@ from tests.support import chain
 from wire import Decoder, RemoteProtocolError, messages
 
 CLIENTS, EDGES = (list(transcripts(side)) for side in SIDES)
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def test_every_file_is_replayed() -> None:
