@@ -95,10 +95,12 @@ class Transit:
     """
 
     def __init__(self) -> None:
-        self._believed = True
+        # Once not, never again: times are our own clock's from then on.
+        self.believed = True
         self._skew = Skew()
         self._ahead_s = 0.0
         self._corrected_at: float | None = None
+        self._last: tuple[float, float, float] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -113,20 +115,41 @@ class Transit:
         if self.round_trip_s is not None:
             self.round_trip_s = max(self.round_trip_s + longer_s, 0.0)
 
-    def observe(self, sent_at: float, clock_s: float, now: float) -> tuple[float, float]:
-        """The time to take for the arrival's, and how long the chunk waited in queues."""
-        if not self._believed or not abs(clock_s) < MAX_CLOCK_S:
+    def observe(
+        self, sent_at: float, clock_s: float, now: float, longer_s: float = 0.0
+    ) -> tuple[float, float]:
+        """The time to take for the arrival's, and how long the chunk waited in queues.
+
+        longer_s: than those that the least times are of, by its size.
+        """
+        if (
+            not self.believed
+            or not abs(clock_s) < MAX_CLOCK_S
+            or self._jumped(sent_at, clock_s, now)
+        ):
             clock_s = self._disbelieve(now)
+        sent_at += longer_s
         true_s = self._corrected(clock_s, now)
         there_s = self._there.add(true_s - sent_at, now)
         trip_s = there_s + self._back.add(now - true_s, now)
         # Our own clock is not doubted: chunks may only seem to come before they were sent because
         # they are larger, by a rate that a clock which jumped has made too low.
-        if trip_s < -CLOCK_TOLERANCE_S and self._believed:
+        if trip_s < -CLOCK_TOLERANCE_S and self.believed:
             self._disbelieve(now)
             return self.observe(sent_at, now, now)
         self.round_trip_s = max(trip_s, 0.0)
         return clock_s, true_s - sent_at - there_s
+
+    def _jumped(self, sent_at: float, clock_s: float, now: float) -> bool:
+        """Whether more or less time passed since the last arrival than can have: also right after
+        the least times were forgotten."""
+        last, self._last = self._last, (sent_at, clock_s, now)
+        if last is None:
+            return False
+        last_sent_at, last_clock_s, last_now = last
+        least_s, most_s = sent_at - last_now, now - last_sent_at
+        passed_s = clock_s - last_clock_s
+        return not least_s - CLOCK_TOLERANCE_S <= passed_s <= most_s + CLOCK_TOLERANCE_S
 
     def _corrected(self, clock_s: float, now: float) -> float:
         """The edge's clock, less what it gained since the first acknowledgement."""
@@ -138,8 +161,8 @@ class Transit:
         return clock_s - self._ahead_s
 
     def _disbelieve(self, now: float) -> float:
-        if self._believed:
-            self._believed = False
+        if self.believed:
+            self.believed = False
             self._skew, self._ahead_s = Skew(), 0.0
             self.forget()
         return now

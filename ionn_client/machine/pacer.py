@@ -194,7 +194,10 @@ class UploadPacer:
         self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now)
         if chunk.number == self._query_until:
             self._query_until = None
-        clock_s, wait_s = self._transit.observe(chunk.sent_at + longer_s, clock_s, now)
+        believed = self._transit.believed
+        clock_s, wait_s = self._transit.observe(chunk.sent_at, clock_s, now, longer_s)
+        if self._transit.believed != believed:
+            self._change_clocks()
         times = self._times_as_long(chunk, clock_s, now)
         self._rate.add(clock_s, chunk.size_bytes + chunk.carried_bytes, filling=chunk.filling)
         round_ended = self._window.observe(chunk, wait_s, clock_s, now, self._rate.Bps)
@@ -244,9 +247,14 @@ class UploadPacer:
         self._in_flight_bytes = self._carried_bytes = 0
         self._query_until = None
         self._heard_at = 0.0
-        self._last_clock_s = None
         self._transit = Transit()
         self._window.restart(self._transit)
+        self._change_clocks()
+
+    def _change_clocks(self) -> None:
+        """What arrived before was told by another clock."""
+        self._last_clock_s = None
+        self._window.change_clocks()
         self._rate.pause()
 
     # Chunks.

@@ -71,9 +71,12 @@ class Window:
         self._transit = transit
         self._draining = False
         self._seen_at = 0.0
-        self._last_clock_s: float | None = None
+        self.change_clocks()
         self._paused_until = 0.0
         self._begin_round(0, 0.0)
+
+    def change_clocks(self) -> None:
+        self._last_clock_s: float | None = None
 
     @property
     def bytes(self) -> float:

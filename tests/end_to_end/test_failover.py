@@ -19,7 +19,7 @@ from planner import Link
 from tests.support import quick_edge
 
 # So slow a device that the edge always pays; generous, since this machine may be busy.
-OPTIONS = Options(device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
+OPTIONS = Options(device_slowdown=3000.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
 X = torch.linspace(-1, 1, 256).reshape(1, 256)
 SOON_S = 60.0
 

@@ -18,7 +18,7 @@ from planner import Link
 
 RECORDS: list[dict[str, Any]] = []
 OPTIONS = Options(
-    device_slowdown=400.0,
+    device_slowdown=3000.0,
     # What the edge does is looked at, however busy this machine is.
     hedging=False,
     assumed_link=Link(2e6, 2e6, 0.002),

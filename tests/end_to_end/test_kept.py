@@ -17,7 +17,7 @@ from planner import Link
 from wire import Decoder, messages
 
 OPTIONS = Options(
-    device_slowdown=200.0,
+    device_slowdown=3000.0,
     assumed_link=Link(1e7, 1e7, 0.001),
     profile_runs=1,
     hedging=False,

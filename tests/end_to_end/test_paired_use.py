@@ -127,7 +127,7 @@ async def test_a_paired_device_offloads_as_ever_and_is_forgotten(edge: EdgeProce
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
     options = Options(
-        device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, state=edge.state
+        device_slowdown=3000.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, state=edge.state
     )
     profiled = await asyncio.to_thread(prepare, model, (X,), options=options)
     with torch.inference_mode():

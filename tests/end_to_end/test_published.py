@@ -73,7 +73,7 @@ def _command(edge: EdgeProcess, *arguments: str) -> Any:
 async def _ask(profiled: Profiled, edge: EdgeProcess, state: Path) -> tuple[int, int]:
     """Bytes that a device sends and need not send, whose answers are right."""
     options = Options(
-        device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, state=state
+        device_slowdown=3000.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, state=state
     )
     async with ionn_client.connect(profiled, (X,), edge=edge.address, options=options) as net:
         await net.uploaded(timeout_s=60)

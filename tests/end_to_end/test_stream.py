@@ -18,7 +18,7 @@ async def test_a_stream_through_a_real_edge_answers_each_frame_as_the_model_does
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
     frames = [torch.full((1, 32), float(number)) for number in range(40)]
-    options = ionn_client.Options(device_slowdown=200.0, profile_runs=1)
+    options = ionn_client.Options(device_slowdown=3000.0, profile_runs=1)
     served = set()
 
     async def camera(net: ionn_client.Offload) -> AsyncIterator[torch.Tensor]:

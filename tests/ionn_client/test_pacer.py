@@ -189,6 +189,22 @@ def paced(way_s: float, seconds: float) -> UploadPacer:
     return pacer
 
 
+@pytest.mark.parametrize("chunks", range(1, 12))
+@pytest.mark.parametrize("jump_s", [-2.0, 2.0])
+@pytest.mark.parametrize("clock_s", [-1_000.0, 0.0, 1_000.0])
+def test_a_clock_that_jumps_makes_the_link_no_slower(
+    clock_s: float, jump_s: float, chunks: int
+) -> None:
+    pacer, now = UploadPacer(1 << 18), 0.0
+    for arrived in range(1, 40):
+        while pacer.may_send(now):
+            pacer.sent(pacer.chunk_bytes(), now)
+        now += pacer.chunk_bytes() / 1e6
+        jumped_s = jump_s if arrived >= chunks else 0.0
+        pacer.acknowledged(now + clock_s + jumped_s, now + 0.02)
+        assert (pacer.mean_rate_Bps or 1e6) > 5e5
+
+
 @pytest.mark.parametrize(("way_s", "chunk_s"), [(0.002, 0.0015), (0.01, 0.0015), (0.05, 0.004)])
 def test_chunks_take_a_millisecond_and_a_half_or_a_share_of_the_way(
     way_s: float, chunk_s: float

@@ -24,7 +24,7 @@ from wire import tensor_from_numpy, tensor_to_numpy
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 # So slow a device that the edge always pays, whose predictions say so.
-OPTIONS = Options(device_slowdown=300.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
+OPTIONS = Options(device_slowdown=3000.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1)
 X = torch.linspace(-1, 1, 64).reshape(1, 64)
 SOON_S = 60.0
 

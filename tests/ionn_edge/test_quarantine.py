@@ -50,7 +50,7 @@ async def test_a_paired_box_that_lies_is_remembered_until_it_is_paired_anew(
 ) -> None:
     state = tmp_path / "client"
     options = Options(
-        device_slowdown=300.0,
+        device_slowdown=3000.0,
         assumed_link=Link(1e7, 1e7, 0.001),
         profile_runs=1,
         audit_share=1.0,

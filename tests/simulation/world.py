@@ -310,12 +310,8 @@ class World:
     async def _forsake(self) -> None:
         """Nobody keeps a connection over which nothing comes."""
         began = self.loop.time()
-        jumped = self.counts["fault edge's clock jumps"]
         while kept := [wearer for wearer in self.wearers if wearer.listens_in_vain]:
             longest_s = FORSAKEN_S + 1.5 * max(w.options.silence_s for w in kept)
-            if jumped:
-                # By that clock it measured how long what is under way holds up every answer.
-                longest_s += max(w.session.context.queueing_s() for w in kept)
             if self.loop.time() - began > longest_s:
                 self.violated(f"{kept[0].name} keeps a connection over which nothing comes")
                 return
