@@ -46,6 +46,7 @@ class Nursery:
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
         # In their order, and none twice.
         self._to_kill: dict[int, None] = {}
@@ -221,6 +222,11 @@ class Nursery:
             asyncio.get_running_loop().remove_writer(self._control)
             self._control.close()
             self._control = None
+        # Here, and not only where it is listened to: a task that is cancelled before it began
+        # closes nothing, and the forkserver ends when all is closed.
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     async def _start(self) -> None:
         await self.close()
@@ -243,11 +249,9 @@ class Nursery:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await reader.readexactly(RECORD.size)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            self._writer.close()
             self._hang_up()
             raise EngineError(_unborn(await self._process.wait())) from error
         except TimeoutError as error:
-            self._writer.close()
             self._hang_up()
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -285,7 +289,6 @@ class Nursery:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._writer.close()
             self._hang_up()
             while self._forked:
                 forked = self._forked.popleft()

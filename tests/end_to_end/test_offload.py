@@ -24,7 +24,7 @@ from wire import encode, messages
 
 # A device so slow that the edge always pays, and is waited for however busy this machine is.
 SLOW = Options(
-    device_slowdown=200.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, hedging=False
+    device_slowdown=2000.0, assumed_link=Link(1e7, 1e7, 0.001), profile_runs=1, hedging=False
 )
 NOWHERE = "ionn://127.0.0.1:9"
 

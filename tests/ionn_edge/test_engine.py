@@ -511,3 +511,10 @@ async def test_what_a_socket_does_not_take_at_once_arrives_in_order(
             assert torch.equal(tensors(answer)[0], execute(graph, weights, 0, 3, (live,))[0])
     finally:
         await worker.close()
+
+
+async def test_a_nursery_may_be_closed_as_soon_as_it_has_started() -> None:
+    nursery = Nursery(WorkerSettings("cpu", 1))
+    await nursery.start()
+    async with asyncio.timeout(60):
+        await nursery.close()
