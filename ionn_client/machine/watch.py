@@ -27,7 +27,8 @@ class Watch:
         self._uploading = dialogue.uploading
         self._lane = dialogue.lane
         self._liveness = dialogue.liveness
-        self._asked_for_lane: float | None = None
+        # Of a lane that has been quiet since then: when the edge was asked whether it is there.
+        self._asked_for_lane: dict[float, float] = {}
         self.wake_at: float | None = None
 
     def woke(self) -> None:
@@ -50,9 +51,8 @@ class Watch:
         if self._uploading.due_at is not None:
             times.append(self._uploading.due_at)
         if (quiet_since := self._lane.quiet_since) is not None:
-            half_s = self._silence_limit_s / 2
-            later = self._context.now >= quiet_since + half_s
-            times.append(quiet_since + half_s * (1 + later))
+            asked_at = self._asked_for_lane.get(quiet_since, quiet_since)
+            times.append(asked_at + self._silence_limit_s / 2)
         if self._context.phase == "uploading" and self._queries.reply_s > REPLY_TICK_S:
             times.append(self._context.now + REPLY_TICK_S)
         self.wake_at = min(times, default=None)
@@ -79,18 +79,19 @@ class Watch:
     def _watch_lane(self, quiet_since: float) -> None:
         """A silent second connection is given up; with the first, if that is silent too."""
         now, half_s = self._context.now, self._silence_limit_s / 2
-        quiet_s = now - quiet_since
-        if now < quiet_since + half_s:
+        asked_at = self._asked_for_lane.get(quiet_since)
+        if now < (quiet_since if asked_at is None else asked_at) + half_s:
             return
-        if now < quiet_since + half_s * 2:
+        if asked_at is None:
             # Once, to tell a silent connection from a silent edge.
-            if self._asked_for_lane != quiet_since:
-                self._asked_for_lane = quiet_since
-                self._dialogue.ping()
-        elif now >= self._liveness.heard_at + half_s:
-            self._dialogue.drop(f"the edge said nothing for {quiet_s:.1f} s")
+            self._asked_for_lane = {quiet_since: now}
+            self._dialogue.ping()
+            return
+        reason = f"the edge said nothing for {now - quiet_since:.1f} s"
+        if self._liveness.heard_at < asked_at:
+            self._dialogue.drop(reason)
         else:
-            self._lane.drop(f"the edge said nothing for {quiet_s:.1f} s")
+            self._lane.drop(reason)
 
     @property
     def _held_up_s(self) -> float:

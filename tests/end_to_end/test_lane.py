@@ -20,7 +20,7 @@ from planner import Link
 OPTIONS = Options(
     lane=True,
     hedging=False,
-    device_slowdown=3000.0,
+    device_slowdown=200.0,
     assumed_link=Link(5e6, 5e6, 0.002),
     profile_runs=1,
 )
