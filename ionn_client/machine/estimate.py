@@ -34,9 +34,11 @@ class Smallest:
         self._memory_s = memory_s
         self._rising: deque[tuple[float, float]] = deque()
 
-    def add(self, value: float, now: float) -> float:
-        """Take one more value; return the smallest."""
+    def add(self, value: float, now: float, *, sure: bool = True) -> float:
+        """Take one more value; return the smallest, which one that is not sure does not become."""
         rising = self._rising
+        if rising and not sure:
+            return rising[0][1]
         while rising and rising[0][0] < now - self._memory_s:
             rising.popleft()
         # A value with a later, smaller one behind it can never again be the smallest.
@@ -116,11 +118,17 @@ class Transit:
             self.round_trip_s = max(self.round_trip_s + longer_s, 0.0)
 
     def observe(
-        self, sent_at: float, clock_s: float, now: float, longer_s: float = 0.0
+        self,
+        sent_at: float,
+        clock_s: float,
+        now: float,
+        *,
+        longer_s: float = 0.0,
+        sure: bool = True,
     ) -> tuple[float, float]:
         """The time to take for the arrival's, and how long the chunk waited in queues.
 
-        longer_s: than those that the least times are of, by its size.
+        longer_s: than those that the least times are of, by its size. sure: of that.
         """
         if (
             not self.believed
@@ -130,7 +138,7 @@ class Transit:
             clock_s = self._disbelieve(now)
         sent_at += longer_s
         true_s = self._corrected(clock_s, now)
-        there_s = self._there.add(true_s - sent_at, now)
+        there_s = self._there.add(true_s - sent_at, now, sure=sure)
         trip_s = there_s + self._back.add(now - true_s, now)
         # Our own clock is not doubted: chunks may only seem to come before they were sent because
         # they are larger, by a rate that a clock which jumped has made too low.

@@ -93,8 +93,9 @@ class UploadPacer:
         self._transit = Transit()
         self._window = Window(self._transit)
         self._chunk_bytes = whole_packets(PACKET_BYTES, self._max_chunk_bytes)
-        # What the least times are of.
+        # What the least times are of, and the first chunk of that size.
         self._timed_bytes = self._chunk_bytes
+        self._timed_from = 0
         self._calm = Calm()
         self._company = ALONE
         self._sized_bytes = 0.0
@@ -191,11 +192,15 @@ class UploadPacer:
         longer_s = 0.0
         if rate and not starting_up:
             longer_s = (chunk.size_bytes - self._timed_bytes) / rate
-        self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now)
+        # By a rate that was too low for a moment they would be too short for all of MEMORY_S.
+        sure = chunk.number >= self._timed_from
+        self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now, sure=sure)
         if chunk.number == self._query_until:
             self._query_until = None
         believed = self._transit.believed
-        clock_s, wait_s = self._transit.observe(chunk.sent_at, clock_s, now, longer_s)
+        clock_s, wait_s = self._transit.observe(
+            chunk.sent_at, clock_s, now, longer_s=longer_s, sure=sure
+        )
         if self._transit.believed != believed:
             self._change_clocks()
         times = self._times_as_long(chunk, clock_s, now)
@@ -299,6 +304,7 @@ class UploadPacer:
         else:
             self._transit.forget()
         self._timed_bytes = self._chunk_bytes
+        self._timed_from = self._next_number
 
     def _shift_least(self, longer_s: float) -> None:
         self._transit.shift(longer_s)

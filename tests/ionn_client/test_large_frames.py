@@ -1,4 +1,4 @@
-"""Large frames are what aiohttp would have sent, in slices of which the first is small."""
+"""Large frames are what aiohttp would have sent."""
 
 from __future__ import annotations
 
@@ -12,36 +12,18 @@ from aiohttp import ClientSession, WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 from ionn_client.boxes.connection import Connection
-from ionn_client.boxes.large_frames import (
-    FIRST_BYTES,
-    SLICE_BYTES,
-    LargeFrames,
-    in_one,
-    slices,
-)
+from ionn_client.boxes.large_frames import LargeFrames, masked
 from tests.ionn_edge.test_frames import frame
 from wire import Decoder, messages
 
-SIZES = (
-    *(0, 1, 125, 126, FIRST_BYTES - 1, FIRST_BYTES, FIRST_BYTES + 1, 65_535, 65_536),
-    *(FIRST_BYTES + SLICE_BYTES, FIRST_BYTES + SLICE_BYTES + 3, 1_000_003),
-)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_slices_are_one_masked_frame(size: int) -> None:
-    payload, mask = random.Random(size).randbytes(size), b"\xa1\x02\x7f\xfe"
-    parts = list(slices(memoryview(payload), mask))
-    assert b"".join(parts) == frame(payload, mask)
-    assert len(parts[0]) <= FIRST_BYTES + 14, "the first leaves in one TLS record"
-    assert all(len(part) <= SLICE_BYTES for part in parts)
+SIZES = (0, 1, 125, 126, 16_383, 16_384, 65_535, 65_536, 1_000_003)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("head", [b"", b"h", b"hea", b"header", bytes(range(40))])
-def test_bulk_is_one_masked_frame_with_its_head(size: int, head: bytes) -> None:
+def test_head_and_payload_are_one_masked_frame(size: int, head: bytes) -> None:
     payload, mask = random.Random(size).randbytes(size), b"\xa1\x02\x7f\xfe"
-    assert in_one(head, memoryview(payload), mask) == frame(head + payload, mask)
+    assert masked(head, memoryview(payload), mask) == frame(head + payload, mask)
 
 
 async def test_frames_of_all_sizes_arrive_in_their_order() -> None:
@@ -60,7 +42,7 @@ async def test_frames_of_all_sizes_arrive_in_their_order() -> None:
     app.router.add_get("/", listens)
     async with TestServer(app) as server, ClientSession() as http:
         opened = await http.ws_connect(server.make_url("/"))
-        assert LargeFrames.of(opened) is not None, "aiohttp shows it no more: nothing is sliced"
+        assert LargeFrames.of(opened) is not None, "aiohttp shows its transport no more"
         connection = Connection(opened)
         ready = asyncio.Event()
         conversing = asyncio.create_task(connection.converse(ready.set, lambda _: True))
@@ -93,17 +75,17 @@ class Taking:
 async def test_no_two_frames_have_the_same_mask() -> None:
     taking = Taking()
     for _ in range(2):
-        await LargeFrames(taking, taking).send(bytes(100))
+        await LargeFrames(taking, taking).send(b"", bytes(100))
     assert taking.parts[0] != taking.parts[1]
 
 
 async def test_a_connection_that_closes_takes_nothing_more() -> None:
     taking = Taking(closing=True)
     with pytest.raises(aiohttp.ClientConnectionResetError):
-        await LargeFrames(taking, taking).send(bytes(100))
+        await LargeFrames(taking, taking).send(b"", bytes(100))
     assert not taking.parts
 
 
-def test_where_aiohttp_hides_what_it_writes_to_nothing_is_sliced() -> None:
+def test_where_aiohttp_hides_what_it_writes_to_it_sends_itself() -> None:
     hidden: Any = object()
     assert LargeFrames.of(hidden) is None

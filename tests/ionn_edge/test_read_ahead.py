@@ -18,8 +18,9 @@ SIZES = st.lists(st.integers(0, 3 * ROOM_BYTES), min_size=1, max_size=8)
 @given(SIZES, st.integers(1, ROOM_BYTES))
 def test_what_waits_is_given_in_order_and_once(sizes: list[int], came: int) -> None:
     ahead, whole = ReadAhead(), bytes(number % 251 for number in range(came))
-    ahead.room[:came] = whole
-    ahead.came(came)
+    nothing = memoryview(bytearray())
+    ahead.place(nothing)[:came] = whole
+    assert not ahead.came(came, nothing)
     given_out = b""
     for size in sizes:
         piece = memoryview(bytearray(size))
@@ -39,7 +40,7 @@ def test_a_worker_reads_what_was_sent_in_pieces_of_any_size(reads_ahead: bool) -
         sending = threading.Thread(target=server.sendall, args=(whole,))
         sending.start()
         incoming = _Incoming(pipe)
-        incoming.reads_ahead = reads_ahead
+        incoming.ahead.allowed = reads_ahead
         pieces = [bytes(incoming.exactly(size, bytearray)) for size in sizes]
         sending.join()
     assert b"".join(pieces) == whole
@@ -50,7 +51,7 @@ def test_a_job_that_was_read_ahead_is_there_though_the_socket_has_nothing() -> N
     server, pipe = socket.socketpair()
     with server, pipe:
         incoming = _Incoming(pipe)
-        incoming.reads_ahead = True
+        incoming.ahead.allowed = True
         assert not incoming.comes(0)
         server.sendall(b"firstsecond")
         assert incoming.comes(0)
