@@ -14,7 +14,7 @@ from typing import cast
 import aiohttp
 
 from ionn_client.boxes.access import Access
-from ionn_client.boxes.large_frames import FIRST_BYTES, LargeFrames
+from ionn_client.boxes.large_frames import LARGE_BYTES, LargeFrames
 from ionn_client.machine.flood import Unasked
 from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
 from wire.eager import Work, begun
@@ -162,10 +162,8 @@ class Connection:
 
     def _sending(self, *pieces: bytes | memoryview) -> Work:
         *head, payload = pieces
-        if self._large is not None and len(payload) > FIRST_BYTES:
-            if head:
-                return self._large.send_bulk(b"".join(head), payload)
-            return self._large.send(payload)
+        if self._large is not None and len(payload) > LARGE_BYTES:
+            return self._large.send(b"".join(head), payload)
         # Any buffer will do; aiohttp's annotation knows only bytes.
         return self._socket.send_bytes(b"".join(pieces) if head else cast(bytes, payload))
 
