@@ -154,15 +154,11 @@ class Worker:
         view = pages(size).data if size >= LARGE_BYTES else memoryview(bytearray(size))
         position = self._ahead.give(view)
         while position < size:
-            room, rest = self._ahead.room, view[position:]
-            short = rest.nbytes < room.nbytes
-            count = await self._some(room if short else rest)
+            rest = view[position:]
+            count = await self._some(self._ahead.place(rest))
             if not count:
                 raise ConnectionError("the worker is gone")
-            if short:
-                self._ahead.came(count)
-                count = self._ahead.give(rest)
-            position += count
+            position += self._ahead.came(count, rest)
         return view
 
     async def _some(self, view: memoryview) -> int:

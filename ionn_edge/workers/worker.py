@@ -79,7 +79,7 @@ def serve(pipe: socket.socket, settings: WorkerSettings) -> None:
             # Before the first byte of a graph is there. What calibrates gets to see none.
             if not restricted and header.of in (jobs.Check, jobs.TryEscapes):
                 sandbox.restrict_files(header.directories, settings.device)
-                restricted = incoming.reads_ahead = True
+                restricted = incoming.ahead.allowed = True
             # Starts threads, which have to be as restricted as this one.
             if torch.get_num_threads() != settings.threads:
                 torch.set_num_threads(settings.threads)
@@ -260,29 +260,24 @@ def _announced(incoming: _Incoming, worker: _Worker) -> Iterator[_Header]:
 
 
 class _Incoming:
-    """What the server sends. reads_ahead: more than was asked for, where it is there."""
+    """What the server sends."""
 
     def __init__(self, pipe: socket.socket) -> None:
-        self.reads_ahead = False
+        self.ahead = ReadAhead(allowed=False)
         self._pipe = pipe
-        self._ahead = ReadAhead()
 
     def comes(self, within_s: float) -> bool:
-        return bool(self._ahead or select.select([self._pipe], (), (), within_s)[0])
+        return bool(self.ahead or select.select([self._pipe], (), (), within_s)[0])
 
     def exactly(self, size: int, allocate: Callable[[int], Buffer]) -> memoryview:
         view = memoryview(allocate(size))
-        position = self._ahead.give(view)
+        position = self.ahead.give(view)
         while position < size:
-            room, rest = self._ahead.room, view[position:]
-            short = self.reads_ahead and rest.nbytes < room.nbytes
-            count = self._pipe.recv_into(room if short else rest)
+            rest = view[position:]
+            count = self._pipe.recv_into(self.ahead.place(rest))
             if not count:
                 raise ConnectionError("the server is gone")
-            if short:
-                self._ahead.came(count)
-                count = self._ahead.give(rest)
-            position += count
+            position += self.ahead.came(count, rest)
         return view
 
 
