@@ -379,9 +379,12 @@ class Queries:
             return []
         queries, heard_out_at = self._open.values(), self._context.heard_out_at
         times = [q.deadline_at for q in queries if q.deadline_at is not None]
-        # Of those that are late already, the next one starts when the one that runs has ended.
-        if all(query.hedge is None for query in queries):
-            times += [max(q.late_at, heard_out_at) for q in queries if q.late_at is not None]
+        # Of those that are late already, the next one starts when the one that runs has ended;
+        # those that cannot be hedged are given up.
+        hedged = any(query.hedge is not None for query in queries)
+        for query in queries:
+            if query.late_at is not None and (query.alone or not hedged):
+                times.append(max(query.late_at, heard_out_at))
         return times
 
     @property

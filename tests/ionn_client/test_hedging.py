@@ -188,6 +188,28 @@ def test_an_edge_that_never_answers_what_fails_here_is_not_waited_for_without_en
     )
 
 
+def test_what_failed_here_is_given_up_in_time_though_another_runs_here_by_then() -> None:
+    bench = Bench()
+    bench.upload_all()
+    for number in range(2):
+        bench.step(events.QueryAsked(number, (X,), None))
+    slice_ = only(wait(bench, for_kind=events.RunRange), events.RunRange)
+    assert slice_.query == 0
+    other = only(
+        bench.step(events.RangeFailed(0, RuntimeError("no memory"), slice_.start), after_s=0.1),
+        events.RunRange,
+    )
+    assert other.query == 1
+    given_up_at = bench.session.queries._open[0].late_at
+    assert given_up_at is not None
+    commands = bench.step(events.TimePassed(), given_up_at - 0.001 - bench.now)
+    assert events.RunRange not in kinds(commands)
+    assert bench.session.wake_at == given_up_at
+    commands = wait(bench, for_kind=events.RunRange)
+    assert messages.Cancel(0) in sent(commands)
+    assert only(commands, events.RunRange).query == 0
+
+
 def test_an_edge_that_answers_pings_alone_is_left_by_the_breaker() -> None:
     bench = Bench()
     bench.upload_all()
