@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from typing import Any
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from wire import Encoder, Limits, Message
 from wire.eager import Work, begun
+from wire.socket_options import set_option
 
 CLOSE_TIMEOUT_S = 2.0
 # Linux only.
@@ -63,9 +63,7 @@ class Outbox:
         """Let several frames leave in the same packets, and wake the client once."""
         link = self._transport.get_extra_info("socket")
         if link is not None and TCP_CORK is not None:
-            # Closed already, maybe: uvloop's raises ValueError then.
-            with contextlib.suppress(OSError, ValueError):
-                link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+            set_option(link, socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def below(self, most_bytes: int) -> None:
         """Until no more than that waits, or nothing is sent any more."""

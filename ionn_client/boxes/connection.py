@@ -18,6 +18,7 @@ from ionn_client.boxes.large_frames import LARGE_BYTES, LargeFrames
 from ionn_client.machine.flood import Unasked
 from wire import DEFAULT_LIMITS, Decoder, Encoder, Limits, RemoteProtocolError, messages
 from wire.eager import Work, begun
+from wire.socket_options import set_option
 
 PATH = "/ionn"
 CONNECT_TIMEOUT_S = 3.0
@@ -100,18 +101,16 @@ class Connection:
         level, name = (
             (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
         )
-        with contextlib.suppress(OSError, ValueError):
-            # In this order: the service sets a priority too.
-            link.setsockopt(level, name, service)
-            link.setsockopt(socket.SOL_SOCKET, SO_PRIORITY, number)
+        # In this order: the service sets a priority too.
+        if set_option(link, level, name, service):
+            set_option(link, socket.SOL_SOCKET, SO_PRIORITY, number)
 
     def give_up_after(self, silence_s: float) -> None:
         """Have the kernel end the connection once nobody acknowledges its bytes for so long
         (RFC 5482), as far as the platform can; TCP itself tries for a quarter of an hour."""
         if self._link is not None and TCP_USER_TIMEOUT is not None:
-            with contextlib.suppress(OSError, ValueError):
-                milliseconds = min(max(round(1000 * silence_s), 1), 1 << 30)
-                self._link.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds)
+            milliseconds = min(max(round(1000 * silence_s), 1), 1 << 30)
+            set_option(self._link, socket.IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds)
 
     async def converse(
         self, connected: Callable[[], None], heard: Callable[[messages.Message], bool]
@@ -212,9 +211,7 @@ class Connection:
     def _cork(self, corked: bool) -> None:
         """Let several frames leave in the same packets, and wake nobody for a header alone."""
         if self._link is not None and TCP_CORK is not None:
-            # Closed already, maybe, which is for `converse` to find out; uvloop's: ValueError.
-            with contextlib.suppress(OSError, ValueError):
-                self._link.setsockopt(socket.IPPROTO_TCP, TCP_CORK, corked)
+            set_option(self._link, socket.IPPROTO_TCP, TCP_CORK, corked)
 
     async def _send_all(self) -> str:
         try:

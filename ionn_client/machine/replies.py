@@ -26,7 +26,7 @@ def send_off(context: Context, query: Query, tensors: tuple[messages.Tensor, ...
     query.reply_coding = context.forecast.down_coding(query.plan[0].stop).coding
 
 
-def expect_reply(context: Context, query: Query, others: Iterable[Query] = ()) -> None:
+def expect_reply(context: Context, query: Query, others: Iterable[Query]) -> None:
     """When the reply to what was sent off would be back, behind those that are under way."""
     forecast, link = context.forecast, context.link_now()
     start, stop = query.position, query.plan[0].stop

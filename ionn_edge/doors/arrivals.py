@@ -10,7 +10,6 @@ the frame is whole.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typing import cast
 
 from ionn_edge.doors.between import Between
+from wire.socket_options import set_option
 
 log = logging.getLogger("ionn_edge")
 # What is left of a frame is not worth waiting for.
@@ -56,9 +56,7 @@ class Waking:
         least = min(missing_bytes, MOST_BYTES) if missing_bytes > LEAST_BYTES else 1
         if least != self._least_bytes:
             self._least_bytes = least
-            # Closed by what it was told, maybe: uvloop's raises ValueError then.
-            with contextlib.suppress(OSError, ValueError):
-                self._link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            set_option(self._link, socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
 
 class Records:
