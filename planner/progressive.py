@@ -3,9 +3,10 @@
 A weight can travel as nested planes: with the first a layer runs on the edge at reduced precision,
 each further one refines it, the last makes it exact. Two aims, the first before the second:
 
-1. The least area under the latency curve. A layer counts once its first plane is there, and is
-   taken to be as fast then as with all of them (some processors are faster: decision 0028), so
-   this is the efficiency order (`planner.efficiency`) on the bytes of first planes.
+1. The least area under the latency curve. A layer counts once its first plane is there, so this is
+   the efficiency order (`planner.efficiency`) on the bytes of first planes. Some processors
+   multiply faster by weights that are not exact yet (decision 0028): a layer's last plane, which
+   makes it slower, then comes after all other refinement, by Smith's rule for what it adds.
 2. The least area under the noise curve. Weights rounded to b mantissa bits carry noise of relative
    power 0.045 * 2^(-2b) (`mantissa_noise`); rounding errors of different weights are uncorrelated,
    so powers add over the layers that run on the edge. Refinement steps are then jobs with a length
@@ -99,7 +100,9 @@ class ProgressivePlan:
         return tuple(step for partition in self.partitions for step in partition)
 
 
-def progressive_plan(costs: LayerCosts, link: Link, planes: Planes) -> ProgressivePlan:
+def progressive_plan(
+    costs: LayerCosts, link: Link, planes: Planes, slower: Sequence[float] | None = None
+) -> ProgressivePlan:
     """The order in which to upload what is missing of `planes` over `link`.
 
     `planes` has, per layer, all planes of its own weights in order of precedence, those that are
@@ -109,9 +112,14 @@ def progressive_plan(costs: LayerCosts, link: Link, planes: Planes) -> Progressi
     each layer that uses it. `costs.weight_bytes` is not looked at. Every plane of which bytes are
     missing is in the plan once, after those before it.
 
+    `slower` has, per layer, how much longer the edge takes for it once its last plane is there, in
+    any one unit; None: no longer.
+
     O(n) for each block that pays, as in `planner.efficiency`. Raises ValueError when `planes` has
-    not one entry per layer or a plane adds noise to what those before it give.
+    not one entry per layer or a plane adds noise to what those before it give, or `slower` is not
+    one finite number from 0 per layer.
     """
+    slower = _slower(slower, len(costs))
     first = _first_planes(costs, planes)
     paying, rest = efficiency_blocks(first, link)
     uploaded = {layer for block in paying for layer in block}
@@ -121,9 +129,9 @@ def progressive_plan(costs: LayerCosts, link: Link, planes: Planes) -> Progressi
     unused = [layer for layer, count in enumerate(uses) if not count]
     return ProgressivePlan((
         *(tuple((layer, 0) for layer in block) for block in paying),
-        *_refinement(planes, used, uses),
+        *_refinement(planes, used, uses, slower),
         *(((layer, 0),) for layer in rest),
-        *_refinement(planes, unused, _uses(costs, everywhere)),
+        *_refinement(planes, unused, _uses(costs, everywhere), slower),
     ))  # fmt: skip
 
 
@@ -153,11 +161,33 @@ def _uses(costs: LayerCosts, placement: Sequence[Where]) -> list[int]:
     return uses
 
 
-def _refinement(planes: Planes, layers: Iterable[int], uses: Sequence[int]) -> Iterable[Steps]:
-    """The layers' planes after the first, by noise removed per byte under precedence."""
-    jobs = [job for layer in layers for job in _chain(planes[layer], layer, uses[layer])]
+def _slower(slower: Sequence[float] | None, layers: int) -> Sequence[float]:
+    if slower is None:
+        return [0.0] * layers
+    if not isinstance(slower, list | tuple) or len(slower) != layers:
+        raise ValueError(f"slower is a list of {layers} numbers, not {slower!r:.80}")
+    for layer, value in enumerate(slower):
+        if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+            raise ValueError(f"slower[{layer}] is a finite number from 0, not {value!r}")
+    return slower
+
+
+def _refinement(
+    planes: Planes, layers: Iterable[int], uses: Sequence[int], slower: Sequence[float]
+) -> Iterator[Steps]:
+    """The layers' planes after the first, by noise removed per byte under precedence; then last
+    planes that make layers slower, by what they add per byte."""
+    jobs: Jobs = []
+    slowing: Jobs = []
+    for layer in layers:
+        own = planes[layer]
+        if slower[layer] and len(own) > 1 and own[-1].missing_bytes:
+            own, last = own[:-1], own[-1]
+            slowing.append((slower[layer] / last.missing_bytes, ((layer, len(own)),)))
+        jobs += _chain(own, layer, uses[layer])
     # Stable, and ratios fall along a chain, so planes stay in order.
-    return (steps for _, steps in sorted(jobs, key=lambda job: -job[0]))
+    yield from (steps for _, steps in sorted(jobs, key=lambda job: -job[0]))
+    yield from (steps for _, steps in sorted(slowing, key=lambda job: job[0]))
 
 
 def _chain(own: Sequence[Plane], layer: int, uses: int) -> Jobs:

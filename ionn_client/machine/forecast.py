@@ -20,6 +20,7 @@ from ionn_client.machine.sendable import SendableCuts
 from ionn_client.machine.upload import Step
 from ionn_client.stay import Stay
 from layergraph import Layer, LayerGraph
+from layergraph.bfloat16 import roundable_weights
 from layergraph.work import work
 from planner import (
     LATENCY,
@@ -308,7 +309,13 @@ class Forecast:
             )
         ]
         costs = self.costs(link, [coarse for coarse, _, _ in missing_bytes])
-        plan = progressive_plan(*self._objective.as_seconds(costs, link), planes)
+        # What the edge may compute faster until it is exact, it may compute so much slower then.
+        rounded = roundable_weights(self._graph)
+        slower = [
+            seconds if rounded.intersection(layer.weights) else 0.0
+            for seconds, layer in zip(self.edge_s.tolist(), self._graph.layers, strict=True)
+        ]
+        plan = progressive_plan(*self._objective.as_seconds(costs, link), planes, slower)
         return tuple(
             tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
         )

@@ -203,6 +203,39 @@ def test_refines_by_noise_removed_per_byte():
     )  # fmt: skip
 
 
+@given(planned(), st.data())
+def test_what_makes_layers_slower_changes_no_order_but_its_own(table, data):
+    costs, link, planes = table
+    slower = [data.draw(st.sampled_from([0.0, 1.0, 5.0])) for _ in planes]
+    steps = progressive_plan(costs, link, planes, slower).steps
+    assert sorted(steps) == sorted(progressive_plan(costs, link, planes).steps)
+    slowing = {
+        (layer, len(own) - 1)
+        for layer, own in enumerate(planes)
+        if len(own) > 1 and slower[layer] and own[-1].missing_bytes
+    }
+    # The rest is in the order in which it would be if what slows were not there.
+    short = [
+        own[:-1] if (layer, len(own) - 1) in slowing else own for layer, own in enumerate(planes)
+    ]
+    rest = [step for step in steps if step not in slowing]
+    assert rest == list(progressive_plan(costs, link, short).steps)
+
+
+def test_of_planes_that_make_layers_slower_those_that_add_least_per_byte_go_first():
+    alike = (Plane(1, 16.0), Plane(1, 2.0), Plane(4, 0.0))
+    large = (Plane(1, 16.0), Plane(1, 2.0), Plane(40, 0.0))
+    planes = (alike, large, alike)
+    plan = progressive_plan(free_to_cross(3), Link(1, 1), planes, [1.0, 2.0, 0.0])
+    assert plan.steps[-3:] == ((2, 2), (1, 2), (0, 2))
+
+
+@pytest.mark.parametrize("slower", [[1.0], 5, "ab", [0.0, -1.0], [0.0, float("nan")], [None, 0.0]])
+def test_what_makes_no_sense_as_slower_is_refused_by_name(slower):
+    with pytest.raises(ValueError, match="slower"):
+        progressive_plan(free_to_cross(2), Link(1, 1), ((), ()), slower)
+
+
 def test_a_plane_goes_early_for_the_sake_of_the_next():
     # The middle plane of layer 0 removes nothing itself, but opens the way for the last.
     opening, plain = (Plane(1, 9), Plane(1, 9), Plane(1, 0)), (Plane(1, 9), Plane(3, 0))
