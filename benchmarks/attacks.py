@@ -50,13 +50,14 @@ class Talk:
                 await self.link.send_bytes(frame)
 
     async def hear(self, timeout_s: float = 30.0) -> messages.Message:
-        """The next message. Raises ConnectionError where the edge has closed."""
+        """The next message, but for how busy the box is. Raises ConnectionError where the edge has
+        closed."""
         while True:
             frame = await self.link.receive(timeout_s)
             if frame.type is not aiohttp.WSMsgType.BINARY:
                 raise ConnectionError("the edge closed the connection")
             message = self._decoder.feed(frame.data)
-            if message is not None:
+            if message is not None and not isinstance(message, messages.Load):
                 return message
 
     async def until_closed(self) -> None:
