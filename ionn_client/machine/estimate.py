@@ -156,8 +156,9 @@ class Transit:
             return False
         last_sent_at, last_clock_s, last_now = last
         least_s, most_s = sent_at - last_now, now - last_sent_at
-        passed_s = clock_s - last_clock_s
-        return not least_s - CLOCK_TOLERANCE_S <= passed_s <= most_s + CLOCK_TOLERANCE_S
+        # Nothing may have been sent for minutes.
+        tolerance_s = CLOCK_TOLERANCE_S + MAX_SKEW * most_s
+        return not least_s - tolerance_s <= clock_s - last_clock_s <= most_s + tolerance_s
 
     def _corrected(self, clock_s: float, now: float) -> float:
         """The edge's clock, less what it gained since the first acknowledgement."""

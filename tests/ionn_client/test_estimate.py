@@ -153,6 +153,14 @@ def test_waits_do_not_grow_with_a_clock_that_gains() -> None:
         assert step < 3_000 or wait_s < 0.0007
 
 
+@pytest.mark.parametrize("gained_s", [-0.06, 0.06, -1.0, 1.0])
+def test_what_a_quartz_gains_while_nothing_is_sent_is_no_jump(gained_s: float) -> None:
+    transit = Transit()
+    transit.observe(0.0, 50.01, 0.02)
+    clock_s = 650.01 + gained_s
+    assert (transit.observe(600.0, clock_s, 600.02)[0] == clock_s) == (abs(gained_s) < 0.1)
+
+
 def test_longer_chunks_change_nothing_of_a_way_that_is_not_known() -> None:
     transit, other = Transit(), Transit()
     transit.shift(0.5)
