@@ -192,7 +192,7 @@ class UploadPacer:
         longer_s = 0.0
         if rate and not starting_up:
             longer_s = (chunk.size_bytes - self._timed_bytes) / rate
-        # Of another size, by a rate that is too low for a moment, it may seem too short for MEMORY_S.
+        # Of another size, by a rate too low for a moment, it may seem too short for MEMORY_S.
         sure = chunk.number >= self._timed_from
         self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now, sure=sure)
         if chunk.number == self._query_until:
