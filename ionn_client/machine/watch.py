@@ -51,8 +51,7 @@ class Watch:
         if self._uploading.due_at is not None:
             times.append(self._uploading.due_at)
         if (quiet_since := self._lane.quiet_since) is not None:
-            asked_at = self._asked_for_lane.get(quiet_since, quiet_since)
-            times.append(asked_at + self._silence_limit_s / 2)
+            times.append(self._lane_due_at(quiet_since))
         if self._context.phase == "uploading" and self._queries.reply_s > REPLY_TICK_S:
             times.append(self._context.now + REPLY_TICK_S)
         self.wake_at = min(times, default=None)
@@ -78,9 +77,8 @@ class Watch:
 
     def _watch_lane(self, quiet_since: float) -> None:
         """A silent second connection is given up; with the first, if that is silent too."""
-        now, half_s = self._context.now, self._silence_limit_s / 2
-        asked_at = self._asked_for_lane.get(quiet_since)
-        if now < (quiet_since if asked_at is None else asked_at) + half_s:
+        now, asked_at = self._context.now, self._asked_for_lane.get(quiet_since)
+        if now < self._lane_due_at(quiet_since):
             return
         if asked_at is None:
             # Once, to tell a silent connection from a silent edge.
@@ -92,6 +90,9 @@ class Watch:
             self._dialogue.drop(reason)
         else:
             self._lane.drop(reason)
+
+    def _lane_due_at(self, quiet_since: float) -> float:
+        return self._asked_for_lane.get(quiet_since, quiet_since) + self._silence_limit_s / 2
 
     @property
     def _held_up_s(self) -> float:
