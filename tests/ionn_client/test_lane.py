@@ -356,10 +356,13 @@ def test_a_lane_that_says_nothing_is_given_up_alone(stage: str, late_s: float) -
     assert len(asked) == (stage == "carrying")
 
 
-def test_silence_on_both_is_an_edge_that_is_gone() -> None:
+@pytest.mark.parametrize("heard_meanwhile", [False, True])
+def test_silence_on_both_is_an_edge_that_is_gone(heard_meanwhile: bool) -> None:
     bench = Bench()
     bench.join()
     began = bench.now
+    if heard_meanwhile:
+        bench.step(events.MessageReceived(messages.Load(1, 0, 0, 1.0, 0, 1)), 0.2)
     bench.done.clear()
     while not bench.done:
         wake_at = bench.session.wake_at
