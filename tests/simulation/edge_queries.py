@@ -26,6 +26,7 @@ class EdgeQueries:
         # Of workers, since one has answered.
         self._restarts = 0
         self._drain_until: float | None = None
+        self._over = False
         self._too_late: set[int] = set()
 
     def step(self, event: Any, commands: list[Any], now: float) -> Iterator[str]:
@@ -46,11 +47,13 @@ class EdgeQueries:
                 self._restarts = 0
             case events.Draining():
                 self._drain_until = now + self._config.drain_s
-            case events.WorkerLost():
+            # One that was being started when the connection ended may still fail.
+            case events.WorkerLost() if not self._over:
                 ends = (events.RestartWorker, events.CloseConnection)
                 if not any(isinstance(command, ends) for command in commands):
                     yield "a worker is gone, and no other is started"
         for command in commands:
+            self._over |= isinstance(command, events.CloseConnection)
             yield from self._does(command, now)
         for number, until in self._waiting.items():
             if until is not None and now > until + ROUNDED_S:
