@@ -7,6 +7,7 @@ are corrected by the times that queries then really take.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -310,15 +311,18 @@ class Forecast:
         ]
         costs = self.costs(link, [coarse for coarse, _, _ in missing_bytes])
         # What the edge may compute faster until it is exact, it may compute so much slower then.
-        rounded = roundable_weights(self._graph)
         slower = [
-            seconds if rounded.intersection(layer.weights) else 0.0
+            seconds if self._rounded.intersection(layer.weights) else 0.0
             for seconds, layer in zip(self.edge_s.tolist(), self._graph.layers, strict=True)
         ]
         plan = progressive_plan(*self._objective.as_seconds(costs, link), planes, slower)
         return tuple(
             tuple((layer, COARSE + index) for layer, index in part) for part in plan.partitions
         )
+
+    @cached_property
+    def _rounded(self) -> frozenset[int]:
+        return roundable_weights(self._graph)
 
     def _float8_noise(self, layer: Layer) -> float:
         """That of its largest weight."""
