@@ -13,12 +13,11 @@ from typing import Any, Self
 import aiohttp
 import numpy
 
+from wire.masking import Mask
 from wire.messages import Buffer
 
 # A frame of less costs as much one way as the other.
 LARGE_BYTES = 16_000
-# What of a mask is laid out; a frame is masked in steps of it.
-_STEP_BYTES = 1 << 14
 _BINARY, _MASKED_16, _MASKED_64 = 0x82, 0xFE, 0xFF
 
 
@@ -51,25 +50,11 @@ def masked(head: bytes, payload: Buffer, mask: bytes) -> memoryview:
     """A whole frame of a short `head` and `payload`, masked."""
     start = _header(len(head) + len(payload)) + mask
     frame = numpy.empty(len(start) + len(head) + len(payload), numpy.uint8)
-    at = len(start) + len(head)
-    pattern = _pattern(mask)
-    frame[:at] = numpy.frombuffer(start + head, numpy.uint8)
-    frame[len(start) : at] ^= pattern[: len(head)]
-    turned = len(head) % 4
-    _mask(
-        numpy.frombuffer(payload, numpy.uint8), _pattern(mask[turned:] + mask[:turned]), frame[at:]
-    )
+    frame[: len(start)] = numpy.frombuffer(start, numpy.uint8)
+    on, at = Mask(mask), len(start)
+    for position, part in ((0, head), (len(head), payload)):
+        on.apply(numpy.frombuffer(part, numpy.uint8), position, frame[at + position :])
     return frame.data
-
-
-def _pattern(mask: bytes) -> Any:
-    return numpy.frombuffer(mask * (_STEP_BYTES // 4), numpy.uint8)
-
-
-def _mask(data: Any, pattern: Any, into: Any) -> None:
-    for start in range(0, data.size, _STEP_BYTES):
-        part = data[start : start + _STEP_BYTES]
-        numpy.bitwise_xor(part, pattern[: part.size], out=into[start : start + part.size])
 
 
 def _header(size: int) -> bytes:

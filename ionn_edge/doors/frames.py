@@ -14,6 +14,7 @@ from collections import deque
 import numpy
 
 from ionn_edge.pages import Pages, pages
+from wire.masking import Mask
 from wire.messages import Buffer
 
 # Of smaller ones aiohttp's copies cost less than a ticket does.
@@ -26,8 +27,6 @@ ROOM_BYTES = 64 << 10
 _HEADER_BYTES = 14
 _FINAL, _BINARY, _MASKED_64 = 0x80, 0x82, 0xFF
 _TICKET_BYTES = 16
-# Of a mask, one behind the other: as much as is unmasked in one step.
-_MASKS = 1 << 14
 _NONE = numpy.empty(0, numpy.uint8)
 
 
@@ -49,7 +48,7 @@ class Pieces:
         self._passing_bytes = 0
         self._frame = _NONE
         self._at = 0
-        self._mask = _NONE
+        self._mask = Mask(bytes(4))
         self._room = memoryview(bytearray(ROOM_BYTES))
 
     @property
@@ -109,7 +108,7 @@ class Pieces:
         large = header[0] == _BINARY and header[1] == _MASKED_64
         if large and LARGE_BYTES < length <= self._most_bytes:
             self._frame, self._at = _room(length), 0
-            self._mask = numpy.frombuffer(header[size - 4 : size] * _MASKS, numpy.uint8)
+            self._mask = Mask(header[size - 4 : size])
         else:
             seen.append(header[:size])
             self._passing_bytes = length
@@ -117,12 +116,9 @@ class Pieces:
 
     def _unmask(self, came: Pages) -> None:
         """Into its place, where it may be already."""
-        step = self._mask.size - 4
-        for start in range(0, came.size, step):
-            piece = came[start : start + step]
-            mask = self._mask[self._at % 4 :][: piece.size]
-            numpy.bitwise_xor(piece, mask, out=self._frame[self._at : self._at + piece.size])
-            self._at += piece.size
+        end = self._at + came.size
+        self._mask.apply(came, self._at, self._frame[self._at : end])
+        self._at = end
 
     def _ticket_if_whole(self) -> bytes:
         if self._at < self._frame.size:
