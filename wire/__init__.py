@@ -40,7 +40,7 @@ from wire.messages import (
     Unknown,
     Welcome,
 )
-from wire.plain_text import printable
+from wire.plain_text import printable, reason
 from wire.planes import (
     COARSE,
     FINE,
@@ -135,6 +135,7 @@ __all__ = [
     "negotiate",
     "printable",
     "progressive_planes",
+    "reason",
     "rounded",
     "segment_elements",
     "stored_bytes",

@@ -22,7 +22,15 @@ from ionn_client.boxes.known_boxes import KnownBox, KnownBoxes
 from ionn_client.errors import EdgeRejected, PairingError
 from pairing.identity import FILE, Identity, short
 from pairing.private import StateError
-from wire import OLDEST_VERSION, VERSION, RemoteProtocolError, messages, printable, version_span
+from wire import (
+    OLDEST_VERSION,
+    VERSION,
+    RemoteProtocolError,
+    messages,
+    printable,
+    reason,
+    version_span,
+)
 
 PINGS = 5
 MAX_TEXT = 200
@@ -80,7 +88,7 @@ def _state_directory(directory: Path) -> Finding:
             return Finding(None, what, "bad", f"{text}, and cannot be made", advice)
         return Finding(None, what, "note", text, "nothing: the first pairing makes it")
     except OSError as error:
-        text = f"{directory}: {(error.strerror or str(error)).lower()}"
+        text = f"{directory}: {reason(error)}"
         return Finding(None, what, "bad", text, "make it readable for you, or give --state")
     if not stat.S_ISDIR(status.st_mode):
         return Finding(None, what, "bad", f"{directory} is no directory", "move it out of the way")

@@ -19,6 +19,7 @@ from typing import Any
 from layergraph import LayerGraph, NodeWork, work
 from layergraph.ops import KINDS
 from planner.power import Power, Radio
+from wire import reason
 
 OTHER = "other"
 _SHIPPED = Path(__file__).parent
@@ -92,8 +93,7 @@ def load_device(name: str) -> DeviceProfile:
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        why = (error.strerror or "").lower()
-        raise ValueError(f"cannot read the device profile {name}: {why}") from None
+        raise ValueError(f"cannot read the device profile {name}: {reason(error)}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read the device profile {name}: {error}") from None
     try:

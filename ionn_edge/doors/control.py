@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pairing.private import StateError, own_directory
+from wire import reason
 
 SOCKET, LOCK = "control", "running"
 MOST_BYTES = 64 << 10
@@ -46,7 +47,7 @@ def claimed(directory: Path) -> Iterator[None]:
     except StateError as error:
         raise ControlError(str(error)) from error
     except OSError as error:
-        raise ControlError(f"nothing can be kept in {directory}: {_reason(error)}") from error
+        raise ControlError(f"nothing can be kept in {directory}: {reason(error)}") from error
     try:
         os.fchmod(lock, 0o600)
         try:
@@ -74,7 +75,7 @@ async def answering(directory: Path, handlers: Mapping[str, Handler]) -> AsyncIt
             listener.bind(str(path))
             os.chmod(path, 0o600)
     except OSError as error:
-        raise ControlError(f"no control socket in {directory}: {_reason(error)}") from error
+        raise ControlError(f"no control socket in {directory}: {reason(error)}") from error
     server = await asyncio.start_unix_server(converse, sock=listener, limit=MOST_BYTES)
     try:
         yield
@@ -94,7 +95,7 @@ def ask(directory: Path, question: str, **arguments: Any) -> Any:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no box runs with the state in {directory}") from error
         except OSError as error:
-            raise ControlError(f"the box cannot be asked: {_reason(error)}") from error
+            raise ControlError(f"the box cannot be asked: {reason(error)}") from error
         try:
             link.sendall(json.dumps({"ask": question, **arguments}).encode() + b"\n")
             with link.makefile("rb") as file:
@@ -114,10 +115,6 @@ def _reachable(directory: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{opened}") / SOCKET
     finally:
         os.close(opened)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 async def _converse(

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wire import reason
 from wire.messages import Buffer
 
 log = logging.getLogger("ionn_edge")
@@ -237,6 +238,5 @@ def boot() -> str | None:
 
 def cannot_store(directory: Path, error: OSError) -> StorageError:
     """The error for a client, which is not told where things are here; the operator is."""
-    reason = (error.strerror or type(error).__name__).lower()
-    log.warning("weights cannot be stored in %s: %s", directory, reason)
-    return StorageError(f"the edge cannot store weights: {reason}")
+    log.warning("weights cannot be stored in %s: %s", directory, reason(error))
+    return StorageError(f"the edge cannot store weights: {reason(error)}")

@@ -31,6 +31,7 @@ from ionn_edge.storage.room import NoRoom, check_total, fit_disk
 from ionn_edge.storage.shelf import Shelf
 from ionn_edge.storage.staging import drop_staged
 from pairing.private import StateError, own_directory
+from wire import reason
 
 __all__ = ["NoRoom", "Store", "WrongSize"]
 _DIRECTORY = re.compile(r"[0-9a-f]{64}")
@@ -77,8 +78,8 @@ class Store:
             raise StorageError(str(error)) from error
         except OSError as error:
             self.close()
-            reason = (error.strerror or type(error).__name__).lower()
-            raise StorageError(f"the store {self.directory} cannot be used: {reason}") from error
+            text = f"the store {self.directory} cannot be used: {reason(error)}"
+            raise StorageError(text) from error
 
     def close(self) -> None:
         if self._lock is not None:
