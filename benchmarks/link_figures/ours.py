@@ -121,10 +121,14 @@ class Session:
 async def session(
     profiled: Profiled, query: Any, address: str, rate_Bps: float, **options: Any
 ) -> AsyncIterator[Session]:
-    """Connected and on its way; everything is uploaded, front to back."""
+    """Connected and on its way; everything is uploaded, front to back.
+
+    Nothing is hedged: the first layer takes this machine no time, whatever its profile says.
+    """
     holder: list[Session] = []
     chosen = Options(
         algorithm="all-at-once",
+        hedging=False,
         assumed_link=Link(rate_Bps, rate_Bps, 0.001),
         trace=lambda record: holder[0].note(record),
         **options,
