@@ -5,6 +5,7 @@ Estimates from shapes alone, for predictors to regress on; nothing is run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -157,7 +158,18 @@ def _moved(
     weight_bytes = float(sum(spec.nbytes for spec in weights))
     read_bytes = sum(spec.nbytes for spec in read) - weight_bytes
     if kind == "embedding":
-        # Of the table, which is the first that it reads, only as many rows as it makes.
         table_bytes = read[0].nbytes
-        return sum(spec.nbytes for spec in read) - table_bytes, made_bytes, made_bytes
+        return (
+            sum(spec.nbytes for spec in read) - table_bytes,
+            _drawn(table_bytes, made_bytes),
+            made_bytes,
+        )
     return read_bytes, weight_bytes, made_bytes
+
+
+def _drawn(table_bytes: float, made_bytes: float) -> float:
+    """Of a table, which is the first that a look-up reads, the rows that it is likely to ask for.
+
+    Each once, however often, if they are asked for at random.
+    """
+    return table_bytes * -math.expm1(-made_bytes / table_bytes) if table_bytes else 0.0

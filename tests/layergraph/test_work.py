@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -69,10 +70,6 @@ X = torch.zeros(1, 8, 6, 6)
         (Call(lambda x: x.permute(0, 2, 3, 1)), (X,), ("move/view", 0, 0)),
         (Call(lambda x: torch.cat([x, x])), (X,), ("move", 0, 4 * 4 * 288)),
         (Call(lambda x: x.to(torch.float16)), (X,), ("move/convert", 0, 6 * 288)),
-        (
-            nn.Embedding(1000, 4), (torch.zeros(3, dtype=torch.int64),),
-            ("embedding", 0, 2 * 48 + 24),
-        ),
     ],
 )  # fmt: skip
 def test_counts(model: nn.Module, args: Any, expected: tuple[str, float, float]) -> None:
@@ -98,8 +95,18 @@ def test_one_entry_per_node_of_each_layer() -> None:
 def test_bytes_of_weights_are_told_from_those_of_activations() -> None:
     got = only(nn.Linear(6, 5), X)
     assert (got.read_bytes, got.weight_bytes, got.made_bytes) == (4 * 288, 4 * 35, 4 * 240)
-    table = only(nn.Embedding(1000, 4), torch.zeros(3, dtype=torch.int64))
-    assert (table.read_bytes, table.weight_bytes, table.made_bytes) == (24, 48, 48)
+
+
+def test_rows_of_a_table_are_read_once_however_often_they_are_looked_up() -> None:
+    def table(words: int, looked_up: int) -> NodeWork:
+        return only(nn.Embedding(words, 4), torch.zeros(looked_up, dtype=torch.int64))
+
+    few, many = table(1000, 3), table(10, 1000)
+    assert (few.kind, few.flops, few.read_bytes, few.made_bytes) == ("embedding", 0, 24, 48)
+    assert few.weight_bytes == pytest.approx(48, rel=0.01)
+    assert (many.weight_bytes, many.made_bytes) == (pytest.approx(160), 16000)
+    # At random, 10 of 10 ask for some of them twice.
+    assert table(10, 10).weight_bytes == pytest.approx(16 * 10 * (1 - math.exp(-1)))
 
 
 @pytest.mark.parametrize(
