@@ -40,6 +40,10 @@ _REMEMBERED = 8192
 # Bytes, of which some are displaced from caches before they are needed again, and all are.
 _SOME_DISPLACED, _ALL_DISPLACED = _CACHE_BYTES[2], 3 * _CACHE_BYTES[2]
 _FAST_PAGES = 512
+# Of the 2nd cache: how large a line is, how many have room at one place, and after how many bytes
+# places begin anew.
+_LINE, _WAYS = 64, 8
+_PLACES_BYTES = _CACHE_BYTES[1] // _WAYS
 # Lines of a cache begin at so many places among numbers; vectors of filters that registers hold.
 _IN_STEP, _MOST_KEPT = 4, 6
 
@@ -141,9 +145,15 @@ def _elements_apart(w: Work) -> float:
     return w.batch * w.rows * w.columns if apart else 0.0
 
 
-def _many_apart(w: Work) -> float:
-    """Of those, elements of more columns than the 2nd cache has room for at one place of a page."""
-    return _elements_apart(w) if w.columns > _FAST_PAGES else 0.0
+def _crowded(w: Work) -> float:
+    """Elements of a pass over columns, if the 2nd cache has no room for a line of each column.
+
+    Lines that lie a power of two apart fall into few of its places.
+    """
+    if w.inner != 1 or not w.rows:
+        return 0.0
+    places = _PLACES_BYTES / max(_LINE, math.gcd(int(4 * w.rows), _PLACES_BYTES))
+    return w.batch * w.rows * w.columns if w.columns > _WAYS * places else 0.0
 
 
 def _out_of_step(w: Work) -> float:
@@ -213,7 +223,7 @@ _TERMS: dict[str, Callable[[Work], float]] = {
     "side of the window of each byte made": lambda w: w.made_bytes * math.sqrt(w.window),
     "elements of many pages": _scattered,
     "elements of lines whole pages apart": _elements_apart,
-    "elements of many lines whole pages apart": _many_apart,
+    "elements of more lines than the 2nd cache has places for": _crowded,
     "elements of many pages out of step": _out_of_step,
     "windows beyond those remembered": _forgotten,
     "operations in windows beyond those remembered": lambda w: _forgotten(w) * w.window,

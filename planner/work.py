@@ -65,9 +65,13 @@ class OperatorWork:
     stride: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
+        for name in SIZES:
+            value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name} is a number from 0, not {value!r}")
+                raise ValueError(f"{name} is a number from 0, not {value!r}")
         if not self.window or not self.stride:
             raise ValueError("window and stride are at least 1")
+
+
+# All but the kind.
+SIZES = tuple(field.name for field in fields(OperatorWork)[1:])

@@ -13,6 +13,12 @@ def _map(u: Point, least: int = 1, most: int = 256) -> Shape:
     return (1, between(u[0], 4, 2048), side, side)
 
 
+def _paged(shape: Shape) -> Shape:
+    """Its sides powers of two, as what makes images has them: a map is whole pages then."""
+    side = 1 << (shape[2].bit_length() - 1)
+    return (*shape[:2], side, side)
+
+
 def batch_norm(u: Point) -> Probe:
     shape = _map(u)
     args: tuple[Argument, ...] = (Ref(0), *weighted(4), False, 0.1, 1e-5, False)
@@ -95,9 +101,7 @@ def bilinear(u: Point) -> Probe:
 def _resampled(type: str, u: Point, op: str, *aligned: bool) -> Probe:
     shape, factor = _map(u, 2, 96), one_of(u[2], 2, 2, 3, 4)
     if u[3] < 0.5:
-        # As what makes images has them: a map is whole pages then.
-        side = 1 << (shape[2].bit_length() - 1)
-        shape = (*shape[:2], side, side)
+        shape = _paged(shape)
     made = (*shape[:2], factor * shape[2], factor * shape[3])
     call = Call(op, (Ref(0), made[2:], *aligned, None), (made,))
     return Probe(type, (shape,), (), (call,), 0.0)
@@ -147,6 +151,8 @@ def pad(u: Point) -> Probe:
 
 def permuted(u: Point) -> Probe:
     shape = _map(u)
+    if u[3] < 0.3:
+        shape = _paged(shape)
     turned = (1, *shape[2:], shape[1])
     calls = (
         Call("aten.permute.default", (Ref(0), (0, 2, 3, 1)), (turned,)),
@@ -157,6 +163,8 @@ def permuted(u: Point) -> Probe:
 
 def flatten(u: Point) -> Probe:
     shape = _map(u, 1, 64)
+    if u[3] < 0.3:
+        shape = _paged(shape)
     made = (1, size(shape))
     if u[4] < 0.5:
         return Probe(
