@@ -138,22 +138,22 @@ class Bench:
         weights = self._weights(graph)
         executor = Executor(graph, weights, self._device)
         live = tuple(example(spec, probe).to(self._device) for spec in graph.inputs)
-        entry_s = min(self._run(executor, 0, live) for _ in range(3))
-        self._entries.append(entry_s)
         taken_s = warm_s = self._run(executor, 1, live)
         while warm_s < WARM_S:
             self._exchange(weights, graph, executor)
             taken_s = self._run(executor, 1, live)
             warm_s += taken_s
         runs = max(LEAST_RUNS, min(MOST_RUNS, int(VISIT_S / taken_s)))
-        times = []
+        entries, times = [], []
         for _ in range(runs):
             self._exchange(weights, graph, executor)
-            times.append(max(self._run(executor, 1, live) - entry_s, LEAST_S) / together)
+            # One that was disturbed would make a short layer seem to take nothing.
+            entries.append(self._run(executor, 0, live))
+            times.append(self._run(executor, 1, live))
+        self._entries.append(min(entries))
+        seconds = max(undisturbed(times) - min(entries), LEAST_S) / together
         of_one = work(graph)[0][: len(probe.calls)]
-        return Measured(
-            probe.type, of_one, undisturbed(times), self._joules(executor, live, together)
-        )
+        return Measured(probe.type, of_one, seconds, self._joules(executor, live, together))
 
     def _exchange(
         self, weights: dict[str, torch.Tensor], graph: LayerGraph, executor: Executor
