@@ -159,6 +159,7 @@ def _over_link(options: argparse.Namespace, cell: Cell, figure: str, **more: Any
             "rate": cell.rate and cell.rate_Bps,
             "rtt_s": cell.rtt_s,
             "own_egress": cell.own_egress,
+            "burst_bytes": path.burst_bytes,
             "seconds": options.seconds,
             "rounds": options.rounds,
             "query_bytes": [1_000, 150_000],

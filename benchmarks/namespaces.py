@@ -22,10 +22,15 @@ from ionn_client.emulate import LinkSpec
 CLIENT_IP, EDGE_IP = "10.231.1.2", "10.231.2.2"
 ROUTER_CLIENT_IP, ROUTER_EDGE_IP = "10.231.1.1", "10.231.2.1"
 FRAME_BYTES = 1_514
-# What tbf may send at once: a few frames, or a millisecond where timers would limit the rate.
-MIN_BURST_BYTES, BURST_S = 4 * FRAME_BYTES, 0.001
+# What tbf may send at once: a few frames, or half a millisecond where timers would limit the rate.
+MIN_BURST_BYTES, BURST_S = 2 * FRAME_BYTES, 0.0005
 # What nearly every system uses; the machine that measures may be set to something else.
 CONGESTION_CONTROL = "cubic"
+
+
+def burst_bytes(rate_Bps: float) -> int:
+    """What passes at once after a pause, as if the link had no rate: its bucket is full then."""
+    return max(MIN_BURST_BYTES, int(rate_Bps * BURST_S))
 
 
 class NamespacesUnavailable(RuntimeError):
@@ -130,11 +135,10 @@ class Namespaces:
 
     def _shape(self, role: str, end: str, rate_Bps: float, priorities: bool = False) -> None:
         name = self._names[role]
-        burst_bytes = max(MIN_BURST_BYTES, int(rate_Bps * BURST_S))
-        queue_bytes = max(self.spec.queue_bytes, burst_bytes)
+        queue_bytes = max(self.spec.queue_bytes, burst_bytes(rate_Bps))
         _do(
             *("tc", "-n", name, "qdisc", "add", "dev", end, "root", "handle", "1:", "tbf"),
-            *("rate", f"{rate_Bps * 8:.0f}bit", "burst", str(burst_bytes)),
+            *("rate", f"{rate_Bps * 8:.0f}bit", "burst", str(burst_bytes(rate_Bps))),
             *("limit", str(queue_bytes)),
         )
         if priorities:

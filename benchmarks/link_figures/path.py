@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from namespaces import Namespaces, NamespacesUnavailable, line_of, running
+from namespaces import Namespaces, NamespacesUnavailable, burst_bytes, line_of, running
 
 from ionn_client.emulate import LinkProcess, LinkSpec, parse_rate, parse_time
 from pairing.uri import PairingUri
@@ -61,6 +61,7 @@ class Path:
     """How to start the two sides, and how the client reaches what listens at the edge's.
 
     paired: whether they pair, and encrypt; else in the clear, which an edge does on loopback only.
+    burst_bytes: what passes at once after a pause.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Path:
     bind: str
     shaper: LinkSpec | None = None
     paired: bool = True
+    burst_bytes: int = 0
     stack: ExitStack = field(default_factory=ExitStack)
 
     def reach(self, address: str) -> str:
@@ -90,7 +92,9 @@ def open_path(cell: Cell, emulate: bool = False, paired: bool = True) -> Iterato
         if not emulate:
             with contextlib.suppress(NamespacesUnavailable):
                 link = stack.enter_context(Namespaces(cell.spec(), cell.own_egress))
-                yield Path("kernel", link.client_prefix, link.edge_prefix, link.edge_ip)
+                burst = burst_bytes(cell.rate_Bps)
+                prefixes = link.client_prefix, link.edge_prefix
+                yield Path("kernel", *prefixes, link.edge_ip, burst_bytes=burst)
                 return
         yield Path("emulator", [], [], "127.0.0.1", cell.spec(), paired, stack)
 
