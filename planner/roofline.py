@@ -140,8 +140,11 @@ def _scattered(w: Work) -> float:
 
 
 def _elements_apart(w: Work) -> float:
-    """Elements of a pass over columns, if neighbours of one lie whole pages apart."""
-    apart = w.inner == 1 and w.rows > 0 and 4 * w.rows % _PAGE == 0
+    """Elements of a pass over more than a few columns, if neighbours of one lie whole pages apart.
+
+    Twice as many as have room at one place of the 1st cache.
+    """
+    apart = w.inner == 1 and w.rows > 0 and 4 * w.rows % _PAGE == 0 and w.columns > 2 * _WAYS
     return w.batch * w.rows * w.columns if apart else 0.0
 
 

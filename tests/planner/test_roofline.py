@@ -117,7 +117,8 @@ def test_columns_whose_neighbours_lie_whole_pages_apart():
         got = named(OperatorWork("move/permute", 0.0, 0, 0, 0, 1, rows, inner, columns))
         return got["elements of lines whole pages apart"]
 
-    assert apart(1024, 100) == 102400
+    assert apart(1024, 16) == 0
+    assert apart(1024, 17) == 1024 * 17
     assert apart(1025, 600) == apart(1024, 600, inner=2) == 0
 
 
