@@ -18,7 +18,7 @@ TARGET_S = 0.00015
 # Of the round trip: what queries hardly feel, and jitter needs.
 TARGET_SHARE = 0.03
 SPREAD_SHARE = 0.4
-PACKET_SHARE = 0.2
+PACKET_SHARE, FEW_PACKETS = 0.25, 3
 ROUND_CHUNKS = 6
 ROUND_S = 0.02
 MARGIN_S = 0.01
@@ -208,8 +208,8 @@ class Window:
         rate = self._round_bytes / (now - self._round_began)
         spread_s = self._waits_s / self._samples - self._shortest_wait_s
         target_s = self._slack_s + TARGET_S + TARGET_SHARE * trip_s + SPREAD_SHARE * spread_s
-        if self._chunk_bytes <= PACKET_BYTES:
-            # Nothing smaller can stand behind what is being sent.
+        if self._chunk_bytes <= FEW_PACKETS * PACKET_BYTES:
+            # Nothing smaller than a packet can stand behind what is being sent.
             target_s += PACKET_SHARE * PACKET_BYTES / rate
         lack_s = target_s - self._shortest_wait_s
         if lack_s > 0:
