@@ -96,10 +96,17 @@ class Context:
 
     def queueing_s(self) -> float:
         """How long the next message stands behind chunks; not at all where it passes them."""
+        return self._passing_s(self.pacer.in_flight_bytes if self.pacer else 0)
+
+    def acknowledging_s(self) -> float:
+        """How long nothing may be heard because the oldest chunk is still on its way."""
+        return self._passing_s(self.pacer.oldest_bytes if self.pacer else 0)
+
+    def _passing_s(self, size_bytes: int) -> float:
         link, pacer = self.links.link, self.pacer
         if pacer is None or pacer.overtaken:
             return 0.0
         # Not the link's round trip where chunks tell theirs: that is learnt from queries, less what
         # this says, so that each would confirm the other's error.
         trip_s = link.rtt_s if pacer.round_trip_s is None else pacer.round_trip_s
-        return max(0.0, pacer.in_flight_bytes / link.up_Bps - trip_s)
+        return max(0.0, size_bytes / link.up_Bps - trip_s)

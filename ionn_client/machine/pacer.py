@@ -124,6 +124,13 @@ class UploadPacer:
     def in_flight_bytes(self) -> int:
         return self._in_flight_bytes
 
+    @property
+    def oldest_bytes(self) -> int:
+        """What must arrive before anything is acknowledged."""
+        if not self._in_flight:
+            return 0
+        return self._in_flight[0].size_bytes + self._in_flight[0].carried_bytes
+
     def chunk_bytes(self) -> int:
         """Size of the next chunk, in whole packets."""
         return self._chunk_bytes

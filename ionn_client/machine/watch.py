@@ -96,8 +96,8 @@ class Watch:
 
     @property
     def _held_up_s(self) -> float:
-        """How long what is under way may hold up every answer behind it."""
-        return self._queries.transfers_s + self._context.queueing_s()
+        """How long what is under way may hold up every answer. Each chunk has one of its own."""
+        return self._queries.transfers_s + self._context.acknowledging_s()
 
     @property
     def _silence_limit_s(self) -> float:

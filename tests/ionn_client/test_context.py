@@ -24,6 +24,7 @@ def test_chunks_under_way_hold_up_what_comes_behind_them(overtaken: bool) -> Non
     for now in range(6):
         pacer.sent(5000, float(now))
     assert context.queueing_s() == (0 if overtaken else pytest.approx(0.02))
+    assert context.acknowledging_s() == 0
     assert context.link_now().rtt_s == pytest.approx(0.01 if overtaken else 0.03)
 
 
@@ -41,3 +42,16 @@ def test_what_the_way_holds_is_told_by_chunks_and_not_by_queries() -> None:
     # 40 KB under way are what 40 ms hold at a megabyte per second.
     assert pacer.round_trip_s == pytest.approx(0.04)
     assert context.queueing_s() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_nothing_is_heard_before_the_oldest_chunk_is_there_and_what_it_came_behind() -> None:
+    graph, _ = chain(1)
+    context = Context(graph, Forecast(graph, [1.0]), Options(assumed_link=LINK))
+    assert context.acknowledging_s() == 0
+    pacer = context.pacer = UploadPacer(1 << 20)
+    pacer.carried(40_000, 0.0)
+    for now in range(6):
+        pacer.sent(30_000, float(now))
+    assert context.acknowledging_s() == pytest.approx(0.07 - LINK.rtt_s)
+    pacer.acknowledged(1.0, 6.0)
+    assert pacer.oldest_bytes == 30_000
