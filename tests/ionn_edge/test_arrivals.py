@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,7 @@ from ionn_edge.doors.arrivals import (
     LAST_BYTES,
     LEAST_BYTES,
     MOST_BYTES,
+    RECORDS_AT_ONCE,
     WholeRecords,
     frames_awaited,
 )
@@ -217,7 +218,7 @@ def test_what_was_not_read_yet_is_not_waited_for_again(below: Below) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 200_000), st.integers(1_000, 16_384), st.lists(st.integers(1, 40_000)))
+@given(st.integers(1, 200_000), st.integers(4_000, 16_384), st.lists(st.integers(1, 40_000)))
 def test_no_more_is_waited_for_than_comes(size: int, most: int, steps: list[int]) -> None:
     below, stream = Below(), sealed(bytes(size), most)
     with below.link:
@@ -272,6 +273,89 @@ def test_however_bytes_arrive_records_come_through_in_order(
             below.arrive(stream[start:stop])
         assert b"".join(below.decrypting.pieces) == stream
         assert below.waits_for == 1
+
+
+class Raw:
+    """Below the records, as far as they know it."""
+
+    def __init__(self) -> None:
+        self.paused = self.closing = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+SMALL = [record(17 + number % 50, number) for number in range(1000)]
+
+
+async def flooded(below: Below) -> Raw:
+    """In one read more small records than are handed on at once, each read as it is decrypted."""
+    raw = Raw()
+    records: Any = below.records
+    records._raw = raw
+    came = below.records.await_frames()
+    below.decrypting.told = lambda nbytes: came(nbytes, 0)
+    below.arrive(b"".join(SMALL))
+    assert raw.paused
+    return raw
+
+
+async def resumed(raw: Raw) -> None:
+    for _ in range(len(SMALL)):
+        if raw.paused:
+            await asyncio.sleep(0)
+    assert not raw.paused
+
+
+async def test_small_records_are_handed_on_some_at_a_time(below: Below) -> None:
+    raw = await flooded(below)
+    assert below.decrypting.pieces == [b"".join(SMALL[:RECORDS_AT_ONCE])]
+    await resumed(raw)
+    assert below.decrypting.pieces == [
+        b"".join(SMALL[start : start + RECORDS_AT_ONCE])
+        for start in range(0, len(SMALL), RECORDS_AT_ONCE)
+    ]
+
+
+async def test_none_is_handed_on_before_those_before_it_were_read(below: Below) -> None:
+    raw, came = Raw(), below.records.await_frames()
+    records: Any = below.records
+    records._raw = raw
+    below.arrive(b"".join(SMALL[:RECORDS_AT_ONCE]))
+    assert not raw.paused
+    # Nobody reads: what comes meanwhile stays where it is, in two steps because it is in two reads.
+    below.arrive(SMALL[64][:9])
+    below.arrive(SMALL[64][9:] + SMALL[65])
+    await asyncio.sleep(0)
+    assert raw.paused
+    assert below.decrypting.pieces == [b"".join(SMALL[:RECORDS_AT_ONCE])]
+    assert came(0, 0) == RECORDS_AT_ONCE
+    await asyncio.sleep(0)
+    assert not raw.paused
+    assert b"".join(below.decrypting.pieces) == b"".join(SMALL[:66])
+
+
+async def test_what_encryption_reads_meanwhile_comes_behind(below: Below) -> None:
+    raw = await flooded(below)
+    raw.resume_reading()
+    more = [record(90, number) for number in range(100)]
+    below.arrive(b"".join(more))
+    assert raw.paused
+    await resumed(raw)
+    assert b"".join(below.decrypting.pieces) == b"".join(SMALL + more)
+
+
+async def test_who_has_gone_is_handed_nothing_more(below: Below) -> None:
+    raw = await flooded(below)
+    raw.closing = True
+    await asyncio.sleep(0)
+    assert len(below.decrypting.pieces) == 1
 
 
 class Echo(asyncio.Protocol):
