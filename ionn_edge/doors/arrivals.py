@@ -199,7 +199,8 @@ class WholeRecords(Between, asyncio.BufferedProtocol):
         if self._later and self._raw is not None:
             # Encryption has room again and would read on.
             self._raw.pause_reading()
-            self._later += bytes(self._buffer[:nbytes])
+            start = self._kept_bytes
+            self._later += bytes(self._buffer[start : start + nbytes])
         else:
             self._take(nbytes)
 

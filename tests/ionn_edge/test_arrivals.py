@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 import struct
@@ -349,6 +350,29 @@ async def test_what_encryption_reads_meanwhile_comes_behind(below: Below) -> Non
     assert raw.paused
     await resumed(raw)
     assert b"".join(below.decrypting.pieces) == b"".join(SMALL + more)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_however_small_records_arrive_they_come_through_in_order(
+    below: Below, seed: int
+) -> None:
+    draw, raw = random.Random(seed), Raw()
+    records: Any = below.records
+    records._raw = raw
+    came = below.records.await_frames()
+    below.decrypting.room = bytearray(draw.choice([2_000, 8_000, 256 << 10]))
+    below.decrypting.told = lambda nbytes: came(nbytes, 0)
+    stream = b"".join(record(draw.randint(17, 300), number) for number in range(2000))
+    at = 0
+    while at < len(stream):
+        # Encryption may read on, whoever paused.
+        if not raw.paused or draw.random() < 0.2:
+            size = draw.randint(1, len(below.decrypting.room))
+            below.arrive(stream[at : at + size])
+            at += size
+        await asyncio.sleep(0)
+    await resumed(raw)
+    assert b"".join(below.decrypting.pieces) == stream
 
 
 async def test_who_has_gone_is_handed_nothing_more(below: Below) -> None:
