@@ -46,8 +46,8 @@ class Contender:
 
 CONTENDERS = (
     Contender("plain", False, {"audit_share": 0.0, "hedging": False}),
-    Contender("checked", False, {}),
-    Contender("secure", True, {}),
+    Contender("checked", False, {"hedging": True}),
+    Contender("secure", True, {"hedging": True}),
 )
 
 

@@ -123,15 +123,15 @@ async def session(
 ) -> AsyncIterator[Session]:
     """Connected and on its way; everything is uploaded, front to back.
 
-    Nothing is hedged: the first layer takes this machine no time, whatever its profile says.
+    Unless asked for, nothing is hedged: the first layer takes this machine no time, whatever its
+    profile says.
     """
     holder: list[Session] = []
     chosen = Options(
         algorithm="all-at-once",
-        hedging=False,
         assumed_link=Link(rate_Bps, rate_Bps, 0.001),
         trace=lambda record: holder[0].note(record),
-        **options,
+        **{"hedging": False, **options},
     )
     net = connect(
         profiled, query if isinstance(query, tuple) else (query,), edge=address, options=chosen
