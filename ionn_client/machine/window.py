@@ -18,7 +18,7 @@ TARGET_S = 0.00015
 # Of the round trip: what queries hardly feel, and jitter needs.
 TARGET_SHARE = 0.03
 SPREAD_SHARE = 0.4
-PACKET_SHARE, FEW_PACKETS = 0.25, 3
+PACKET_SHARE, FEW_PACKETS = 0.23, 3
 ROUND_CHUNKS = 6
 ROUND_S = 0.02
 MARGIN_S = 0.01
