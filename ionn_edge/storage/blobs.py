@@ -239,4 +239,6 @@ def boot() -> str | None:
 def cannot_store(directory: Path, error: OSError) -> StorageError:
     """The error for a client, which is not told where things are here; the operator is."""
     log.warning("weights cannot be stored in %s: %s", directory, reason(error))
-    return StorageError(f"the edge cannot store weights: {reason(error)}")
+    # Without the system's words, an error's own may name a file.
+    said = reason(error) if error.strerror else type(error).__name__.lower()
+    return StorageError(f"the edge cannot store weights: {said}")

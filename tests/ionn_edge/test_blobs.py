@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
 
 from ionn_edge.storage import blobs
-from ionn_edge.storage.blobs import LONG_BYTES, keep, remove, remove_beside, wait_removed
+from ionn_edge.storage.blobs import (
+    LONG_BYTES,
+    cannot_store,
+    keep,
+    remove,
+    remove_beside,
+    wait_removed,
+)
 
 
 def test_the_space_of_long_files_is_freed_beside(tmp_path: Path) -> None:
@@ -51,3 +59,10 @@ def test_many_files_go_beside_but_for_what_is_written_anew(tmp_path: Path) -> No
     wait_removed()
     assert list(tmp_path.iterdir()) == [paths[7]]
     assert not blobs._going
+
+
+def test_a_client_is_not_told_where_things_are(tmp_path: Path) -> None:
+    said = str(cannot_store(tmp_path, OSError(f"{tmp_path}/weights is in the way")))
+    assert said == "the edge cannot store weights: oserror"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+    assert str(cannot_store(tmp_path, full)).endswith(": no space left on device")
