@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from planner.coefficients import LARGEST, Row, rounded, row_from_plain, row_to_plain
 from planner.roofline import TERMS, terms
 from planner.shape_factor import ShapeFactor
-from planner.work import SIZES, Work
+from planner.work import SIZES, Work, is_size
 
 FORMAT = 6
 UNITS = ("s", "J")
@@ -181,15 +181,11 @@ def _kinds_from_plain(plain: object) -> tuple[dict[str, Row], dict[str, ShapeFac
 
 def _check_sample(sample: Sample) -> None:
     given = [getattr(work, size) for work in sample.work for size in SIZES]
-    fine = _are_sizes((*given, sample.cost))
+    fine = all(map(is_size, (*given, sample.cost)))
     # What is finite may still have a product that is not.
-    fine = fine and _are_sizes(term for work in sample.work for term in terms(work))
+    fine = fine and all(is_size(term) for work in sample.work for term in terms(work))
     if not sample.work or not fine or not sample.cost:
         raise ValueError(f"a sample has finite work >= 0 and a cost > 0: {sample}")
-
-
-def _are_sizes(numbers: Iterable[float]) -> bool:
-    return all(math.isfinite(number) and number >= 0 for number in numbers)
 
 
 def _separated(samples: Sequence[Sample], rows: Mapping[str, Row]) -> Iterable[tuple[Work, float]]:

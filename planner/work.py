@@ -44,6 +44,11 @@ class Work(Protocol):
     def stride(self) -> float: ...
 
 
+def is_size(number: float) -> bool:
+    """Whether it is finite and at least 0."""
+    return math.isfinite(number) and number >= 0
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorWork:
     """One operator call as plain data: what a `Work` is where layers themselves are not known.
@@ -67,7 +72,7 @@ class OperatorWork:
     def __post_init__(self) -> None:
         for name in SIZES:
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if not is_size(value):
                 raise ValueError(f"{name} is a number from 0, not {value!r}")
         if not self.window or not self.stride:
             raise ValueError("window and stride are at least 1")

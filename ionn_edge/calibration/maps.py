@@ -8,15 +8,12 @@ from ionn_edge.calibration.probes import Call, Point, Probe, Shape, between, one
 from layergraph.nodes import Argument, Ref, Symbol, WeightRef
 
 
-def _map(u: Point, least: int = 1, most: int = 256) -> Shape:
+def _map(u: Point, least: int = 1, most: int = 256, paged: float = 0.0) -> Shape:
+    """A share `paged` has sides of powers of two, as what makes images has: whole pages."""
     side = between(u[1], least, most)
+    if u[3] < paged:
+        side = 1 << (side.bit_length() - 1)
     return (1, between(u[0], 4, 2048), side, side)
-
-
-def _paged(shape: Shape) -> Shape:
-    """Its sides powers of two, as what makes images has them: a map is whole pages then."""
-    side = 1 << (shape[2].bit_length() - 1)
-    return (*shape[:2], side, side)
 
 
 def batch_norm(u: Point) -> Probe:
@@ -99,9 +96,7 @@ def bilinear(u: Point) -> Probe:
 
 
 def _resampled(type: str, u: Point, op: str, *aligned: bool) -> Probe:
-    shape, factor = _map(u, 2, 96), one_of(u[2], 2, 2, 3, 4)
-    if u[3] < 0.5:
-        shape = _paged(shape)
+    shape, factor = _map(u, 2, 96, paged=0.5), one_of(u[2], 2, 2, 3, 4)
     made = (*shape[:2], factor * shape[2], factor * shape[3])
     call = Call(op, (Ref(0), made[2:], *aligned, None), (made,))
     return Probe(type, (shape,), (), (call,), 0.0)
@@ -150,9 +145,7 @@ def pad(u: Point) -> Probe:
 
 
 def permuted(u: Point) -> Probe:
-    shape = _map(u)
-    if u[3] < 0.3:
-        shape = _paged(shape)
+    shape = _map(u, paged=0.3)
     turned = (1, *shape[2:], shape[1])
     calls = (
         Call("aten.permute.default", (Ref(0), (0, 2, 3, 1)), (turned,)),
@@ -162,9 +155,7 @@ def permuted(u: Point) -> Probe:
 
 
 def flatten(u: Point) -> Probe:
-    shape = _map(u, 1, 64)
-    if u[3] < 0.3:
-        shape = _paged(shape)
+    shape = _map(u, 1, 64, paged=0.3)
     made = (1, size(shape))
     if u[4] < 0.5:
         return Probe(
