@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import combinations
+from math import inf
 from statistics import median, median_low
 
 from planner import Link
@@ -47,9 +48,16 @@ class Smallest:
         rising.append((now, value))
         return rising[0][1]
 
-    def shift(self, change: float) -> None:
-        """What is measured is greater from now on by so much."""
-        self._rising = deque((now, value + change) for now, value in self._rising)
+    @property
+    def value(self) -> float | None:
+        return self._rising[0][1] if self._rising else None
+
+    def shift(self, change: float, least: float = -inf) -> float:
+        """What is measured is greater from now on by so much, and was not below `least`. How much
+        greater the smallest is."""
+        before = self.value
+        self._rising = deque((now, max(value + change, least)) for now, value in self._rising)
+        return change if before is None else self._rising[0][1] - before
 
 
 class Skew:
@@ -111,9 +119,14 @@ class Transit:
         self._back = Smallest(MEMORY_S)
         self.round_trip_s: float | None = None
 
-    def shift(self, longer_s: float) -> None:
-        """Chunks take longer from now on, because they are larger."""
-        self._there.shift(longer_s)
+    @property
+    def there_s(self) -> float | None:
+        """The least that chunks took there, on clocks that were never set."""
+        return self._there.value
+
+    def shift(self, longer_s: float, least_s: float = -inf) -> None:
+        """Chunks take longer from now on, because they are larger, and never took less."""
+        longer_s = self._there.shift(longer_s, least_s)
         if self.round_trip_s is not None:
             self.round_trip_s = max(self.round_trip_s + longer_s, 0.0)
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from ionn_client.machine.calm import Calm
 from ionn_client.machine.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
@@ -76,6 +76,23 @@ ALONE = _Company(2.0, 0.00075)
 CALM = _Company(2.0, 0.0015)
 
 
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """What chunks of a size took at least: there, on clocks that were never set, and in all."""
+
+    size_bytes: int
+    there_s: float
+    trip_s: float
+
+    def of(self, size_bytes: int, rate_Bps: float) -> _Least:
+        """The same of another size."""
+        longer_s = (size_bytes - self.size_bytes) / rate_Bps
+        return _Least(size_bytes, self.there_s + longer_s, self.trip_s + longer_s)
+
+
+_ANY = _Least(0, -inf, -inf)
+
+
 class UploadPacer:
     """Bounds the bytes in flight by what the uplink's queue is seen to hold.
 
@@ -96,6 +113,7 @@ class UploadPacer:
         # What the least times are of, and the first chunk of that size.
         self._timed_bytes = self._chunk_bytes
         self._timed_from = 0
+        self._small: _Least | None = None
         self._calm = Calm()
         self._company = ALONE
         self._sized_bytes = 0.0
@@ -265,7 +283,7 @@ class UploadPacer:
 
     def _change_clocks(self) -> None:
         """What arrived before was told by another clock."""
-        self._last_clock_s = None
+        self._last_clock_s = self._small = None
         self._window.change_clocks()
         self._rate.pause()
 
@@ -291,6 +309,8 @@ class UploadPacer:
         size_bytes = rate * max(company.times * seconds, least_s)
         usual = size_bytes / RESIZE < self._sized_bytes < size_bytes * RESIZE
         if company is not self._company or not usual:
+            if company is CALM is not self._company:
+                self._remember_small()
             self._company, self._sized_bytes = company, size_bytes
             self._make_chunks(size_bytes, rate * seconds)
 
@@ -306,13 +326,26 @@ class UploadPacer:
 
         Until the end of the start, when the rate is known, they are of its first and smallest.
         """
-        if rate := self._rate.Bps:
-            self._shift_least((self._chunk_bytes - self._timed_bytes) / rate)
-        else:
+        size_bytes, rate = self._chunk_bytes, self._rate.Bps
+        if not rate:
             self._transit.forget()
-        self._timed_bytes = self._chunk_bytes
+        else:
+            small = None
+            if self._company is not CALM:
+                small, self._small = self._small, None
+            least = _ANY if small is None else small.of(size_bytes, rate)
+            self._shift_least((size_bytes - self._timed_bytes) / rate, least)
+        self._timed_bytes = size_bytes
         self._timed_from = self._next_number
 
-    def _shift_least(self, longer_s: float) -> None:
-        self._transit.shift(longer_s)
-        self._round_trips.shift(longer_s)
+    def _shift_least(self, longer_s: float, least: _Least = _ANY) -> None:
+        self._transit.shift(longer_s, least.there_s)
+        self._round_trips.shift(longer_s, least.trip_s)
+
+    def _remember_small(self) -> None:
+        """Before chunks become large. Back from them by a rate a little too low, small ones would
+        seem to take next to nothing, and then to wait, until that is forgotten. What seems too
+        long is put right by the next chunk."""
+        there_s, trip_s = self._transit.there_s, self._round_trips.value
+        if there_s is not None and trip_s is not None:
+            self._small = _Least(self._timed_bytes, there_s, trip_s)

@@ -81,6 +81,18 @@ def test_a_change_of_the_rate_is_known_within_two_seconds(
     assert outcome.goodput_Bps(6.0, 8.0) > 0.85 * true_Bps
 
 
+@pytest.mark.parametrize("round_trip_s", [0.002, 0.04])
+@pytest.mark.parametrize(("before", "after", "seed"), [(5, 20, 1), (5, 20, 4), (20, 80, 5)])
+def test_small_chunks_behind_large_ones_know_what_they_take(
+    before: int, after: int, round_trip_s: float, seed: int
+) -> None:
+    link, true_Bps = changed(before, after, round_trip_s, at=8.0, seconds=16.0)
+    outcome = simulate(replace(link, jitter_s=(0.0005, 0.003), seed=seed))
+    known = [rate_Bps for at, rate_Bps in outcome.rates if at >= 10.0]
+    assert known == pytest.approx([true_Bps] * len(known), rel=0.1)
+    assert outcome.goodput_Bps(10.0, 16.0) > 0.95 * true_Bps
+
+
 @pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
 @pytest.mark.parametrize("rate_Mbit", RATES)
 def test_an_edge_that_stands_still_now_and_then_is_no_slow_link(
