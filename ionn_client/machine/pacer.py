@@ -113,6 +113,7 @@ class UploadPacer:
         # What the least times are of, and the first chunk of that size.
         self._timed_bytes = self._chunk_bytes
         self._timed_from = 0
+        self._timed_Bps = 0.0
         self._small: _Least | None = None
         self._calm = Calm()
         self._company = ALONE
@@ -252,6 +253,7 @@ class UploadPacer:
         rate = self._rate.Bps
         if rate and times > 1.0:
             self._shift_least((times - 1.0) * self._timed_bytes / rate)
+            self._timed_Bps = rate / times
             self._rate.jump(clock_s, rate / times)
             self._window.shrink(times)
         self._resize_chunks(now)
@@ -313,6 +315,10 @@ class UploadPacer:
                 self._remember_small()
             self._company, self._sized_bytes = company, size_bytes
             self._make_chunks(size_bytes, rate * seconds)
+        elif company is CALM and rate < self._timed_Bps:
+            # On a slower link large chunks take longer, which is no wait.
+            self._shift_least(self._timed_bytes / rate - self._timed_bytes / self._timed_Bps)
+            self._timed_Bps = rate
 
     def _make_chunks(self, size_bytes: float, least_bytes: float) -> None:
         # Bounded before it is made an int: a lying clock can make a rate infinite.
@@ -334,7 +340,11 @@ class UploadPacer:
             if self._company is not CALM:
                 small, self._small = self._small, None
             least = _ANY if small is None else small.of(size_bytes, rate)
-            self._shift_least((size_bytes - self._timed_bytes) / rate, least)
+            # The rate may be too low, while the upload is held back: then least times become too
+            # long, which the next chunk puts right. Too short, they would hold it back for long.
+            before_s = self._timed_bytes / max(rate, self._timed_Bps)
+            self._shift_least(size_bytes / rate - before_s, least)
+            self._timed_Bps = rate
         self._timed_bytes = size_bytes
         self._timed_from = self._next_number
 
