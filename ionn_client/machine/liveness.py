@@ -29,6 +29,7 @@ class Liveness:
         self._owed_since: float | None = None
         self._pings: dict[int, float] = {}
         self._trips: deque[float] = deque(maxlen=TRIPS)
+        self._slept_until = float("-inf")
 
     def opened(self, now: float) -> None:
         """A connection is there, and the edge owes us a greeting."""
@@ -42,8 +43,17 @@ class Liveness:
 
     def heard(self, now: float) -> None:
         if self._greeted_at is not None:
-            self._trips.append(now - self._greeted_at)
+            self._travelled(self._greeted_at, now)
         self.heard_at, self._greeted_at = now, None
+
+    def slept(self, now: float) -> None:
+        """This program, or its machine, stood still for a while: what is under way since before
+        tells no round trip, which in hours of sleep would make hours of silence no sign."""
+        self._slept_until = now
+
+    def _travelled(self, sent_at: float, now: float) -> None:
+        if sent_at >= self._slept_until:
+            self._trips.append(now - sent_at)
 
     def owed(self, now: float, *, owed: bool) -> None:
         """Whether the edge owes an answer, which it may take its time for."""
@@ -63,7 +73,7 @@ class Liveness:
         sent_at = self._pings.pop(token, None)
         if sent_at is None:
             return None
-        self._trips.append(now - sent_at)
+        self._travelled(sent_at, now)
         return now - sent_at
 
     @property

@@ -35,6 +35,8 @@ class Watch:
         """Something happens. Where it was due much earlier, what has come is heard first."""
         context = self._context
         late = self.wake_at is not None and context.now - self.wake_at >= LATE_S
+        if late:
+            self._liveness.slept(context.now)
         if late and context.now >= context.heard_out_at + HEAR_AGAIN_S:
             context.heard_out_at = context.now + HEAR_S
 
