@@ -63,7 +63,7 @@ class Queries:
         self.racing = Racing(context, self._lateness, self._slices, self.trust, self._beaten)
         self.sent_bytes = 0
         # Of queries given up: how long they may still be on the link, and when they are over.
-        self._cancelled_s = self._over_at = 0.0
+        self._cancelled_s = self.over_at = 0.0
         self.rations = Rations(context.options.battery)
 
     def __len__(self) -> int:
@@ -346,8 +346,8 @@ class Queries:
     def _cancel(self, query: Query) -> None:
         """Its tensors, and its answer, may be on the link all the same."""
         now = self._context.now
-        self._cancelled_s = query.transfer_s + (self._cancelled_s if now < self._over_at else 0.0)
-        self._over_at = now + self._cancelled_s + self._context.options.silence_s
+        self._cancelled_s = query.transfer_s + (self._cancelled_s if now < self.over_at else 0.0)
+        self.over_at = now + self._cancelled_s + self._context.options.silence_s
         self._context.send(messages.Cancel(query.number))
 
     def start_over(self, reason: str) -> None:
@@ -395,7 +395,7 @@ class Queries:
     @property
     def transfers_s(self) -> float:
         """How long tensors under way may hold up every answer behind them."""
-        cancelled_s = self._cancelled_s if self._context.now < self._over_at else 0.0
+        cancelled_s = self._cancelled_s if self._context.now < self.over_at else 0.0
         return cancelled_s + sum(q.transfer_s for q in self._open.values() if q.on_edge)
 
     @property

@@ -48,6 +48,9 @@ class Watch:
                 times.append(ping_at)
             if (gone_at := self._gone_at) is not None:
                 times.append(gone_at)
+                if self._context.now < self._queries.over_at:
+                    # Silence is a sign sooner from then on.
+                    times.append(self._queries.over_at)
         if self._dialogue.offer_at is not None:
             times.append(self._dialogue.offer_at)
         if self._uploading.due_at is not None:

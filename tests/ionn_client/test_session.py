@@ -519,6 +519,19 @@ def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> Non
     assert "said nothing" in (bench.session.last_failure or "")
 
 
+def test_a_tensor_given_up_excuses_silence_no_longer_than_it_can_be_under_way() -> None:
+    slow = Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False)
+    bench = Bench(slow)
+    bench.session.context.forecast = Forecast(bench.graph, [100.0] * LAYERS)
+    bench.upload_all()
+    bench.step(events.QueryAsked(0, (X,), None))
+    bench.step(events.QueryAbandoned(0))
+    began = bench.now
+    bench.hear(messages.Load(1, 0, 0, 1.0, 0, 1, ()), after_s=0.5)
+    wait(bench, for_kind=events.AbortConnection, pongs=False)
+    assert bench.now == pytest.approx(began + 2 * 3.2 + bench.options.silence_s)
+
+
 def test_an_error_of_our_own_costs_the_connection_and_no_query() -> None:
     bench = Bench()
     bench.upload_all()
