@@ -25,7 +25,7 @@ from layergraph.execute import Live
 from tests.simulation.checks import ClientChecks
 from tests.simulation.loop import HERE, ShiftedLoop
 from tests.simulation.models import Model, Poisoned
-from tests.simulation.network import Socket, Way, connected
+from tests.simulation.network import Socket, Tamper, Way, connected
 from wire import DEFAULT_LIMITS, Encoder
 from wire.activations import decode_tensor
 
@@ -150,7 +150,7 @@ class Wearer:
     sockets: list[Socket] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     asking: list[asyncio.Task[None]] = field(default_factory=list)
-    tampers: list[tuple[str, Callable[[bytes], list[bytes]]]] = field(default_factory=list)
+    tampers: list[tuple[str, Callable[[], Tamper]]] = field(default_factory=list)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def start(self) -> None:
@@ -206,18 +206,12 @@ class Wearer:
         ours, theirs = connected(world.loop, self.rng, self.up, self.down)
         self.sockets = [each for each in self.sockets if not each.closed]
         self.sockets.append(ours)
-        for direction, tamper in self.tampers:
-            self.spoil(ours if direction == "up" else theirs, tamper)
+        for direction, make in self.tampers:
+            (ours if direction == "up" else theirs).spoil(make())
         life.accept(theirs, self.device)
         connection: Any = Connection(ours)  # type: ignore[arg-type]
         connection._encoder = Encoder(DEFAULT_LIMITS, world.scenario.inline_bytes)
         return connection
-
-    @staticmethod
-    def spoil(socket: Socket, tamper: Callable[[bytes], list[bytes]]) -> None:
-        """What is written to it goes through this first."""
-        socket.tamper = tamper
-        socket.tampered = socket.peer.tampered = True
 
     def ask(self, asked: Asked) -> None:
         self.asked.append(asked)

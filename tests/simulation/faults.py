@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ionn_edge.cache import forget, prune
-from tests.simulation.network import Socket, Way
+from tests.simulation.network import Socket, Tamper, Way
 from wire import DEFAULT_LIMITS, Decoder, ProtocolError, encode, messages
 
 if TYPE_CHECKING:
@@ -219,20 +220,20 @@ def _edge_jumps(world: World, rng: random.Random) -> None:
 def _tamper(
     world: World,
     rng: random.Random,
-    make: Callable[[random.Random], Callable[[bytes], list[bytes]]],
+    make: Callable[[random.Random], Tamper],
 ) -> None:
     """What this client or what the edge says to it is changed from now on, for a while."""
     world.lies = True
     wearer, direction = _wearer(world, rng), rng.choice(("up", "down"))
-    tamper = make(rng)
-    wearer.tampers.append((direction, tamper))
+    wearer.tampers.append((direction, partial(make, rng)))
     for socket in wearer.sockets:
-        wearer.spoil(socket if direction == "up" else socket.peer, tamper)
+        (socket if direction == "up" else socket.peer).spoil(make(rng))
 
     def end() -> None:
         wearer.tampers.clear()
         for socket in wearer.sockets:
-            socket.tamper = socket.peer.tamper = None
+            socket.spoil(None)
+            socket.peer.spoil(None)
 
     world.loop.call_later(rng.uniform(0.1, 3.0), end)
 
@@ -247,21 +248,21 @@ def _message(frame: bytes) -> messages.Message | None:
 
 @_fault("duplicates")
 def _duplicates(world: World, rng: random.Random) -> None:
-    def make(rng: random.Random) -> Callable[[bytes], list[bytes]]:
+    def make(rng: random.Random) -> Tamper:
         share = rng.choice((0.02, 0.2))
 
         def tamper(frame: bytes) -> list[bytes]:
             twice = rng.random() < share and _message(frame) is not None
             return [frame, frame] if twice else [frame]
 
-        return tamper
+        return Tamper(tamper)
 
     _tamper(world, rng, make)
 
 
 @_fault("reordering")
 def _reordering(world: World, rng: random.Random) -> None:
-    def make(rng: random.Random) -> Callable[[bytes], list[bytes]]:
+    def make(rng: random.Random) -> Tamper:
         share, kept = rng.choice((0.02, 0.2)), list[bytes]()
 
         def tamper(frame: bytes) -> list[bytes]:
@@ -274,7 +275,7 @@ def _reordering(world: World, rng: random.Random) -> None:
                 return []
             return [frame]
 
-        return tamper
+        return Tamper(tamper, kept)
 
     _tamper(world, rng, make)
 
@@ -284,7 +285,7 @@ def _corrupt(world: World, rng: random.Random) -> None:
     """Bits of weights change on their way up, which only their digest tells."""
     world.spoiled = True
 
-    def make(rng: random.Random) -> Callable[[bytes], list[bytes]]:
+    def make(rng: random.Random) -> Tamper:
         share = rng.choice((0.05, 0.5))
 
         def tamper(frame: bytes) -> list[bytes]:
@@ -295,7 +296,7 @@ def _corrupt(world: World, rng: random.Random) -> None:
             payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
             return [b"".join(encode(messages.Chunk(memoryview(payload))))]
 
-        return tamper
+        return Tamper(tamper)
 
     _tamper(world, rng, make)
 
@@ -304,12 +305,12 @@ def _corrupt(world: World, rng: random.Random) -> None:
 def _garbage(world: World, rng: random.Random) -> None:
     """A frame that is no message, or one cut short."""
 
-    def make(rng: random.Random) -> Callable[[bytes], list[bytes]]:
+    def make(rng: random.Random) -> Tamper:
         def tamper(frame: bytes) -> list[bytes]:
             if rng.random() < 0.05:
                 return [rng.choice((frame[:-1], b"", rng.randbytes(rng.randrange(40))))]
             return [frame]
 
-        return tamper
+        return Tamper(tamper)
 
     _tamper(world, rng, make)

@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -26,8 +26,6 @@ FRAMING_BYTES = 6
 BUFFER_BYTES = 64 << 10
 CLOSE_TIMEOUT_S = 0.5
 APART_S = 1e-9
-
-Tamper = Callable[[bytes], list[bytes]]
 
 
 @dataclass(slots=True)
@@ -53,6 +51,14 @@ class Way:
 
     def waits_s(self, now: float) -> float:
         return max(self.free_at - now, 0.0)
+
+
+@dataclass(slots=True)
+class Tamper:
+    """What becomes of each frame on its way, and what is kept back of those before."""
+
+    change: Callable[[bytes], list[bytes]]
+    kept: list[bytes] = field(default_factory=list)
 
 
 class Socket:
@@ -87,7 +93,7 @@ class Socket:
         if self.closed or self._ended:
             raise ConnectionResetError("Cannot write to closing transport")
         data = bytes(frame)
-        for piece in self.tamper(data) if self.tamper is not None else (data,):
+        for piece in self.tamper.change(data) if self.tamper is not None else (data,):
             self._transmit(piece)
         waits_s = self._way.waits_s(self._loop.time()) - BUFFER_BYTES / self._way.rate_Bps
         if waits_s > 0:
@@ -127,6 +133,17 @@ class Socket:
         self._after_flight(lambda: self.peer.hear_end(error=True))
 
     # What the network does.
+
+    def spoil(self, tamper: Tamper | None) -> None:
+        """What is written goes through this from now on. What another kept back is late, not
+        lost: no network loses part of a stream."""
+        kept = self.tamper.kept if self.tamper is not None else []
+        self.tamper = tamper
+        if tamper is not None:
+            self.tampered = self.peer.tampered = True
+        if not (self.closed or self._ended):
+            for piece in kept:
+                self._transmit(piece)
 
     def vanish(self, *, silently: bool) -> None:
         """The process is gone: its machine says so for it, or is gone too."""

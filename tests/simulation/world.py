@@ -290,7 +290,8 @@ class World:
             wearer.unreachable_until = 0.0
             wearer.tampers.clear()
             for socket in wearer.sockets:
-                socket.tamper = socket.peer.tamper = None
+                socket.spoil(None)
+                socket.peer.spoil(None)
 
     async def _settle(self) -> None:
         """Every query comes to its end, and the clients part in peace."""
