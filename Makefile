@@ -11,9 +11,9 @@ demo: $(STAMP)
 
 # A file's tests share what they start, so they stay in one of three processes, which often wait for
 # an edge. Those of few but long tests do not come last, as xdist would have them: one process would
-# wait for the others.
+# wait for the others. Several threads each would be in each other's way.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import ionn_client
 from ionn_client import Options, Profiled, prepare
 from ionn_client.boxes.pair import Attempt, pair
 from ionn_client.processes import EdgeProcess
+from ionn_edge.cli import app
 from ionn_edge.doors.control import ask
 from pairing.uri import PairingUri
 from planner import Link
 
-ROOT = Path(__file__).parents[2]
 X = torch.linspace(-1, 1, 64).reshape(1, 64)
 
 
@@ -56,17 +55,8 @@ def _state(edge: EdgeProcess) -> Path:
 
 
 def _command(edge: EdgeProcess, *arguments: str) -> Any:
-    command = [
-        sys.executable,
-        "-m",
-        "ionn_edge",
-        *arguments,
-        "--state",
-        str(_state(edge)),
-        "--json",
-    ]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert said.returncode == 0, said.stderr
+    said = CliRunner().invoke(app, [*arguments, "--state", str(_state(edge)), "--json"])
+    assert said.exit_code == 0, said.output
     return json.loads(said.stdout)
 
 

@@ -20,6 +20,10 @@ TIMEOUT_S = 60.0
 Answer = TypeVar("Answer", bound=messages.Message)
 
 
+# A box that was flooded, or is held up, says no goodbye.
+SOON_CLOSED = aiohttp.ClientWSTimeout(ws_close=1.0)
+
+
 class Peer:
     """One connection; `async with Peer.connect(url)`."""
 
@@ -30,7 +34,9 @@ class Peer:
     async def __aenter__(self) -> Peer:
         self._http = aiohttp.ClientSession()
         try:
-            self.socket = await self._http.ws_connect(self._url, compress=0, max_msg_size=1 << 28)
+            self.socket = await self._http.ws_connect(
+                self._url, compress=0, max_msg_size=1 << 28, timeout=SOON_CLOSED
+            )
         except BaseException:
             await self._http.close()
             raise

@@ -25,7 +25,7 @@ from pairing.exchange import ClientExchange
 from pairing.frames import BoxGrant, How, PairingFailed
 from pairing.identity import Identity
 from pairing.tls import client_context
-from tests.ionn_edge.peer import Peer
+from tests.ionn_edge.peer import SOON_CLOSED, Peer
 
 
 @dataclass
@@ -113,7 +113,10 @@ class Visitor:
 
     @contextlib.asynccontextmanager
     async def at_desk(self, at: House) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        async with self.http(at, shows=False) as http, http.ws_connect(at.url("/pair")) as socket:
+        async with (
+            self.http(at, shows=False) as http,
+            http.ws_connect(at.url("/pair"), timeout=SOON_CLOSED) as socket,
+        ):
             yield socket
 
     def exchange(self, at: House, password: str, how: How = "code") -> ClientExchange:
@@ -167,7 +170,11 @@ class Paired(Peer):
         self._open = contextlib.AsyncExitStack()
         self._http = await self._open.enter_async_context(self._visitor.http(self._house))
         self.socket = await self._http.ws_connect(
-            self._house.url(), headers=self._visitor.headers, compress=0, max_msg_size=1 << 28
+            self._house.url(),
+            headers=self._visitor.headers,
+            compress=0,
+            max_msg_size=1 << 28,
+            timeout=SOON_CLOSED,
         )
         return self
 
