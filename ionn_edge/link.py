@@ -235,9 +235,7 @@ class Link:
             case events.RunRange():
                 self._served.run(command)
             case events.StopWorker():
-                ending = self._served.stop()
-                if ending is not None:
-                    self._tasks.create_task(ending)
+                self._served.stop()
             case events.RestartWorker():
                 self.start(self._served.restart())
             case events.ReportLoad():

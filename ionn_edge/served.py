@@ -50,10 +50,14 @@ class Served:
         self._weights_of: dict[bytes, list[int]] | None = None
         # Completed since it was last looked at what is whole.
         self._late: set[bytes] = set()
+        # Workers that were stopped. None is left behind where its connection ends meanwhile.
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         if self.worker is not None:
             await self.worker.close()
+        if self._endings:
+            await asyncio.wait(self._endings)
 
     def completed(self, digest: bytes) -> None:
         """All of a blob is there, by whomever."""
@@ -238,11 +242,14 @@ class Served:
             case _:
                 raise WorkerGone("its worker talks nonsense: an answer to nothing")
 
-    def stop(self) -> Coroutine[Any, Any, None] | None:
-        """No model any more. What remains to be done of its worker."""
+    def stop(self) -> None:
+        """No model any more."""
         worker, listening = self.worker, self._listening
         self.worker = self._listening = None
-        return None if worker is None or listening is None else _end(worker, listening)
+        if worker is not None and listening is not None:
+            ending = asyncio.create_task(_end(worker, listening))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
 
 async def _end(worker: Worker, listening: asyncio.Task[None]) -> None:

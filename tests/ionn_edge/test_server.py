@@ -20,6 +20,7 @@ import zstandard
 
 from ionn_edge import box as box_module
 from ionn_edge import link, served
+from ionn_edge.cache import forget
 from ionn_edge.doors.devices import LOOPBACK, Device
 from ionn_edge.storage import writing
 from ionn_edge.storage.parts import Part
@@ -771,6 +772,26 @@ async def test_a_bug_in_one_connection_ends_that_one_only(
         await unlucky.heard_close()
         await other.run(1, 0, 3, (X,))
         assert "error of our own" in caplog.text
+
+
+async def test_a_model_evicted_while_its_connection_ends_leaves_no_worker_behind(
+    serve: Serve,
+) -> None:
+    async with serve() as (box, url), Peer(url) as peer:
+        await peer.open(GRAPH, WEIGHTS)
+        (connection,) = box.clients
+        assert isinstance(connection, link.Link)
+        worker = connection._served.worker
+        assert worker is not None
+        # It waits for a goodbye, which this peer does not say yet.
+        connection._failure.set_exception(ZeroDivisionError("a bug"))
+        await asyncio.sleep(0.05)
+        assert not connection._ended.is_set()
+        forget(box, LOOPBACK.id)
+        await peer.heard_close()
+        await connection._ended.wait()
+        await connection._served.close()
+        assert worker.pid not in box.nursery._workers
 
 
 def _bug(_: object) -> None:
