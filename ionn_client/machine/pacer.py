@@ -46,6 +46,9 @@ CHUNK_SHARE = 0.08
 # Of the window while its size is not known yet.
 STARTUP_CHUNK_SHARE = 1 / 16
 RESIZE = 1.3
+# Of large chunks, until the link must have changed. In their first round the shortest does not
+# wait, whatever stands in the queue: it is the first to tell what they take.
+EMPTY_ROUNDS = 2
 # Timers of event loops go by milliseconds; what is due so soon goes at once.
 EARLY_S = 0.0005
 
@@ -116,6 +119,7 @@ class UploadPacer:
         self._timed_Bps = 0.0
         self._small: _Least | None = None
         self._calm = Calm()
+        self._empty_rounds = 0
         self._company = ALONE
         self._sized_bytes = 0.0
         self._last_clock_s: float | None = None
@@ -236,8 +240,10 @@ class UploadPacer:
             self._jump(times, clock_s, now)
         elif round_ended:
             ran_empty = self._company is CALM and self._window.ran_empty
-            if ran_empty or self._window.lost_its_way:
+            self._empty_rounds = self._empty_rounds + 1 if ran_empty else 0
+            if self._empty_rounds >= EMPTY_ROUNDS or self._window.lost_its_way:
                 self._calm.upset(now)
+                self._empty_rounds = 0
             self._resize_chunks(now)
             self._window.next_round(self._next_number, now)
         elif self._window.starting_up:

@@ -245,6 +245,14 @@ def test_chunks_are_large_while_nobody_asks_and_nothing_changes(
     assert query_bytes or longest_s > chunk_s / RESIZE
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("rate_Mbit", [5, 80])
+def test_what_scatters_does_not_make_chunks_small_again(rate_Mbit: int, seed: int) -> None:
+    link = Scenario(rate_Mbit * MBIT_BPS, 0.002, 0.05, 20.0, (0.0005, 0.003), seed=seed)
+    sizes = [size for at, size in simulate(link).delivered if at > 4.0]
+    assert min(sizes) > 0.02 * link.payload_Bps
+
+
 @pytest.mark.parametrize("round_trip_s", ROUND_TRIPS_S)
 @pytest.mark.parametrize(("before", "after"), [(20, 4), (20, 10), (80, 16)])
 def test_large_chunks_tell_of_a_slower_link_at_once(
