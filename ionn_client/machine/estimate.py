@@ -49,15 +49,16 @@ class Smallest:
         return rising[0][1]
 
     @property
-    def value(self) -> float | None:
-        return self._rising[0][1] if self._rising else None
+    def value(self) -> float:
+        """The smallest, as of the last; minus infinity before the first."""
+        return self._rising[0][1] if self._rising else -inf
 
     def shift(self, change: float, least: float = -inf) -> float:
         """What is measured is greater from now on by so much, and was not below `least`. How much
         greater the smallest is."""
         before = self.value
         self._rising = deque((now, max(value + change, least)) for now, value in self._rising)
-        return change if before is None else self._rising[0][1] - before
+        return self.value - before if self._rising else change
 
 
 class Skew:
@@ -120,8 +121,9 @@ class Transit:
         self.round_trip_s: float | None = None
 
     @property
-    def there_s(self) -> float | None:
-        """The least that chunks took there, on clocks that were never set."""
+    def there_s(self) -> float:
+        """The least that chunks took there, on clocks that were never set; minus infinity before
+        the first."""
         return self._there.value
 
     def shift(self, longer_s: float, least_s: float = -inf) -> None:

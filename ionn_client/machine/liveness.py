@@ -7,6 +7,7 @@ which nothing comes any more, not even the end. No clock of its own.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 # Of the round trip, between two pings while an answer is awaited: a pong has come by then.
 PING_ROUND_TRIPS = 4.0
@@ -15,6 +16,8 @@ SHORTEST_PING_S = 0.1
 IDLE_SHARE, BUSY_SHARE = 0.5, 0.25
 # A ping must have been under way for so much of it, however long nothing was heard.
 ASKED_SHARE = 0.5
+# A round trip that seems to be longer by less does no harm.
+LATE_SHARE = 0.5
 TRIPS = 8
 
 
@@ -29,7 +32,7 @@ class Liveness:
         self._owed_since: float | None = None
         self._pings: dict[int, float] = {}
         self._trips: deque[float] = deque(maxlen=TRIPS)
-        self._slept_until = float("-inf")
+        self._slept_until = -inf
 
     def opened(self, now: float) -> None:
         """A connection is there, and the edge owes us a greeting."""
@@ -46,10 +49,11 @@ class Liveness:
             self._travelled(self._greeted_at, now)
         self.heard_at, self._greeted_at = now, None
 
-    def slept(self, now: float) -> None:
-        """This program, or its machine, stood still for a while: what is under way since before
-        tells no round trip, which in hours of sleep would make hours of silence no sign."""
-        self._slept_until = now
+    def slept(self, late_s: float, now: float) -> None:
+        """This program, or its machine, stood still for so long until now. What is under way since
+        before tells no round trip, which in hours of sleep would make hours of silence no sign."""
+        if late_s >= LATE_SHARE * self._silence_s:
+            self._slept_until = now
 
     def _travelled(self, sent_at: float, now: float) -> None:
         if sent_at >= self._slept_until:

@@ -93,6 +93,7 @@ class _Least:
         return _Least(size_bytes, self.there_s + longer_s, self.trip_s + longer_s)
 
 
+# They are bounded by nothing.
 _ANY = _Least(0, -inf, -inf)
 
 
@@ -117,7 +118,7 @@ class UploadPacer:
         self._timed_bytes = self._chunk_bytes
         self._timed_from = 0
         self._timed_Bps = 0.0
-        self._small: _Least | None = None
+        self._small = _ANY
         self._calm = Calm()
         self._empty_rounds = 0
         self._company = ALONE
@@ -291,7 +292,7 @@ class UploadPacer:
 
     def _change_clocks(self) -> None:
         """What arrived before was told by another clock."""
-        self._last_clock_s = self._small = None
+        self._last_clock_s, self._small = None, _ANY
         self._window.change_clocks()
         self._rate.pause()
 
@@ -342,10 +343,9 @@ class UploadPacer:
         if not rate:
             self._transit.forget()
         else:
-            small = None
+            least = _ANY
             if self._company is not CALM:
-                small, self._small = self._small, None
-            least = _ANY if small is None else small.of(size_bytes, rate)
+                least, self._small = self._small.of(size_bytes, rate), _ANY
             # The rate may be too low, while the upload is held back: then least times become too
             # long, which the next chunk puts right. Too short, they would hold it back for long.
             before_s = self._timed_bytes / max(rate, self._timed_Bps)
@@ -362,6 +362,4 @@ class UploadPacer:
         """Before chunks become large. Back from them by a rate a little too low, small ones would
         seem to take next to nothing, and then to wait, until that is forgotten. What seems too
         long is put right by the next chunk."""
-        there_s, trip_s = self._transit.there_s, self._round_trips.value
-        if there_s is not None and trip_s is not None:
-            self._small = _Least(self._timed_bytes, there_s, trip_s)
+        self._small = _Least(self._timed_bytes, self._transit.there_s, self._round_trips.value)

@@ -34,10 +34,10 @@ class Watch:
     def woke(self) -> None:
         """Something happens. Where it was due much earlier, what has come is heard first."""
         context = self._context
-        late = self.wake_at is not None and context.now - self.wake_at >= LATE_S
-        if late:
-            self._liveness.slept(context.now)
-        if late and context.now >= context.heard_out_at + HEAR_AGAIN_S:
+        if self.wake_at is None or context.now - self.wake_at < LATE_S:
+            return
+        self._liveness.slept(context.now - self.wake_at, context.now)
+        if context.now >= context.heard_out_at + HEAR_AGAIN_S:
             context.heard_out_at = context.now + HEAR_S
 
     def expect(self) -> None:

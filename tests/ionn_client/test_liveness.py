@@ -89,13 +89,14 @@ def test_an_edge_that_falls_silent_is_missed_within_two_seconds(
 def test_what_was_under_way_while_the_machine_slept_tells_no_round_trip() -> None:
     liveness = Liveness(SILENCE_S)
     liveness.opened(0.0)
-    liveness.slept(3600.0)
+    liveness.slept(3590.0, 3600.0)
     liveness.heard(3600.1)
     token = liveness.ping(3601.0)
     assert liveness.gone_at(0.0) == pytest.approx(3600.1 + SILENCE_S)
-    liveness.slept(7200.0)
+    liveness.slept(3598.0, 7200.0)
     assert liveness.ponged(token, 7200.1) == pytest.approx(3599.1)
     assert liveness.rtt_s == 0.0
     token = liveness.ping(7200.1)
-    liveness.ponged(token, 7200.2)
-    assert liveness.rtt_s == pytest.approx(0.1)
+    liveness.slept(0.1, 7200.2)
+    liveness.ponged(token, 7200.3)
+    assert liveness.rtt_s == pytest.approx(0.2)
