@@ -29,10 +29,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 
 from ionn_client.machine.calm import Calm
-from ionn_client.machine.estimate import MEMORY_S, DeliveryRate, Smallest, Transit
+from ionn_client.machine.estimate import DeliveryRate
+from ionn_client.machine.least_times import LeastTimes
 from ionn_client.machine.window import PACKET_BYTES, InFlight, Window
 
 # Around a chunk: the message's header and WebSocket's; then around each TLS record, which holds
@@ -79,24 +80,6 @@ ALONE = _Company(2.0, 0.00075)
 CALM = _Company(2.0, 0.0015)
 
 
-@dataclass(frozen=True, slots=True)
-class _Least:
-    """What chunks of a size took at least: there, on clocks that were never set, and in all."""
-
-    size_bytes: int
-    there_s: float
-    trip_s: float
-
-    def of(self, size_bytes: int, rate_Bps: float) -> _Least:
-        """The same of another size."""
-        longer_s = (size_bytes - self.size_bytes) / rate_Bps
-        return _Least(size_bytes, self.there_s + longer_s, self.trip_s + longer_s)
-
-
-# They are bounded by nothing.
-_ANY = _Least(0, -inf, -inf)
-
-
 class UploadPacer:
     """Bounds the bytes in flight by what the uplink's queue is seen to hold.
 
@@ -111,22 +94,15 @@ class UploadPacer:
         self.overtaken = overtaken
         self._max_chunk_bytes = min(max_chunk_bytes, MAX_CHUNK_BYTES)
         self._rate = DeliveryRate()
-        self._transit = Transit()
-        self._window = Window(self._transit)
         self._chunk_bytes = whole_packets(PACKET_BYTES, self._max_chunk_bytes)
-        # What the least times are of, and the first chunk of that size.
-        self._timed_bytes = self._chunk_bytes
-        self._timed_from = 0
-        self._timed_Bps = 0.0
-        self._small = _ANY
+        self._least = LeastTimes(self._chunk_bytes)
+        self._window = Window(self._least.transit)
         self._calm = Calm()
         self._empty_rounds = 0
         self._company = ALONE
         self._sized_bytes = 0.0
         self._last_clock_s: float | None = None
         self._next_number = 0
-        self._round_trips = Smallest(MEMORY_S)
-        self._round_trip_s: float | None = None
         self._in_flight: deque[InFlight] = deque()
         self._in_flight_bytes = self._carried_bytes = 0
         # The first chunk behind the last query.
@@ -142,7 +118,7 @@ class UploadPacer:
     @property
     def round_trip_s(self) -> float | None:
         """The least that a chunk and its acknowledgement took of late; None before the first."""
-        return self._transit.round_trip_s
+        return self._least.transit.round_trip_s
 
     @property
     def in_flight_bytes(self) -> int:
@@ -184,7 +160,7 @@ class UploadPacer:
 
     def stalled_s(self, now: float) -> float:
         """How long the oldest chunk's acknowledgement has been overdue."""
-        trip = self._round_trip_s
+        trip = self._least.trip_s
         if trip is None or not self._in_flight:
             return 0.0
         return max(0.0, now - self._in_flight[0].sent_at - trip)
@@ -218,21 +194,13 @@ class UploadPacer:
         chunk = self._in_flight.popleft()
         self._in_flight_bytes -= chunk.size_bytes
         self._heard_at = now
-        rate, starting_up = self._rate.Bps, self._window.starting_up
-        # As if it had been of the size that the least times are of.
-        longer_s = 0.0
-        if rate and not starting_up:
-            longer_s = (chunk.size_bytes - self._timed_bytes) / rate
-        # Of another size, by a rate too low for a moment, it may seem too short for MEMORY_S.
-        sure = chunk.number >= self._timed_from
-        self._round_trip_s = self._round_trips.add(now - chunk.sent_at - longer_s, now, sure=sure)
+        starting_up = self._window.starting_up
         if chunk.number == self._query_until:
             self._query_until = None
-        believed = self._transit.believed
-        clock_s, wait_s = self._transit.observe(
-            chunk.sent_at, clock_s, now, longer_s=longer_s, sure=sure
-        )
-        if self._transit.believed != believed:
+        believed = self._least.transit.believed
+        scale_Bps = None if starting_up else self._rate.Bps
+        clock_s, wait_s = self._least.observe(chunk, clock_s, now, scale_Bps)
+        if self._least.transit.believed != believed:
             self._change_clocks()
         times = self._times_as_long(chunk, clock_s, now)
         self._rate.add(clock_s, chunk.size_bytes + chunk.carried_bytes, filling=chunk.filling)
@@ -259,8 +227,7 @@ class UploadPacer:
         faster one is, the window has to be wide enough to tell."""
         rate = self._rate.Bps
         if rate and times > 1.0:
-            self._shift_least((times - 1.0) * self._timed_bytes / rate)
-            self._timed_Bps = rate / times
+            self._least.slow_down(rate / times, rate)
             self._rate.jump(clock_s, rate / times)
             self._window.shrink(times)
         self._resize_chunks(now)
@@ -274,7 +241,7 @@ class UploadPacer:
         if not large or last_s is None or rate is None:
             return None
         took_s, expected_s = clock_s - last_s, (chunk.size_bytes + chunk.carried_bytes) / rate
-        way_bytes = rate * (self._round_trip_s or 0.0) - self._timed_bytes
+        way_bytes = rate * (self._least.trip_s or 0.0) - self._least.size_bytes
         if took_s > expected_s and chunk.flight_bytes - chunk.size_bytes <= max(way_bytes, 0.0):
             # It was not sent in time.
             return None
@@ -286,13 +253,13 @@ class UploadPacer:
         self._in_flight_bytes = self._carried_bytes = 0
         self._query_until = None
         self._heard_at = 0.0
-        self._transit = Transit()
-        self._window.restart(self._transit)
+        self._window.restart(self._least.restart())
         self._change_clocks()
 
     def _change_clocks(self) -> None:
         """What arrived before was told by another clock."""
-        self._last_clock_s, self._small = None, _ANY
+        self._last_clock_s = None
+        self._least.change_clocks()
         self._window.change_clocks()
         self._rate.pause()
 
@@ -312,20 +279,18 @@ class UploadPacer:
         company = QUERIES
         if self._calm.alone(now):
             company = CALM if self._calm.settled(now) else ALONE
-        way_s = (self._round_trip_s or 0.0) - self._timed_bytes / rate
+        way_s = (self._least.trip_s or 0.0) - self._least.size_bytes / rate
         seconds = min(max(CHUNK_S, CHUNK_SHARE * way_s), LONGEST_CHUNK_S)
         least_s = self._calm.chunk_s(now) if company is CALM else 0.0
         size_bytes = rate * max(company.times * seconds, least_s)
         usual = size_bytes / RESIZE < self._sized_bytes < size_bytes * RESIZE
         if company is not self._company or not usual:
             if company is CALM is not self._company:
-                self._remember_small()
+                self._least.remember_small()
             self._company, self._sized_bytes = company, size_bytes
             self._make_chunks(size_bytes, rate * seconds)
-        elif company is CALM and rate < self._timed_Bps:
-            # On a slower link large chunks take longer, which is no wait.
-            self._shift_least(self._timed_bytes / rate - self._timed_bytes / self._timed_Bps)
-            self._timed_Bps = rate
+        elif company is CALM:
+            self._least.slow_down(rate)
 
     def _make_chunks(self, size_bytes: float, least_bytes: float) -> None:
         # Bounded before it is made an int: a lying clock can make a rate infinite.
@@ -335,31 +300,7 @@ class UploadPacer:
             self._time_chunks()
 
     def _time_chunks(self) -> None:
-        """The least times are of chunks of this size from now on, which take longer or shorter.
-
-        Until the end of the start, when the rate is known, they are of its first and smallest.
-        """
-        size_bytes, rate = self._chunk_bytes, self._rate.Bps
-        if not rate:
-            self._transit.forget()
-        else:
-            least = _ANY
-            if self._company is not CALM:
-                least, self._small = self._small.of(size_bytes, rate), _ANY
-            # The rate may be too low, while the upload is held back: then least times become too
-            # long, which the next chunk puts right. Too short, they would hold it back for long.
-            before_s = self._timed_bytes / max(rate, self._timed_Bps)
-            self._shift_least(size_bytes / rate - before_s, least)
-            self._timed_Bps = rate
-        self._timed_bytes = size_bytes
-        self._timed_from = self._next_number
-
-    def _shift_least(self, longer_s: float, least: _Least = _ANY) -> None:
-        self._transit.shift(longer_s, least.there_s)
-        self._round_trips.shift(longer_s, least.trip_s)
-
-    def _remember_small(self) -> None:
-        """Before chunks become large. Back from them by a rate a little too low, small ones would
-        seem to take next to nothing, and then to wait, until that is forgotten. What seems too
-        long is put right by the next chunk."""
-        self._small = _Least(self._timed_bytes, self._transit.there_s, self._round_trips.value)
+        """The least times are of chunks of this size from now on. Until the end of the start, when
+        the rate is known, they are of its first and smallest."""
+        large = self._company is CALM
+        self._least.resize(self._chunk_bytes, self._rate.Bps, self._next_number, large=large)
