@@ -8,7 +8,9 @@ import gc
 import itertools
 import logging
 import shutil
+import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,8 +137,12 @@ def _simulated(scenario: Scenario, root: Path, trace: bool) -> Outcome:
     loop = world.loop
     loop.set_exception_handler(lambda _, context: world.violated(*_of(context)))
     asyncio.set_event_loop(loop)
+    before, sys.unraisablehook = sys.unraisablehook, lambda each: world.violated(*_of_end(each))
     try:
-        loop.run_until_complete(world.run())
+        with warnings.catch_warnings():
+            # A coroutine that nobody awaits is work that nobody does.
+            warnings.simplefilter("error", RuntimeWarning)
+            loop.run_until_complete(world.run())
     except Stuck as stuck:
         world.violated(str(stuck))
     except Exception as error:
@@ -144,8 +150,13 @@ def _simulated(scenario: Scenario, root: Path, trace: bool) -> Outcome:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+        sys.unraisablehook = before
     events = [] if world.problem is None else [line(event) for event in world.events]
     return Outcome(scenario.seed, scenario.faults, world.problem, events, world.counts, loop.time())
+
+
+def _of_end(each: Any) -> tuple[str, BaseException | None]:
+    return f"at the end of {each.object!r}: {each.exc_value}", each.exc_value
 
 
 def _of(context: dict[str, Any]) -> tuple[str, BaseException | None]:

@@ -69,6 +69,12 @@ def _done_at_once(self: EdgeSession, _: float) -> None:
     self._end(messages.Bye("draining"))
 
 
+def _stopped_by_nobody(self: Served) -> None:
+    worker, self.worker = self.worker, None
+    if worker is not None:
+        worker.close()  # type: ignore[unused-coroutine]
+
+
 def _all_weighted(self: Upload, *_: Any, **__: Any) -> frozenset[int]:
     return frozenset(layer for layer, blobs in enumerate(self._blobs_of_layer) if blobs)
 
@@ -90,6 +96,7 @@ def _all_weighted(self: Upload, *_: Any, **__: Any) -> frozenset[int]:
         (Quota, "refusal", lambda *_: None, [], ""),
         (Quota, "may_run", lambda *_: False, [], "could run, and do not"),
         (Served, "stop", lambda *_: None, ["forgotten"] * 4, "workers"),
+        (Served, "stop", _stopped_by_nobody, ["forgotten"] * 2, "was never awaited"),
         (Holdings, "release", lambda *_: None, [], "weights wait for who is gone"),
         (Link, "completed", lambda *_: None, [], "cannot be executed"),
         (Box, "widen", lambda *_: None, [], "the store holds"),
