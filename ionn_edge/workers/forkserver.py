@@ -150,9 +150,10 @@ class _Children:
         # A worker that says too much is not stopped by that.
         os.set_blocking(said, False)
         ours, theirs = socket.socketpair()
+        here = os.getpid()
         pid = os.fork()
         if not pid:
-            _become_worker(descriptor, said, theirs, self._settings)
+            _become_worker(descriptor, said, theirs, self._settings, here)
         os.close(descriptor)
         os.close(said)
         theirs.close()
@@ -176,7 +177,7 @@ def _repeat(child: int, heard: int) -> None:
 
 
 def _become_worker(
-    descriptor: int, errors: int, asked: socket.socket, settings: WorkerSettings
+    descriptor: int, errors: int, asked: socket.socket, settings: WorkerSettings, parent: int
 ) -> None:
     from ionn_edge.workers import worker
 
@@ -191,7 +192,7 @@ def _become_worker(
             before = kept
         os.closerange(before + 1, _most_descriptors())
         with socket.socket(fileno=descriptor) as pipe:
-            _isolate(settings, asked)
+            _isolate(settings, asked, parent)
             worker.serve(pipe, settings)
         code = 0
     except BaseException:
@@ -201,12 +202,12 @@ def _become_worker(
         os._exit(code)
 
 
-def _isolate(settings: WorkerSettings, asked: socket.socket) -> None:
+def _isolate(settings: WorkerSettings, asked: socket.socket, parent: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Of all processes of the box, the one that runs a stranger's graph goes first.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    sandbox.enter(settings, asked)
+    sandbox.enter(settings, asked, parent)
 
 
 if __name__ == "__main__":

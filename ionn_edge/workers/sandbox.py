@@ -90,8 +90,9 @@ def prepare() -> None:
     _landlock()
 
 
-def enter(settings: WorkerSettings, asked: socket.socket) -> None:
-    """At the fork: what no worker ever needs is out of reach from here on.
+def enter(settings: WorkerSettings, asked: socket.socket, parent: int) -> None:
+    """At the fork: what no worker ever needs is out of reach from here on, and it ends with its
+    parent. Raises RuntimeError where that is gone already.
 
     asked: to who decides about threads (see threads), who is sent what to listen on; closed here.
     """
@@ -108,6 +109,9 @@ def enter(settings: WorkerSettings, asked: socket.socket) -> None:
     # Neither siblings nor, as itself, root can look into its memory from here on.
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        # Before it could be told of that: nobody would end this one.
+        raise RuntimeError("the process that forked this one is gone")
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with asked:
         if settings.device == "cpu":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -475,6 +476,25 @@ async def test_a_worker_that_tries_to_get_out_finds_that_all_holds(
     assert seen.strong
     assert "no network" in str(seen)
     assert os.listdir(tmp_path) == []
+
+
+ORPHAN = """
+import os, socket
+from ionn_edge.settings import WorkerSettings
+from ionn_edge.workers import sandbox
+
+sandbox.prepare()
+nobodys_parent = os.getpid()
+sandbox.enter(WorkerSettings("cpu", 1), socket.socketpair()[0], nobodys_parent)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's death")
+async def test_a_worker_whose_parent_is_gone_before_it_could_be_told_of_it_ends() -> None:
+    command = [sys.executable, "-c", ORPHAN]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "the process that forked this one is gone" in ended.stderr
 
 
 async def test_what_does_not_hold_is_said(tmp_path: Path) -> None:
