@@ -505,13 +505,17 @@ def test_a_connection_that_opens_after_the_end_is_not_used() -> None:
     assert kinds(bench.step(events.Connected())) == [events.CloseConnection]
 
 
-def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> None:
-    slow = Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False)
-    bench = Bench(slow)
-    # 32 bytes at 10 B/s: the edge cannot answer anything for more than three seconds.
+def asked_over_a_slow_link() -> Bench:
+    """32 bytes at 10 B/s: the edge cannot answer anything for more than three seconds."""
+    bench = Bench(Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False))
     bench.session.context.forecast = Forecast(bench.graph, [100.0] * LAYERS)
     bench.upload_all()
     bench.step(events.QueryAsked(0, (X,), None))
+    return bench
+
+
+def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> None:
+    bench = asked_over_a_slow_link()
     began = bench.now
     wait(bench, for_kind=events.AbortConnection, pongs=False)
     # Its way there and the answer's way back.
@@ -520,11 +524,7 @@ def test_a_tensor_longer_under_way_than_the_silence_limit_is_no_silence() -> Non
 
 
 def test_a_tensor_given_up_excuses_silence_no_longer_than_it_can_be_under_way() -> None:
-    slow = Options(assumed_link=Link(10.0, 10.0, 0.01), replan=False)
-    bench = Bench(slow)
-    bench.session.context.forecast = Forecast(bench.graph, [100.0] * LAYERS)
-    bench.upload_all()
-    bench.step(events.QueryAsked(0, (X,), None))
+    bench = asked_over_a_slow_link()
     bench.step(events.QueryAbandoned(0))
     began = bench.now
     bench.hear(messages.Load(1, 0, 0, 1.0, 0, 1, ()), after_s=0.5)

@@ -207,11 +207,24 @@ class Wearer:
         self.sockets = [each for each in self.sockets if not each.closed]
         self.sockets.append(ours)
         for direction, make in self.tampers:
-            (ours if direction == "up" else theirs).spoil(make())
+            _spoil(ours, direction, make)
         life.accept(theirs, self.device)
         connection: Any = Connection(ours)  # type: ignore[arg-type]
         connection._encoder = Encoder(DEFAULT_LIMITS, world.scenario.inline_bytes)
         return connection
+
+    def tamper(self, direction: str, make: Callable[[], Tamper]) -> None:
+        """What goes up, or down, is changed from now on, on connections to come too."""
+        self.tampers.append((direction, make))
+        for socket in self.sockets:
+            _spoil(socket, direction, make)
+
+    def leave_alone(self) -> None:
+        """Nothing is changed any more."""
+        self.tampers.clear()
+        for socket in self.sockets:
+            socket.spoil(None)
+            socket.peer.spoil(None)
 
     def ask(self, asked: Asked) -> None:
         self.asked.append(asked)
@@ -245,3 +258,7 @@ class Wearer:
         await asyncio.gather(*self.asking, return_exceptions=True)
         for socket in self.sockets:
             socket.abort()
+
+
+def _spoil(ours: Socket, direction: str, make: Callable[[], Tamper]) -> None:
+    (ours if direction == "up" else ours.peer).spoil(make())

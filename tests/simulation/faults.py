@@ -225,17 +225,8 @@ def _tamper(
     """What this client or what the edge says to it is changed from now on, for a while."""
     world.lies = True
     wearer, direction = _wearer(world, rng), rng.choice(("up", "down"))
-    wearer.tampers.append((direction, partial(make, rng)))
-    for socket in wearer.sockets:
-        (socket if direction == "up" else socket.peer).spoil(make(rng))
-
-    def end() -> None:
-        wearer.tampers.clear()
-        for socket in wearer.sockets:
-            socket.spoil(None)
-            socket.peer.spoil(None)
-
-    world.loop.call_later(rng.uniform(0.1, 3.0), end)
+    wearer.tamper(direction, partial(make, rng))
+    world.loop.call_later(rng.uniform(0.1, 3.0), wearer.leave_alone)
 
 
 def _message(frame: bytes) -> messages.Message | None:

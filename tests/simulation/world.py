@@ -288,10 +288,7 @@ class World:
             life.slowness = life.disk_slowness = 1.0
         for wearer in self.wearers:
             wearer.unreachable_until = 0.0
-            wearer.tampers.clear()
-            for socket in wearer.sockets:
-                socket.spoil(None)
-                socket.peer.spoil(None)
+            wearer.leave_alone()
 
     async def _settle(self) -> None:
         """Every query comes to its end, and the clients part in peace."""
