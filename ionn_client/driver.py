@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import aiohttp
 
-from ionn_client.boxes.access import Access, TurnedAway
-from ionn_client.boxes.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, Connection, Priority
+from ionn_client.boxes.access import Access
+from ionn_client.boxes.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S
+from ionn_client.boxes.connections import Connections, Opener, internal
 from ionn_client.coding import code_segment, code_tensors
 from ionn_client.config import Options
-from ionn_client.errors import NotPaired, OffloadError, PairingError
+from ionn_client.errors import OffloadError, PairingError
 from ionn_client.local import LocalRunner
 from ionn_client.machine import events
 from ionn_client.machine.query import Answer
 from ionn_client.machine.session import Session
 from ionn_client.machine.tensors import reply_limits
 from layergraph.execute import Live
-from wire import ProtocolError, messages
-
-MOST_REFUSALS = 5
 
 
 class Driver:
@@ -36,8 +34,10 @@ class Driver:
         self.session = session
         self._access = access
         self._runner = runner
-        self._trace, self._silence_s = options.trace, options.silence_s
-        self._limits = reply_limits(session.context.graph)
+        self._trace = options.trace
+        limits = reply_limits(session.context.graph)
+        self._opener = Opener(access, limits, options.silence_s)
+        self._connections = Connections(self._post, self._opener, self._begin)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
@@ -48,11 +48,6 @@ class Driver:
         self._coder = ThreadPoolExecutor(1, "ionn-coder")
         # Of its own, so that no query waits for weights to be coded.
         self._tensor_coder = ThreadPoolExecutor(1, "ionn-tensors")
-        self._connection: Connection | None = None
-        self._lane: Connection | None = None
-        self._opening: asyncio.Task[None] | None = None
-        # Times in a row that the edge closed the door on this device, and not on others.
-        self._turned_away = 0
         self._timer: asyncio.TimerHandle | None = None
         # Somebody has an answer, and goes first; then what else its event brings.
         self._answered = False
@@ -74,7 +69,7 @@ class Driver:
                 self._access.http(timeout) as http,
                 asyncio.TaskGroup() as tasks,
             ):
-                self._http, self._tasks = http, tasks
+                self._opener.http, self._tasks = http, tasks
                 self._post(events.Started())
                 self._started.set()
                 await asyncio.Event().wait()
@@ -114,7 +109,7 @@ class Driver:
 
     async def close(self) -> None:
         """Say goodbye, as far as the edge listens; the caller then cancels `run`."""
-        connection = self._connection
+        connection = self._connections.first.current
         self._post(events.Stopped())
         if self._verdict is not None:
             # A box that lied is not to be believed by the next program either.
@@ -124,6 +119,9 @@ class Driver:
                 await asyncio.wait_for(connection.ended.wait(), 2 * CLOSE_TIMEOUT_S)
             except TimeoutError:
                 return  # A frozen edge; whoever cancels `run` ends the connection.
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.create_task(work)
 
     def _end(self) -> None:
         self._ended = True
@@ -141,7 +139,7 @@ class Driver:
         self._take(event)
         while self._ran:
             self._take(self._ran.popleft())
-        self._flush()
+        self._connections.flush()
         if self._answered:
             if self._catching_up is None:
                 self._catching_up = self._loop.call_soon(self._catch_up)
@@ -157,16 +155,11 @@ class Driver:
             self._take(self._ran.popleft())
             self._perform_all(self.session.catch_up)
         self._answered = False
-        self._flush()
+        self._connections.flush()
         self._set_timer(self.session.wake_at)
 
     def _take(self, event: events.Event) -> None:
         self._perform_all(partial(self.session.take, event))
-
-    def _flush(self) -> None:
-        for connection in (self._connection, self._lane):
-            if connection is not None:
-                connection.flush()
 
     def _perform_all(self, decide: Callable[[float], list[events.Command]]) -> None:
         now = self._loop.time()
@@ -194,42 +187,38 @@ class Driver:
     def _perform(self, command: events.Command) -> None:
         match command:
             case events.SendMessage(message):
-                self._send(message)
+                self._connections.first.send(message)
             case events.RunRange():
                 if (ran := self._run_at_once(command)) is not None:
                     self._ran.append(ran)
                 else:
-                    self._tasks.create_task(self._run_range(command))
+                    self._begin(self._run_range(command))
             case events.AuditRange():
-                self._tasks.create_task(self._audit(command))
+                self._begin(self._audit(command))
             case events.Quarantine(reason):
-                self._verdict = self._tasks.create_task(self._quarantine(reason))
+                self._verdict = self._begin(self._quarantine(reason))
             case events.CodeSegment():
-                self._tasks.create_task(self._code_segment(command))
+                self._begin(self._code_segment(command))
             case events.EncodeTensors() | events.DecodeTensors():
-                self._tasks.create_task(self._code_tensors(command))
+                self._begin(self._code_tensors(command))
             case events.FinishQuery(number, answer):
                 self._settle(number, answer)
             case events.FailQuery(number, error):
                 self._settle(number, error)
             case events.OpenConnection(delay_s):
-                self._tasks.create_task(self._connect(delay_s))
+                self._connections.open(delay_s)
             case events.CloseConnection():
-                if (connection := self._forget_connection()) is not None:
-                    connection.close()
+                self._connections.first.close()
             case events.AbortConnection():
-                if (connection := self._forget_connection()) is not None:
-                    connection.abort()
+                self._connections.first.abort()
             case events.OpenLane():
-                self._opening = self._tasks.create_task(self._open_lane())
+                self._connections.open_lane()
             case events.SendOnLane(message):
-                self._send_on_lane(message)
+                self._connections.lane.send(message)
             case events.CloseLane():
-                if (lane := self._forget_lane()) is not None:
-                    lane.close()
+                self._connections.lane.close()
             case events.AbortLane():
-                if (lane := self._forget_lane()) is not None:
-                    lane.abort()
+                self._connections.lane.abort()
             case events.Record(kind, fields):
                 self._record(kind, fields)
 
@@ -315,124 +304,5 @@ class Driver:
                 # As they are, then.
                 coded = events.TensorsEncoded(command.query, command.tensors, 0.0)
             else:
-                coded = events.TensorsUndecodable(command.query, _internal(error))
+                coded = events.TensorsUndecodable(command.query, internal(error))
         self._post(coded)
-
-    def _send(self, message: messages.Message) -> None:
-        if self._connection is None:
-            return
-        try:
-            self._connection.send(message)
-        except ProtocolError as error:
-            # Not sendable, which the session should have known: answer from here.
-            connection = self._forget_connection()
-            if connection is not None:
-                connection.abort()
-            lost = events.ConnectionLost(_internal(error))
-            self._loop.call_soon(self._post, lost)
-
-    def _forget_connection(self) -> Connection | None:
-        # Its task sees that it is no longer the current one, and ends quietly.
-        connection, self._connection = self._connection, None
-        return connection
-
-    async def _connect(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        connection = await self._opened()
-        if isinstance(connection, PairingError):
-            self._post(events.EdgeDistrusted(connection))
-            return
-        if isinstance(connection, str):
-            self._post(events.ConnectionLost(connection))
-            return
-        self._connection = connection
-
-        def heard(message: messages.Message) -> bool:
-            current = self._connection is connection
-            if current:
-                self._post(events.MessageReceived(message))
-            return current
-
-        reason = await _conversed(connection, lambda: self._post(events.Connected()), heard)
-        if self._connection is connection:
-            self._connection = None
-            self._post(events.ConnectionLost(reason))
-
-    async def _opened(self) -> Connection | PairingError | str:
-        """A connection, or why there is none: for good, or for now."""
-        try:
-            connection = await Connection.open(self._http, self._access, self._limits)
-            connection.give_up_after(self._silence_s)
-            self._turned_away = 0
-            return connection
-        except PairingError as error:
-            return error
-        except TurnedAway as error:
-            self._turned_away += 1
-            return NotPaired(str(error)) if self._turned_away >= MOST_REFUSALS else str(error)
-        except ConnectionError as error:
-            self._turned_away = 0
-            return f"no edge at {self._access}: {error}"
-        except Exception as error:
-            return _internal(error)
-
-    # The second connection.
-
-    async def _open_lane(self) -> None:
-        lane = await self._opened()
-        if not isinstance(lane, Connection):
-            self._post(events.LaneLost(str(lane)))
-            return
-        self._lane = lane
-        self._prefer(Priority.QUERIES)
-        lane.prefer(Priority.WEIGHTS)
-
-        def heard(message: messages.Message) -> bool:
-            current = self._lane is lane
-            if current:
-                self._post(events.LaneHeard(message))
-            return current
-
-        reason = await _conversed(lane, lambda: self._post(events.LaneConnected()), heard)
-        if self._lane is lane:
-            self._forget_lane()
-            self._post(events.LaneLost(reason))
-
-    def _send_on_lane(self, message: messages.Message) -> None:
-        if self._lane is None:
-            return
-        try:
-            self._lane.send(message)
-        except ProtocolError as error:
-            if (lane := self._forget_lane()) is not None:
-                lane.abort()
-            self._loop.call_soon(self._post, events.LaneLost(_internal(error)))
-
-    def _prefer(self, priority: Priority) -> None:
-        if self._connection is not None:
-            self._connection.prefer(priority)
-
-    def _forget_lane(self) -> Connection | None:
-        """Its task sees that it is no longer the current one; one that is still opening ends."""
-        lane, self._lane = self._lane, None
-        if lane is None and self._opening is not None:
-            self._opening.cancel()
-        self._opening = None
-        self._prefer(Priority.USUAL)
-        return lane
-
-
-async def _conversed(
-    connection: Connection,
-    connected: Callable[[], None],
-    heard: Callable[[messages.Message], bool],
-) -> str:
-    """Why it ended. An error of our own ends a connection, not the session."""
-    try:
-        return await connection.converse(connected, heard)
-    except Exception as error:
-        return _internal(error)
-
-
-def _internal(error: Exception) -> str:
-    return f"internal error: {error!r}"

@@ -143,9 +143,9 @@ async def test_a_paired_device_offloads_as_ever_and_is_forgotten(edge: EdgeProce
         assert net.status.error == "the edge was asked to forget this device"
         assert (await net.query(X)).served_by == "client"
     async with ionn_client.connect(profiled, (X,), edge=edge.address, options=options) as net:
-        net._driver._turned_away = 4
+        net._driver._opener.turned_away = 4
         await net.uploaded(timeout_s=60)
-        assert net._driver._turned_away == 0, "what is past does not add up"
+        assert net._driver._opener.turned_away == 0, "what is past does not add up"
         assert net.status.sent_bytes > 0, "what was forgotten is sent again"
         assert net.status.skipped_bytes == 0
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ionn_client import Options
 from ionn_client.boxes.connection import CONNECT_TIMEOUT_S, Connection
+from ionn_client.boxes.connections import Connections, Opener
 from ionn_client.driver import Driver
-from ionn_client.errors import DeadlineExceeded, OffloadError
+from ionn_client.errors import DeadlineExceeded, OffloadError, PairingError
 from ionn_client.machine.audit import difference
 from ionn_client.machine.events import AuditRange, RangeAudited
 from ionn_client.machine.forecast import Forecast
@@ -115,17 +116,24 @@ class _Access:
         self._wearer.checks.quarantined(reason)
 
 
+class _Opener(Opener):
+    """Opens simulated connections."""
+
+    def __init__(self, wearer: Wearer) -> None:
+        self._wearer = wearer
+
+    async def open(self) -> Connection | PairingError | str:
+        return await self._wearer.opened()
+
+
 class _Driver(Driver):
     """The real driver; only where it would open a socket, it opens a simulated one."""
 
     def __init__(self, wearer: Wearer, session: Session, options: Options) -> None:
         super().__init__(session, _Access(wearer), _Processor(wearer), options)  # type: ignore[arg-type]
-        self._wearer = wearer
         self._loop = wearer.loop  # type: ignore[assignment]
         self._began = wearer.loop.time()
-
-    async def _opened(self) -> Connection | str:
-        return await self._wearer.opened()
+        self._connections = Connections(self._post, _Opener(wearer), self._begin)
 
 
 @dataclass(eq=False)
@@ -185,8 +193,8 @@ class Wearer:
     @property
     def listens_in_vain(self) -> bool:
         """Whether it has a connection that brings nothing any more."""
-        ends = (self.driver._connection, self.driver._lane)
-        sockets: list[Any] = [end._socket for end in ends if end is not None]
+        lines = self.driver._connections.first, self.driver._connections.lane
+        sockets: list[Any] = [line.current._socket for line in lines if line.current is not None]
         return any(socket.peer.deaf for socket in sockets if not socket.closed)
 
     def thread_s(self) -> tuple[float, float]:
