@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ionn_client.machine.coded_sizes import raw_element_bytes
 from ionn_client.machine.events import CodeSegment, SegmentCoded
 from ionn_client.machine.pacer import whole_packets
-from ionn_client.machine.upload import Piece, Upload, raw_element_bytes
+from ionn_client.machine.upload import Piece, Upload
 from wire import DEFAULT_LIMITS, messages
 from wire.planes import COARSE, MIDDLE, WHOLE
 from wire.segments import encode_segment

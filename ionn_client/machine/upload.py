@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
 from typing import TypeAlias
 
+from ionn_client.machine.coded_sizes import CodedSizes
+from ionn_client.machine.holdings import EXACT, Holdings, Item
 from ionn_client.machine.inventory import Inventory
 from layergraph import LayerGraph
-from wire import DTYPE_BYTES, PRECISIONS, RemoteProtocolError, messages
-from wire.planes import COARSE, FINE, MIDDLE, WHOLE, progressive_planes
+from wire import PRECISIONS, RemoteProtocolError, messages
+from wire.planes import COARSE, WHOLE
 from wire.segments import segment_elements
 
 # A layer up to a plane: WHOLE is all of it, a plane is all planes up to this one.
 Step: TypeAlias = tuple[int, int]
-Item: TypeAlias = tuple[int, int]
-# Of an element of a whole weight, in bytes, without coding.
-PLANE_BYTES = {COARSE: 1.0, MIDDLE: 1.0, FINE: 2.0}
-EXACT = PRECISIONS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,52 +59,35 @@ class Upload:
     def __init__(
         self, graph: LayerGraph, precision: str = EXACT, kept: frozenset[int] = frozenset()
     ) -> None:
-        self._progressive = precision == "progressive"
-        first_by_digest: dict[bytes, int] = {}
-        self._blob_of = tuple(
-            first_by_digest.setdefault(weight.digest, index)
-            for index, weight in enumerate(graph.weights)
-        )
-        specs = {blob: graph.weights[blob].spec for blob in first_by_digest.values()}
-        self.dtypes = {blob: spec.dtype for blob, spec in specs.items()}
-        self._elements = {blob: prod(spec.shape) for blob, spec in specs.items()}
-        self._vectors = {blob for blob, spec in specs.items() if len(spec.shape) < 2}
+        held = self._holdings = Holdings(graph, progressive=precision == "progressive")
+        self.dtypes = held.dtypes
         self._blobs_of_layer = tuple(
-            tuple(dict.fromkeys(self._blob_of[w] for w in layer.weights if index not in kept))
+            tuple(dict.fromkeys(held.blob_of[w] for w in layer.weights if index not in kept))
             for index, layer in enumerate(graph.layers)
         )
         self._wanted = {blob for blobs in self._blobs_of_layer for blob in blobs}
-        self.total_bytes = sum(specs[blob].nbytes for blob in self._wanted)
+        self.total_bytes = sum(map(held.size, self._wanted))
         self.sent_bytes = 0
         self.resent_bytes = 0
         self.skipped_bytes = 0
         self.partitions: tuple[tuple[Step, ...], ...] = ()
         # Raw bytes of each blob that were ever sent or said to be there: sending them again is
         # resending, and being told of more is a gift.
-        self._credited = dict.fromkeys(specs, 0)
-        self._item_rates: dict[Item, _Rate] = {}
-        self._kind_rates: dict[tuple[str, int], _Rate] = {}
+        self._credited = dict.fromkeys(self.dtypes, 0)
+        self._sizes = CodedSizes(self.dtypes)
         self.forget()
 
     def forget(self) -> None:
         """The edge holds nothing of this model any more."""
-        self._planes = {
-            blob: self._planes_of(blob) if self._progressive else (WHOLE,) for blob in self.dtypes
-        }
-        self._held: dict[Item, int] = {}
+        self._holdings.forget()
+        self._start_over()
+
+    def _start_over(self) -> None:
         self._announced: dict[Item, int] = {}
         self._passed = dict.fromkeys(self.dtypes, 0)
-        self._complete = {blob for blob, count in self._elements.items() if count == 0}
-        # By planes that came over another connection: usable only when they are whole.
-        self._adopted: set[int] = set()
         self._flight: deque[_Announced] = deque()
         self._order: list[Item] = []
         self._position = 0
-
-    def _planes_of(self, blob: int) -> tuple[int, ...]:
-        # Vectors (biases, normalisation) are short: as planes they would save nobody's time, and
-        # what they scale and shift would lose much.
-        return (WHOLE,) if blob in self._vectors else progressive_planes(self.dtypes[blob])
 
     def renegotiated(self, inventory: Inventory, *, own: bool = False) -> int:
         """The edge said what it holds: continue from there, an unfinished segment from its start.
@@ -115,26 +95,13 @@ class Upload:
         Unless it is the connection's `own`, an edge runs nothing on planes before they are whole.
         Returns how many raw bytes that were sent it does not hold: they will be sent again.
         """
-        passed, adopted = self._passed, self._adopted
-        self.forget()
-        self._adopted = (
-            {weight for weight, plane in inventory.partial if plane != WHOLE}
-            if not own
-            else adopted
-        )
-        for (weight, plane), count in inventory.partial.items():
-            if self._blob_of[weight] == weight:
-                # What an edge has begun to receive whole goes on so, and planes as planes.
-                whole = plane == WHOLE
-                self._planes[weight] = (
-                    (WHOLE,) if whole else progressive_planes(self.dtypes[weight])
-                )
-                self._held[weight, plane] = self._announced[weight, plane] = count
+        passed = self._passed
+        self._holdings.told(inventory, own=own)
+        self._start_over()
+        self._announced = dict(self._holdings.counts)
         lost_bytes = 0
         for blob in self.dtypes:
-            if blob in inventory.held:
-                self._complete.add(blob)
-            held = self._passed[blob] = self._held_of(blob)
+            held = self._passed[blob] = self._holdings.bytes_of(blob)
             lost_bytes += max(0, passed[blob] - held)
             self.skipped_bytes += max(0, held - self._credited[blob])
             self._credited[blob] = max(held, self._credited[blob])
@@ -150,14 +117,14 @@ class Upload:
         self.partitions = (*finished, *map(tuple, partitions))
         steps = (step for partition in partitions for step in partition)
         items = dict.fromkeys(item for step in steps for item in self._items(step))
-        self._order = [item for item in items if item[0] not in self._complete]
+        self._order = [item for item in items if item[0] not in self._holdings.complete]
         self._position = 0
 
     def _items(self, step: Step) -> Iterator[Item]:
         layer, plane = step
         for blob in self._blobs_of_layer[layer]:
-            for own in self._planes[blob]:
-                if plane == WHOLE or own <= plane or blob in self._adopted:
+            for own in self._holdings.planes[blob]:
+                if plane == WHOLE or own <= plane or blob in self._holdings.adopted:
                     yield blob, own
 
     def pieces(self) -> Iterator[Piece]:
@@ -167,7 +134,7 @@ class Upload:
                 break
             self._position += 1
         for item in self._order[self._position :]:
-            start, stop = self._announced.get(item, 0), self._elements[item[0]]
+            start, stop = self._announced.get(item, 0), self._holdings.elements[item[0]]
             most = segment_elements(self.dtypes[item[0]], item[1])
             while start < stop:
                 # Planes go block by block, wherever the edge's copy ends.
@@ -177,22 +144,17 @@ class Upload:
 
     def elements(self, blob: int) -> int:
         """How many elements a blob has."""
-        return self._elements[blob]
+        return self._holdings.elements[blob]
 
     def _unannounced(self, item: Item) -> bool:
-        return self._announced.get(item, 0) < self._elements[item[0]]
+        return self._announced.get(item, 0) < self._holdings.elements[item[0]]
 
     def announce(self, piece: Piece, coded_bytes: int) -> None:
         """The piece is sent next, as so many bytes; then `advance` until it is `sent`."""
         item = (piece.weight, piece.plane)
         self._announced[item] = piece.stop
         self._flight.append(_Announced(piece, coded_bytes))
-        kind = (self.dtypes[piece.weight], piece.plane)
-        for rate in (
-            self._item_rates.setdefault(item, _Rate()),
-            self._kind_rates.setdefault(kind, _Rate()),
-        ):
-            rate.add(coded_bytes, piece.count)
+        self._sizes.observe(item, coded_bytes, piece.count)
 
     def advance(self, size_bytes: int) -> None:
         """The next bytes of the segment announced last were sent."""
@@ -201,13 +163,13 @@ class Upload:
         before = self._passed[blob]
         segment.sent_bytes += size_bytes
         share = segment.sent_bytes / segment.coded_bytes
-        start = self._raw_bytes(blob, segment.piece.plane, segment.piece.start)
-        stop = self._raw_bytes(blob, segment.piece.plane, segment.piece.stop)
+        start = self._holdings.raw_bytes(blob, segment.piece.plane, segment.piece.start)
+        stop = self._holdings.raw_bytes(blob, segment.piece.plane, segment.piece.stop)
         after = self._passed[blob] = int(start + share * (stop - start))
         self.sent_bytes += size_bytes
         again = min(after, self._credited[blob]) - before
         # The rest of a segment that somebody else overtook was never there from us.
-        if again > 0 and blob not in self._complete:
+        if again > 0 and blob not in self._holdings.complete:
             self.resent_bytes += round(size_bytes * again / (after - before))
         self._credited[blob] = max(after, self._credited[blob])
 
@@ -223,33 +185,33 @@ class Upload:
         if segment is None or not segment.sent:
             raise RemoteProtocolError(f"weight {held.weight} was not sent so far")
         piece = segment.piece
-        whole = self._elements[piece.weight]
+        whole = self._holdings.elements[piece.weight]
         stop = whole if held.complete else piece.stop
         if (held.weight, held.plane, held.count) != (piece.weight, piece.plane, stop):
             raise RemoteProtocolError(
                 f"{held.count} elements of plane {held.plane} of weight {held.weight} are held,"
                 f" where {piece.stop} of plane {piece.plane} of weight {piece.weight} were sent"
             )
-        last = piece.plane == self._planes[piece.weight][-1] and piece.stop == whole
-        if not held.complete and (last or piece.weight in self._complete):
+        last = piece.plane == self._holdings.planes[piece.weight][-1] and piece.stop == whole
+        if not held.complete and (last or piece.weight in self._holdings.complete):
             raise RemoteProtocolError(
                 f"weight {held.weight} is there whole, and said not to be complete"
             )
-        if held.complete and not last and piece.weight not in self._complete:
+        if held.complete and not last and piece.weight not in self._holdings.complete:
             self._overtaken(piece.weight)
         self._flight.popleft()
-        self._held[piece.weight, piece.plane] = stop
+        self._holdings.counts[piece.weight, piece.plane] = stop
         if held.complete:
-            self._complete.add(piece.weight)
+            self._holdings.complete.add(piece.weight)
 
     def _overtaken(self, blob: int) -> None:
         """Somebody else has completed it: nothing more of it is begun."""
         begun = max(
-            self._raw_bytes(blob, each.piece.plane, each.piece.stop)
+            self._holdings.raw_bytes(blob, each.piece.plane, each.piece.stop)
             for each in self._flight
             if each.piece.weight == blob
         )
-        size = self._elements[blob] * DTYPE_BYTES[self.dtypes[blob]]
+        size = self._holdings.size(blob)
         self.skipped_bytes += max(0, size - max(begun, self._credited[blob]))
         self._credited[blob] = size
         self._order = [item for item in self._order if item[0] != blob]
@@ -258,25 +220,12 @@ class Upload:
     @property
     def held_bytes(self) -> int:
         """Raw bytes that the edge holds of what is uploaded."""
-        return sum(map(self._held_of, self._wanted))
+        return sum(map(self._holdings.bytes_of, self._wanted))
 
     @property
     def exposed_bytes(self) -> int:
         """Raw bytes that the edge holds of layers that are kept here: from an earlier visit."""
-        return sum(map(self._held_of, self.dtypes.keys() - self._wanted))
-
-    def _held_of(self, blob: int) -> int:
-        if blob in self._complete:
-            return self._elements[blob] * DTYPE_BYTES[self.dtypes[blob]]
-        counts = ((plane, self._held.get((blob, plane), 0)) for plane in self._planes[blob])
-        return max((self._raw_bytes(blob, plane, n) for plane, n in counts if n), default=0)
-
-    def _raw_bytes(self, blob: int, plane: int, count: int) -> int:
-        """Bytes of the blob that are there with `count` elements of a plane, and all before it."""
-        if plane == WHOLE:
-            return count * DTYPE_BYTES[self.dtypes[blob]]
-        before = sum(PLANE_BYTES[p] for p in self._planes[blob] if p < plane)
-        return int(before * self._elements[blob] + PLANE_BYTES[plane] * count)
+        return sum(map(self._holdings.bytes_of, self.dtypes.keys() - self._wanted))
 
     @property
     def pending_bytes(self) -> int:
@@ -285,17 +234,12 @@ class Upload:
 
     def _missing_of(self, item: Item) -> int:
         """Bytes in which an item's missing elements will cross: coded as it was so far."""
-        blob, plane = item
-        count = self._elements[blob] - self._held.get(item, 0)
-        if blob in self._complete or not count:
-            return 0
-        kind = (self.dtypes[blob], plane)
-        rate = self._item_rates.get(item) or self._kind_rates.get(kind)
-        return ceil(count * (rate.mean if rate else raw_element_bytes(*kind)))
+        count = self._holdings.lacking(item)
+        return self._sizes.expected_bytes(item, count) if count else 0
 
     def has(self, weight: int, plane: int) -> bool:
         """Whether all of a weight's plane is there."""
-        return self._has((weight, plane))
+        return self._holdings.has((weight, plane))
 
     @property
     def in_flight(self) -> bool:
@@ -311,11 +255,7 @@ class Upload:
     def done(self) -> bool:
         """Everything in the plan is there, verified."""
         # The last first, because it comes last: this is asked with every acknowledgement.
-        return all(map(self._has, reversed(self._order)))
-
-    def _has(self, item: Item) -> bool:
-        blob, _ = item
-        return blob in self._complete or self._held.get(item, 0) == self._elements[blob] > 0
+        return all(map(self._holdings.has, reversed(self._order)))
 
     def missing_bytes(self) -> tuple[int, ...]:
         """Bytes to cross that each layer still needs; of shared weights, only its first layer's."""
@@ -332,8 +272,8 @@ class Upload:
             sizes = [0, 0, 0]
             for blob in blobs:
                 if blob not in counted:
-                    for plane in self._planes[blob]:
-                        whole = plane == WHOLE or blob in self._adopted
+                    for plane in self._holdings.planes[blob]:
+                        whole = plane == WHOLE or blob in self._holdings.adopted
                         sizes[0 if whole else plane - COARSE] += self._missing_of((blob, plane))
             counted.update(blobs)
             missing.append((sizes[0], sizes[1], sizes[2]))
@@ -349,7 +289,7 @@ class Upload:
         present = frozenset(
             layer
             for layer, blobs in enumerate(self._blobs_of_layer)
-            if blobs and all(self._precision_of(blob) >= least for blob in blobs)
+            if blobs and all(self._holdings.precision_of(blob) >= least for blob in blobs)
         )
         if whole_partitions:
             for partition in self.partitions:
@@ -358,38 +298,9 @@ class Upload:
                     present -= named
         return present
 
-    def _precision_of(self, blob: int) -> int:
-        """Index of the precision at which a blob can be used, -1 for none."""
-        if blob in self._complete:
-            return PRECISIONS.index(EXACT)
-        if blob in self._adopted or not self._has((blob, COARSE)):
-            return -1
-        return int(self._has((blob, MIDDLE)))
-
     @property
     def partitions_done(self) -> int:
         return sum(map(self._is_there, self.partitions))
 
     def _is_there(self, partition: Sequence[Step]) -> bool:
-        return all(self._has(item) for step in partition for item in self._items(step))
-
-
-@dataclass(slots=True)
-class _Rate:
-    """Coded bytes per element, as seen."""
-
-    coded_bytes: int = 0
-    elements: int = 0
-
-    def add(self, coded_bytes: int, elements: int) -> None:
-        self.coded_bytes += coded_bytes
-        self.elements += elements
-
-    @property
-    def mean(self) -> float:
-        return self.coded_bytes / self.elements
-
-
-def raw_element_bytes(dtype: str, plane: int) -> float:
-    """Bytes in which an element of a plane crosses without coding."""
-    return DTYPE_BYTES[dtype] if plane == WHOLE else PLANE_BYTES[plane]
+        return all(self._holdings.has(item) for step in partition for item in self._items(step))
