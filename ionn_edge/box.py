@@ -75,6 +75,7 @@ class Box:
         self.load_meter = LoadMeter()
         self._turns, self._openings = Turns(SPARE_S), Turns(OPENING_SPARE_S)
         self._checking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._storing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._known_sizes: dict[str, tuple[float, dict[str, tuple[int, int]]]] = {}
         self._answered: Counter[tuple[str, str]] = Counter()
         self.clients: set[Client] = set()
@@ -210,6 +211,11 @@ class Box:
     def turn_to_check(self, device: Device) -> asyncio.Lock:
         """To be held while a graph of this device is checked."""
         return self._checking.setdefault(device.id, asyncio.Lock())
+
+    def turn_to_store(self, device: Device) -> asyncio.Lock:
+        """To be held while segments of this device are decoded and stored: its connections
+        together keep one thread, and one processor, at most."""
+        return self._storing.setdefault(device.id, asyncio.Lock())
 
     def rest_s(self, device: Device, spent_s: float) -> float:
         """How long a connection of this device waits, which kept the others waiting for so long."""

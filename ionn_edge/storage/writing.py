@@ -178,9 +178,10 @@ class Writer:
         if together:
             loop = asyncio.get_running_loop()
             self._told_at = loop.time()
-            stored, failure = await loop.run_in_executor(
-                self._box.writers, _store, together, self._owner
-            )
+            async with self._box.turn_to_store(self._owner.device):
+                stored, failure = await loop.run_in_executor(
+                    self._box.writers, _store, together, self._owner
+                )
             self._take_outcome(together, stored, failure, offers)
 
     def _part_for(self, arrived: _Arrived) -> Part | None:

@@ -19,6 +19,7 @@ from tests.ionn_edge.test_frames import fed, frame
 
 SESSION = pytest.mark.asyncio(loop_scope="session")
 SIZE = 8 * SLICE_BYTES + 1
+STATUS = Path("/proc/self/status")
 
 
 @pytest.fixture
@@ -39,6 +40,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
+def shared_bytes() -> int:
+    lines = STATUS.read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("RssShmem:"))
+    return int(line.split()[1]) << 10
+
+
 async def turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -52,6 +59,18 @@ async def test_it_is_zeros_and_not_there_before_it_is_written_to() -> None:
     assert (array.size, array[0], array[-1]) == (64 << 20, 0, 0)
     del array
     await turns(300)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux tells whose pages are")
+@SESSION
+async def test_it_is_nobody_elses() -> None:
+    # Shared pages outlive what is given back of them, and go at once in the end.
+    before = shared_bytes()
+    array = pages(SIZE)
+    array[:] = 1
+    assert shared_bytes() - before < SIZE // 2
+    del array
+    await turns(20)
 
 
 @SESSION

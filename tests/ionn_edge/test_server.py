@@ -341,6 +341,27 @@ async def test_a_client_faster_than_the_disk_is_not_read_from(
         assert sum(isinstance(each, messages.ChunkAck) for each in heard) == 4
 
 
+async def test_a_devices_connections_keep_one_thread_with_what_they_store(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, other_weights = chain(2, seed=5)
+    storing, crowded, at_once = threading.Semaphore(1), threading.Event(), Part.store
+
+    def alone(part: Part, *what: Any) -> None:
+        if not storing.acquire(blocking=False):
+            crowded.set()
+        else:
+            # Long enough for the other's, which is there.
+            crowded.wait(0.05)
+            storing.release()
+        at_once(part, *what)
+
+    monkeypatch.setattr(Part, "store", alone)
+    async with serve() as (_, url), Peer(url) as first, Peer(url) as second:
+        await asyncio.gather(first.open(GRAPH, WEIGHTS), second.open(other, other_weights))
+        assert not crowded.is_set()
+
+
 async def test_wrong_bytes_are_dropped_and_everything_else_is_kept(serve: Serve) -> None:
     async with serve() as (_, url):
         async with Peer(url) as peer:
