@@ -9,6 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/ionn demo
 
+# What many processes import is compiled once, also where the system's are told to leave no files.
+test coverage: export PYTHONDONTWRITEBYTECODE =
+
 # A file's tests share what they start, so they stay in one of three processes, which often wait for
 # an edge. Those of few but long tests do not come last, as xdist would have them: one process would
 # wait for the others. Several threads each would be in each other's way.
