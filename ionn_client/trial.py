@@ -76,9 +76,13 @@ class Trial:
     goodput_share: float | None
     records: tuple[dict[str, Any], ...] = field(repr=False)
 
+    def latencies_s(self, horizon_s: float) -> list[float]:
+        """Of the queries that were asked before the horizon."""
+        return [query.latency_s for query in self.asked if query.time_s < horizon_s]
+
     def mean_latency_s(self, horizon_s: float) -> float:
         """Mean over the queries that were asked before the horizon."""
-        latencies = [query.latency_s for query in self.asked if query.time_s < horizon_s]
+        latencies = self.latencies_s(horizon_s)
         return sum(latencies) / len(latencies) if latencies else math.nan
 
     def mean_over_time_s(self, horizon_s: float) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from ionn_client.commands.arguments import (
 )
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
+from ionn_client.quantities import seconds
 from ionn_client.scenario import EXACT
 from ionn_client.trial import SCHEMES, Scheme, Subject, Trial, run_trial, subject
 
@@ -38,6 +40,8 @@ LABELS = {
     "efficiency": "ours",
     "progressive": "ours, progressive",
 }
+# Of fewer queries of a round the mean says little: where the first one falls decides.
+FEW = 5
 
 
 @app.callback()
@@ -120,7 +124,9 @@ def _rounds(
             )
             trials[name].append(trial)
             mean_s = trial.mean_latency_s(horizon_s)
-            console.print(f"  round {number + 1}, {LABELS[name]}: {mean_s:.3f} s", highlight=False)
+            console.print(
+                f"  round {number + 1}, {LABELS[name]}: {seconds(mean_s)}", highlight=False
+            )
     return trials
 
 
@@ -145,6 +151,7 @@ def _report(
             "mean_over_time_s": statistics.median(over_time[name]),
             "ours_is_faster_over_time": _median_ratio(over_time[name], over_time["efficiency"]),
             "queries": sum(len(trial.asked) for trial in runs),
+            "queries_while_uploading": [len(trial.latencies_s(horizon_s)) for trial in runs],
         }
         for name, runs in trials.items()
     ]
@@ -187,39 +194,51 @@ def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> 
     log = stem.with_suffix(".jsonl")
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
     report["jsonl"], report["picture"] = str(log), str(stem.with_suffix(".png"))
-    first: dict[str, Sequence[dict[str, Any]]] = {
-        name: [r for r in runs[0].records if r["event"] == "query"] for name, runs in trials.items()
-    }
-    title = (
-        f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
-    )
     # Matplotlib takes most of a second, and writes into the home directory.
     from ionn_client.reports import figure
 
-    figure.draw_schemes(first, title, stem.with_suffix(".png"))
+    first: dict[str, Sequence[dict[str, Any]]] = {
+        LABELS[name]: [record for record in runs[0].records if record["event"] == "query"]
+        for name, runs in trials.items()
+    }
+    colours = {LABELS[name]: figure.COLOURS[name] for name in trials}
+    title = (
+        f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
+    )
+    figure.draw_schemes(first, colours, report["horizon_s"], title, stem.with_suffix(".png"))
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:
-    table = Table()
-    for heading in ("scheme", "of queries", "least..most", "over ours", "over time", "over ours"):
-        table.add_column(heading, justify="left" if heading == "scheme" else "right")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("scheme", no_wrap=True)
+    for heading in ("mean", "least", "most", "/ ours", "over time", "/ ours", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report["schemes"]:
         low, high = row["spread_s"]
         ours = row["scheme"] == "efficiency"
         table.add_row(
             LABELS[row["scheme"]],
-            f"{row['mean_latency_s']:.3f} s",
-            f"{low:.3f}..{high:.3f}",
+            seconds(row["mean_latency_s"]),
+            seconds(low),
+            seconds(high),
             "" if ours else f"{row['ours_is_faster']:.2f}x",
-            f"{row['mean_over_time_s']:.3f} s",
+            seconds(row["mean_over_time_s"]),
             "" if ours else f"{row['ours_is_faster_over_time']:.2f}x",
+            f"{statistics.median(row['queries_while_uploading']):g}",
         )
     console.print(
-        f"Query latency of {report['network']} while it uploads: the mean of the queries asked in"
-        " that time, and the mean over the time (median of the rounds)",
+        f"Query latency of {report['network']} while it uploads, median of the rounds: mean of the"
+        " queries asked in that time, and mean over the time",
         highlight=False,
     )
     console.print(table)
+    least = min(min(row["queries_while_uploading"]) for row in report["schemes"])
+    if least < FEW:
+        console.print(
+            f"So few queries (n: {least}) in the {seconds(report['horizon_s'])} of the upload say"
+            " little: a slower link (--rate) or a larger network has more.",
+            highlight=False,
+        )
     error = report["prediction_error_median"]
     console.print(
         f"Goodput while uploading: {report['goodput_share']:.1%} of the link. "
