@@ -54,6 +54,9 @@ class Peer:
     async def hear(self, of: type[Answer]) -> Answer:
         """The next message, which must be of this type."""
         message = await self._hear()
+        while isinstance(message, messages.Ping) and not isinstance(message, of):
+            # On a busy machine this side may have been silent for so long that it is asked.
+            message = await self._hear()
         assert isinstance(message, of), message
         return message
 
