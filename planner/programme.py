@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy
@@ -213,12 +213,11 @@ class Programme(Generic[Schedule]):
             over = -sparse.eye_array(len(limits), slacks)
             both = sparse.hstack([sparse.csr_array(np.array(limited)), over])
             constraints.append(optimize.LinearConstraint(both, -np.inf, at_most))
-        result = optimize.milp(
-            np.concatenate([costs[used], slack_costs]),
+        result = _milp(
+            c=np.concatenate([costs[used], slack_costs]),
             integrality=np.concatenate([integer, np.zeros(slacks)]),
             bounds=optimize.Bounds(0.0, np.concatenate([most[used], np.full(slacks, np.inf)])),
             constraints=constraints,
-            options={"mip_rel_gap": 0.0},
         )
         if result.status == _INFEASIBLE:
             return None
@@ -228,6 +227,16 @@ class Programme(Generic[Schedule]):
         values[used] = result.x[: used.sum()]
         at_least = result.mip_dual_bound if integer.any() else result.fun
         return values, float(result.fun if at_least is None else at_least)
+
+
+def _milp(**programme: Any) -> Any:
+    """HiGHS's answer. Its presolve takes some programmes for infeasible that are not, where limits
+    are kept with nothing to spare: it is believed only where the search says so as well."""
+    options = {"mip_rel_gap": 0.0}
+    result = scipy.optimize.milp(**programme, options=options)
+    if result.status == _INFEASIBLE:
+        result = scipy.optimize.milp(**programme, options={**options, "presolve": False})
+    return result
 
 
 def excess(schedule: Schedule, limits: Iterable[Bound[Schedule]]) -> dict[str, float]:

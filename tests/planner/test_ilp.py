@@ -154,6 +154,29 @@ def test_training_equals_all_placements(form, criteria, data):
         assert objective.along(ilp_placement(objective, form=form)) == pytest.approx(best)
 
 
+@FORMS
+@pytest.mark.parametrize(
+    ("chain", "down", "kept_down"),
+    [
+        (([0, 0, 0, 2, 3, 0], [0, 0, 0, 3, 1, 0]), [0, 0, 0, 0, 0, 1, 0], [1, 0, 1]),
+        (([0, 0, 0, 1, 3, 0], [0, 0, 0, 3, 1, 0]), [0, 0, 0, 0, 0, 0, 1], [0, 0, 1]),
+    ],
+)
+def test_what_presolve_takes_for_infeasible_is_not_believed(form, chain, down, kept_down):
+    # Found by chance: limits that are kept with nothing to spare.
+    nothing = Prices([0] * 6, [0] * 6, [0] * 7, [0] * 7)
+    kept = TrainingPrices(
+        Prices(*chain, [1, 1, 0, 1, 2, 0, 0], [0, 0, 1, 0, 1, 0, 0]), [0, 1, 0], [0, 0, 0]
+    )
+    brought = TrainingPrices(Prices([0] * 6, [0] * 6, [0] * 7, down), [0] * 3, kept_down)
+    limits = [
+        Limit(f"limit {i}", prices, float(all_training_sums(prices).min()))
+        for i, prices in enumerate((kept, brought))
+    ]
+    objective = TrainingPrices(nothing, [0] * 3, [0] * 3)
+    check(form, objective, limits, all_training_sums)
+
+
 def test_limits_of_training_may_count_the_chain_alone():
     chain = Prices([9, 9, 9, 9], [1, 1, 1, 1], [1] * 5, [1] * 5)
     busy = Limit("edge_time", Prices([0] * 4, [1] * 4, [0] * 5, [0] * 5), 2)
