@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ionn_client.commands.arguments import (
     Json,
@@ -27,6 +25,7 @@ from ionn_client.commands.arguments import (
 from ionn_client.device import device_slowdown
 from ionn_client.emulate import LinkSpec
 from ionn_client.quantities import seconds
+from ionn_client.reports.plan_view import plain_table
 from ionn_client.scenario import EXACT
 from ionn_client.trial import SCHEMES, Scheme, Subject, Trial, run_trial, subject
 
@@ -38,7 +37,7 @@ LABELS = {
     "all-at-once": "all at once",
     "ionn": "IONN K=0.5",
     "efficiency": "ours",
-    "progressive": "ours, progressive",
+    "progressive": "progressive",
 }
 # Of fewer queries of a round the mean says little: where the first one falls decides.
 FEW = 5
@@ -194,22 +193,20 @@ def _draw(out: Path, report: dict[str, Any], trials: dict[str, list[Trial]]) -> 
     log = stem.with_suffix(".jsonl")
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
     report["jsonl"], report["picture"] = str(log), str(stem.with_suffix(".png"))
-    # Matplotlib takes most of a second, and writes into the home directory.
-    from ionn_client.reports import figure
-
     first: dict[str, Sequence[dict[str, Any]]] = {
-        LABELS[name]: [record for record in runs[0].records if record["event"] == "query"]
-        for name, runs in trials.items()
+        name: [r for r in runs[0].records if r["event"] == "query"] for name, runs in trials.items()
     }
-    colours = {LABELS[name]: figure.COLOURS[name] for name in trials}
     title = (
         f"{report['network']} over {report['up_Bps'] * 8 / 1e6:g} Mbit/s (emulated), first round"
     )
-    figure.draw_schemes(first, colours, report["horizon_s"], title, stem.with_suffix(".png"))
+    # Matplotlib takes most of a second, and writes into the home directory.
+    from ionn_client.reports import figure
+
+    figure.draw_schemes(first, LABELS, report["horizon_s"], title, stem.with_suffix(".png"))
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:
-    table = Table(box=SIMPLE_HEAD)
+    table = plain_table(f"Query latency of {report['network']} while it uploads")
     table.add_column("scheme", no_wrap=True)
     for heading in ("mean", "least", "most", "/ ours", "over time", "/ ours", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -226,12 +223,11 @@ def _show(console: Console, report: dict[str, Any]) -> None:
             "" if ours else f"{row['ours_is_faster_over_time']:.2f}x",
             f"{statistics.median(row['queries_while_uploading']):g}",
         )
+    console.print(table)
     console.print(
-        f"Query latency of {report['network']} while it uploads, median of the rounds: mean of the"
-        " queries asked in that time, and mean over the time",
+        "Mean of the n queries asked in that time, and mean over the time; medians of the rounds.",
         highlight=False,
     )
-    console.print(table)
     least = min(min(row["queries_while_uploading"]) for row in report["schemes"])
     if least < FEW:
         console.print(

@@ -62,14 +62,14 @@ def draw_run(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def draw_schemes(
     runs: Mapping[str, Iterable[Mapping[str, Any]]],
-    colours: Mapping[str, str],
+    labels: Mapping[str, str],
     horizon_s: float,
     title: str,
     path: Path,
 ) -> None:
     """Measured queries of several schemes, each a list of query records, over time.
 
-    horizon_s: when the link can have carried all weights.
+    labels: what each scheme is called. horizon_s: when the link can have carried all weights.
     """
     figure, axes = pyplot.subplots(figsize=(9, 4.8))
     axes.axvline(horizon_s, color="#cccccc", linewidth=1, label="the link has room for all weights")
@@ -78,7 +78,7 @@ def draw_schemes(
         axes.plot(
             [q["time_s"] for q in queries], [q["latency_s"] for q in queries],
             "o-", markersize=4, linewidth=1.2,
-            color=colours[scheme], label=scheme,
+            color=COLOURS[scheme], label=labels[scheme],
         )  # fmt: skip
     _finish(axes, title)
     figure.tight_layout()

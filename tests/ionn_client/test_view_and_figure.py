@@ -168,7 +168,7 @@ def test_the_figure_is_drawn_from_the_log(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
     figure.draw_run(figure.read_records(log), picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    figure.draw_schemes({"IONN": records[-1:]}, {"IONN": "#3f6fb5"}, 1.7, "two", picture)
+    figure.draw_schemes({"ionn": records[-1:]}, {"ionn": "IONN"}, 1.7, "two", picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
